@@ -24,7 +24,9 @@ export function clockStartingAt(startMs: number, base: Clock = systemClock): Clo
 }
 
 /** A clock for tests: stands still until told otherwise. */
-export function manualClock(startMs: number): Clock & { advance(ms: number): void; set(ms: number): void } {
+export function manualClock(
+  startMs: number,
+): Clock & { advance(ms: number): void; set(ms: number): void } {
   let nowMs = startMs;
   let monoMs = 0;
   return {

@@ -1,4 +1,4 @@
-import { coreError } from './errors.js';
+import { coreError, WaggleError } from './errors.js';
 
 /**
  * Columns are the currency between rooms: typed arrays with a name, a dtype and a row width, plus
@@ -56,9 +56,16 @@ const CONSTRUCTORS = {
   i64: BigInt64Array,
 } as const;
 
-export function numericColumn<D extends Dtype>(dtype: D, data: DtypeArrays[D], width = 1): NumericColumn<D> {
+export function numericColumn<D extends Dtype>(
+  dtype: D,
+  data: DtypeArrays[D],
+  width = 1,
+): NumericColumn<D> {
   if (width < 1 || data.length % width !== 0) {
-    throw coreError('WAGGLE_INVALID_ARGUMENT', `${data.length} values do not fill rows of width ${width}`);
+    throw coreError(
+      'WAGGLE_INVALID_ARGUMENT',
+      `${data.length} values do not fill rows of width ${width}`,
+    );
   }
   return { kind: 'numeric', dtype, width, data };
 }
@@ -109,7 +116,11 @@ export function stringsAt(column: StringListColumn, row: number): string[] {
 }
 
 /** The named numeric column's data, checked for dtype. @throws WAGGLE_COLUMNS_CORRUPT */
-export function numericData<D extends Dtype>(table: ColumnTable, name: string, dtype: D): DtypeArrays[D] {
+export function numericData<D extends Dtype>(
+  table: ColumnTable,
+  name: string,
+  dtype: D,
+): DtypeArrays[D] {
   const column = table.columns[name];
   if (column === undefined || column.kind !== 'numeric' || column.dtype !== dtype) {
     throw coreError('WAGGLE_COLUMNS_CORRUPT', `column ${name} of type ${dtype} is missing`, {
@@ -147,7 +158,13 @@ interface PartSpec {
 type ColumnSpec =
   | { name: string; kind: 'numeric'; dtype: Dtype; width: number; data: PartSpec }
   | { name: string; kind: 'string'; dictionary: readonly string[]; codes: PartSpec }
-  | { name: string; kind: 'strings'; dictionary: readonly string[]; codes: PartSpec; offsets: PartSpec };
+  | {
+      name: string;
+      kind: 'strings';
+      dictionary: readonly string[];
+      codes: PartSpec;
+      offsets: PartSpec;
+    };
 
 /**
  * Serialises a table: 24-byte head, JSON header, 64-byte-aligned little-endian arrays. Byte-stable for
@@ -163,25 +180,31 @@ export function encodeColumns(table: ColumnTable): Uint8Array {
     cursor = Math.ceil((cursor + bytes.byteLength) / ALIGN) * ALIGN;
     return spec;
   };
-  const columns: ColumnSpec[] = Object.keys(table.columns)
+  const describe = (name: string, column: Column): ColumnSpec => {
+    switch (column.kind) {
+      case 'numeric':
+        return {
+          name,
+          kind: 'numeric',
+          dtype: column.dtype,
+          width: column.width,
+          data: place(column.data),
+        };
+      case 'string':
+        return { name, kind: 'string', dictionary: column.dictionary, codes: place(column.codes) };
+      case 'strings':
+        return {
+          name,
+          kind: 'strings',
+          dictionary: column.dictionary,
+          codes: place(column.codes),
+          offsets: place(column.offsets),
+        };
+    }
+  };
+  const columns = Object.keys(table.columns)
     .sort()
-    .map((name): ColumnSpec => {
-      const column = table.columns[name]!;
-      switch (column.kind) {
-        case 'numeric':
-          return { name, kind: 'numeric', dtype: column.dtype, width: column.width, data: place(column.data) };
-        case 'string':
-          return { name, kind: 'string', dictionary: column.dictionary, codes: place(column.codes) };
-        case 'strings':
-          return {
-            name,
-            kind: 'strings',
-            dictionary: column.dictionary,
-            codes: place(column.codes),
-            offsets: place(column.offsets),
-          };
-      }
-    });
+    .map((name) => describe(name, table.columns[name]!));
   const header = new TextEncoder().encode(
     JSON.stringify({ nRows: table.nRows, meta: table.meta, columns }),
   );
@@ -202,10 +225,27 @@ export function encodeColumns(table: ColumnTable): Uint8Array {
  * @throws WAGGLE_COLUMNS_CORRUPT for a foreign, truncated or inconsistent file
  */
 export function decodeColumns(bytes: Uint8Array): ColumnTable {
+  try {
+    return readColumns(bytes);
+  } catch (error) {
+    if (error instanceof WaggleError) throw error;
+    // A header of valid JSON but foreign shape trips over a missing field.
+    throw coreError('WAGGLE_COLUMNS_CORRUPT', 'column file: header has the wrong shape', {
+      cause: error,
+    });
+  }
+}
+
+function readColumns(bytes: Uint8Array): ColumnTable {
   const corrupt = (why: string, cause?: unknown) =>
-    coreError('WAGGLE_COLUMNS_CORRUPT', `column file: ${why}`, cause === undefined ? {} : { cause });
+    coreError(
+      'WAGGLE_COLUMNS_CORRUPT',
+      `column file: ${why}`,
+      cause === undefined ? {} : { cause },
+    );
   if (bytes.byteLength < HEADER_BYTES) throw corrupt('shorter than its head');
-  for (let i = 0; i < 8; i++) if (bytes[i] !== MAGIC.charCodeAt(i)) throw corrupt('not a Waggle column file');
+  for (let i = 0; i < 8; i++)
+    if (bytes[i] !== MAGIC.charCodeAt(i)) throw corrupt('not a Waggle column file');
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const version = view.getUint32(8, true);
   if (version !== VERSION) throw corrupt(`version ${version}, this build reads ${VERSION}`);
@@ -215,7 +255,9 @@ export function decodeColumns(bytes: Uint8Array): ColumnTable {
   let header: { nRows: number; meta: Record<string, unknown>; columns: ColumnSpec[] };
   try {
     header = JSON.parse(
-      new TextDecoder('utf-8', { fatal: true }).decode(bytes.subarray(HEADER_BYTES, HEADER_BYTES + headerBytes)),
+      new TextDecoder('utf-8', { fatal: true }).decode(
+        bytes.subarray(HEADER_BYTES, HEADER_BYTES + headerBytes),
+      ),
     );
   } catch (cause) {
     throw corrupt('header is not JSON', cause);
@@ -224,7 +266,10 @@ export function decodeColumns(bytes: Uint8Array): ColumnTable {
   const take = <D extends Dtype>(spec: PartSpec, dtype: D, expected: number): DtypeArrays[D] => {
     const Constructor = CONSTRUCTORS[dtype];
     const begin = dataStart + spec.offset;
-    if (spec.bytes !== expected * Constructor.BYTES_PER_ELEMENT || begin + spec.bytes > bytes.byteLength) {
+    if (
+      spec.bytes !== expected * Constructor.BYTES_PER_ELEMENT ||
+      begin + spec.bytes > bytes.byteLength
+    ) {
       throw corrupt('an array does not have the length that its header says');
     }
     const copy = bytes.slice(begin, begin + spec.bytes);

@@ -1,6 +1,6 @@
 import type { Static, TSchema } from 'typebox';
 import { Compile } from 'typebox/compile';
-import { Convert, Default, Clone } from 'typebox/value';
+import { Clone, Convert, Default } from 'typebox/value';
 import { coreError } from './errors.js';
 
 /**
@@ -8,12 +8,20 @@ import { coreError } from './errors.js';
  * rejects unknown keys, freezes the result.
  * @throws WAGGLE_CONFIG_INVALID naming every wrong key
  */
-export function parseConfig<T extends TSchema>(schema: T, input: unknown, source: string): Readonly<Static<T>> {
+export function parseConfig<T extends TSchema>(
+  schema: T,
+  input: unknown,
+  source: string,
+): Readonly<Static<T>> {
   const value = Convert(schema, Default(schema, Clone(input)));
   const validator = Compile(schema);
   if (!validator.Check(value)) {
-    const problems = [...validator.Errors(value)].map((e) => `${e.instancePath || '/'}: ${e.message}`);
-    throw coreError('WAGGLE_CONFIG_INVALID', `${source}: ${problems.join('; ')}`, { details: { source, problems } });
+    const problems = [...validator.Errors(value)].map(
+      (e) => `${e.instancePath || '/'}: ${e.message}`,
+    );
+    throw coreError('WAGGLE_CONFIG_INVALID', `${source}: ${problems.join('; ')}`, {
+      details: { source, problems },
+    });
   }
   return Object.freeze(value as Static<T>);
 }

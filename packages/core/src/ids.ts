@@ -54,7 +54,11 @@ export function encodeUlid(timeMs: number, hi: number, mid: number, lo: number):
 }
 
 /** A fresh id from the given time and three random unsigned 32-bit words. */
-export function makeId(kind: IdKind, timeMs: number, random: readonly [number, number, number]): string {
+export function makeId(
+  kind: IdKind,
+  timeMs: number,
+  random: readonly [number, number, number],
+): string {
   return `${ID_PREFIXES[kind]}_${encodeUlid(timeMs, random[0], random[1], random[2])}`;
 }
 

@@ -21,6 +21,9 @@ export const silentLogger: Logger = {
 };
 
 /** Progress of a long step: `done` of `total` in `unit`; total is undefined while unknown. */
-export interface Progress {
-  (update: { step: string; done: number; total?: number; unit: string }): void;
-}
+export type Progress = (update: {
+  step: string;
+  done: number;
+  total?: number;
+  unit: string;
+}) => void;

@@ -15,12 +15,18 @@ export const TimestampPattern =
 const Timestamp = Type.String({ pattern: TimestampPattern });
 const Text = (maxLength: number) => Type.String({ maxLength });
 const Word = Type.String({ maxLength: 64 });
-const Words = Type.Array(Type.String({ minLength: 1, maxLength: 64 }), { maxItems: 64, default: [] });
+const Words = Type.Array(Type.String({ minLength: 1, maxLength: 64 }), {
+  maxItems: 64,
+  default: [],
+});
 /** Counts fit unsigned 32 bits. */
 const Count = Type.Integer({ minimum: 0, maximum: 4_294_967_295 });
 /** Micros stay below 2^53 so that JSON numbers carry them exactly. */
 const Micros = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER });
-const SignedMicros = Type.Integer({ minimum: -Number.MAX_SAFE_INTEGER, maximum: Number.MAX_SAFE_INTEGER });
+const SignedMicros = Type.Integer({
+  minimum: -Number.MAX_SAFE_INTEGER,
+  maximum: Number.MAX_SAFE_INTEGER,
+});
 const Probability = Type.Number({ minimum: 0, maximum: 1 });
 const strict = { additionalProperties: false } as const;
 

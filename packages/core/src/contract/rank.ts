@@ -79,7 +79,9 @@ export const RankRequest = Type.Object(
     deadline_ms: Type.Optional(
       Type.Integer({ minimum: RANK_LIMITS.minDeadlineMs, maximum: RANK_LIMITS.maxDeadlineMs }),
     ),
-    pin: Type.Optional(Type.Object({ release: Type.Optional(Type.String({ maxLength: 128 })) }, strict)),
+    pin: Type.Optional(
+      Type.Object({ release: Type.Optional(Type.String({ maxLength: 128 })) }, strict),
+    ),
     explain: Type.Optional(
       Type.Union([Type.Literal('none'), Type.Literal('summary'), Type.Literal('full')]),
     ),
