@@ -1,0 +1,34 @@
+import swagger from '@fastify/swagger';
+import type { FastifyInstance } from 'fastify';
+
+/** Spread into the schema of routes that need an API key where keys are configured. */
+export const protectedRoute = { security: [{ apiKey: [] as string[] }] };
+
+export function registerOpenApi(app: FastifyInstance, version: string): void {
+  app.register(swagger, {
+    openapi: {
+      openapi: '3.1.0',
+      info: {
+        title: 'Waggle gateway',
+        description:
+          'Ranks newsletter ad campaigns and takes the events that they are learned from.',
+        version,
+        license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
+      },
+      tags: [
+        { name: 'decisions', description: 'What to offer and what to fill' },
+        { name: 'events', description: 'What happened' },
+        { name: 'operations', description: 'Health, metrics, release' },
+      ],
+      components: {
+        securitySchemes: {
+          apiKey: {
+            type: 'http',
+            scheme: 'bearer',
+            description: 'A key of WAGGLE_API_KEYS. Not needed on a loopback gateway without keys.',
+          },
+        },
+      },
+    },
+  });
+}

@@ -1,0 +1,76 @@
+import type {
+  EventKind,
+  EventsResponse,
+  RankRequestBody,
+  RankResponseBody,
+} from '@waggle/core/contract';
+import type { Static } from 'typebox';
+
+/** What the HTTP layer needs of the rooms below. `startGateway` fills these with the real parts. */
+
+export interface RankContext {
+  readonly tenantId: string;
+  readonly requestId: string;
+  /** Monotonic milliseconds of the gateway's clock when the request's head arrived. */
+  readonly receivedAtMs: number;
+  readonly signal?: AbortSignal;
+}
+
+export interface EnginePort {
+  rank(
+    request: RankRequestBody,
+    context: RankContext,
+  ): RankResponseBody | Promise<RankResponseBody>;
+}
+
+export type CatalogKind = 'publication' | 'campaign' | 'creative';
+
+/** The release being served, as far as HTTP needs to know it. */
+export interface ServedRelease {
+  readonly id: string;
+  readonly tenantId: string | undefined;
+  knows(kind: CatalogKind, id: string): boolean;
+  /** Manifest facts for `GET /v1/release`. */
+  summary(): Readonly<Record<string, unknown>>;
+}
+
+export interface ReleaseStatus {
+  readonly release: string | undefined;
+  readonly loadedAtMs: number | undefined;
+  readonly swaps: number;
+  /** The candidate that could not be loaded, while it is still the one asked for. */
+  readonly rejected?: { readonly release: string; readonly code: string; readonly message: string };
+}
+
+export interface ReleasesPort {
+  current(): ServedRelease | undefined;
+  status(): ReleaseStatus;
+}
+
+export interface PostedEvent {
+  readonly kind: EventKind;
+  readonly row: object;
+}
+
+export interface ForwarderStatus {
+  readonly ok: boolean;
+  /** Events and decisions that are durable here and not yet in the store. */
+  readonly backlog: number;
+  readonly lagMs: number;
+  readonly detail?: string;
+}
+
+export interface JournalPort {
+  /** Durable before it resolves; twice is once. */
+  append(events: readonly PostedEvent[]): Promise<Static<typeof EventsResponse>>;
+  forwarder(): ForwarderStatus;
+}
+
+export interface LedgerPort {
+  status(): { readonly ok: boolean; readonly detail?: string };
+}
+
+/** Keeps `fill` answers across restarts. */
+export interface IdempotencyJournal {
+  append(record: Uint8Array): Promise<void>;
+}

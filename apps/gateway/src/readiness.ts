@@ -1,0 +1,48 @@
+import type { ReadyResponseBody } from './routes/operations.js';
+import type { RouteContext } from './routes/route-context.js';
+
+/**
+ * Ready means: rankings are answered correctly. A store that is behind does not stop them (events are
+ * durable here), so it is reported and does not take every replica out of service at once.
+ */
+export function readiness(
+  o: Pick<RouteContext, 'releases' | 'ledger' | 'journal' | 'isDraining'>,
+): ReadyResponseBody {
+  const status = o.releases.status();
+  const ledger = o.ledger.status();
+  const forwarder = o.journal.forwarder();
+  const { rejected } = status;
+  const checks: ReadyResponseBody['checks'] = {
+    release: {
+      ok: status.release !== undefined,
+      required: true,
+      detail: status.release ?? 'no release is active; run `waggle run` or `waggle release`',
+    },
+    ledger: {
+      ok: ledger.ok,
+      required: true,
+      ...(ledger.detail === undefined ? {} : { detail: ledger.detail }),
+    },
+    forwarder: {
+      ok: forwarder.ok,
+      required: false,
+      detail:
+        forwarder.detail ??
+        `${forwarder.backlog} waiting, oldest ${Math.round(forwarder.lagMs)} ms`,
+    },
+    running: { ok: !o.isDraining(), required: true },
+  };
+  if (rejected !== undefined) {
+    checks['candidate'] = {
+      ok: false,
+      required: false,
+      detail: `${rejected.release} was refused (${rejected.code}: ${rejected.message}); the previous release stays in service`,
+    };
+  }
+  const ready = Object.values(checks).every((check) => check.ok || !check.required);
+  return {
+    status: ready ? 'ready' : 'not_ready',
+    ...(status.release === undefined ? {} : { release: status.release }),
+    checks,
+  };
+}

@@ -1,0 +1,78 @@
+import { ErrorResponse, EVENTS_LIMITS, EventsResponse } from '@waggle/core/contract';
+import type { FastifyInstance, FastifyRequest } from 'fastify';
+import type { Static } from 'typebox';
+import { registerNdjsonParser } from '../body-parsers.js';
+import { gatewayError } from '../errors.js';
+import { checkEvents, type ShapedEvent } from '../event-checks.js';
+import { eventsRequestSchema } from '../event-contract.js';
+import { idempotencyScope } from '../idempotency.js';
+import { protectedRoute } from '../openapi.js';
+import type { RouteContext } from './route-context.js';
+
+const ROUTE = '/v1/events';
+
+/** Registered in a scope of its own: only this route reads NDJSON. */
+export function eventRoutes(app: FastifyInstance, context: RouteContext): void {
+  const { releases, journal, metrics, idempotency, admission, clock, config } = context;
+  registerNdjsonParser(app);
+
+  const accept = async (
+    request: FastifyRequest,
+    events: readonly ShapedEvent[],
+  ): Promise<Static<typeof EventsResponse>> => {
+    const release = releases.current();
+    if (release === undefined) {
+      throw gatewayError('WAGGLE_NOT_READY', 'no release is active, so entities cannot be checked');
+    }
+    if (release.tenantId !== undefined && release.tenantId !== request.tenantId) {
+      throw gatewayError(
+        'WAGGLE_TENANT_FORBIDDEN',
+        'the active release does not serve this tenant',
+      );
+    }
+    const latestMs = clock.nowMs() + config.eventFutureSkewMs;
+    let rows: ReturnType<typeof checkEvents>;
+    try {
+      rows = checkEvents(events, { tenantId: request.tenantId, release, latestMs });
+    } catch (error) {
+      metrics.observeRefusedEvents(events.length);
+      throw error;
+    }
+    const result = await admission.track(journal.append(rows));
+    metrics.observeEvents(result.accepted, result.duplicates);
+    return result;
+  };
+
+  app.post(
+    ROUTE,
+    {
+      bodyLimit: EVENTS_LIMITS.bodyBytes,
+      onRequest: [context.tenant, context.admit],
+      schema: {
+        operationId: 'postEvents',
+        summary: 'Post events; durable before 202, and twice is once',
+        description:
+          `Up to ${EVENTS_LIMITS.maxEvents} events and ${EVENTS_LIMITS.bodyBytes} bytes, as {"events":[…]} or as ` +
+          'NDJSON (application/x-ndjson), one event a line. All or nothing: one wrong event refuses the request.',
+        tags: ['events'],
+        consumes: ['application/json', 'application/x-ndjson'],
+        ...protectedRoute,
+        body: eventsRequestSchema(),
+        response: { 202: EventsResponse, default: ErrorResponse },
+      },
+    },
+    async (request, reply) => {
+      const { events } = request.body as { events: ShapedEvent[] };
+      const scope = idempotencyScope(request, ROUTE);
+      reply.code(202);
+      if (scope === undefined) return accept(request, events);
+      const answer = await idempotency.answer(scope, request.bodyDigest, false, async () => ({
+        status: 202,
+        body: reply.serialize(await accept(request, events)) as string,
+      }));
+      if (answer.replayed) reply.header('idempotent-replayed', 'true');
+      reply.header('content-type', 'application/json; charset=utf-8');
+      return answer.body;
+    },
+  );
+}

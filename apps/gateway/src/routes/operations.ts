@@ -1,0 +1,118 @@
+import { ErrorResponse } from '@waggle/core/contract';
+import type { FastifyInstance } from 'fastify';
+import { type Static, Type } from 'typebox';
+import { gatewayError } from '../errors.js';
+import { protectedRoute } from '../openapi.js';
+import { readiness } from '../readiness.js';
+import type { RouteContext } from './route-context.js';
+
+const Check = Type.Object({
+  ok: Type.Boolean(),
+  /** A check that is not required is reported without taking the gateway out of service. */
+  required: Type.Boolean(),
+  detail: Type.Optional(Type.String()),
+});
+
+export const ReadyResponse = Type.Object({
+  status: Type.Union([Type.Literal('ready'), Type.Literal('not_ready')]),
+  release: Type.Optional(Type.String()),
+  checks: Type.Record(Type.String(), Check),
+});
+export type ReadyResponseBody = Static<typeof ReadyResponse>;
+
+const ReleaseResponse = Type.Object({
+  release: Type.String(),
+  loaded_at: Type.Optional(Type.String()),
+  swaps: Type.Integer(),
+  manifest: Type.Unknown(),
+  rejected: Type.Optional(
+    Type.Object({ release: Type.String(), code: Type.String(), message: Type.String() }),
+  ),
+});
+
+/** What operators and their machines ask. Health and the API document are open; the rest needs a key where keys are set. */
+export function operationRoutes(app: FastifyInstance, context: RouteContext): void {
+  const { metrics, releases } = context;
+
+  app.get(
+    '/healthz',
+    {
+      schema: {
+        operationId: 'health',
+        summary: 'The process is alive',
+        tags: ['operations'],
+        response: { 200: Type.Object({ status: Type.Literal('ok') }), default: ErrorResponse },
+      },
+    },
+    () => ({ status: 'ok' as const }),
+  );
+
+  app.get(
+    '/readyz',
+    {
+      schema: {
+        operationId: 'ready',
+        summary: 'The gateway can answer rankings',
+        tags: ['operations'],
+        response: { 200: ReadyResponse, 503: ReadyResponse, default: ErrorResponse },
+      },
+    },
+    (_request, reply) => {
+      const body = readiness(context);
+      if (body.status !== 'ready') reply.code(503);
+      return body;
+    },
+  );
+
+  app.get(
+    '/metrics',
+    {
+      onRequest: context.tenant,
+      schema: {
+        operationId: 'metrics',
+        summary: 'Prometheus metrics',
+        tags: ['operations'],
+        produces: ['text/plain'],
+        ...protectedRoute,
+        response: { 200: Type.String(), default: ErrorResponse },
+      },
+    },
+    async (_request, reply) => {
+      reply.header('content-type', metrics.registry.contentType);
+      return metrics.registry.metrics();
+    },
+  );
+
+  app.get(
+    '/v1/release',
+    {
+      onRequest: context.tenant,
+      schema: {
+        operationId: 'release',
+        summary: 'The release being served',
+        tags: ['operations'],
+        ...protectedRoute,
+        response: { 200: ReleaseResponse, default: ErrorResponse },
+      },
+    },
+    () => {
+      const served = releases.current();
+      if (served === undefined) throw gatewayError('WAGGLE_NOT_READY', 'no release is active');
+      const { loadedAtMs, swaps, rejected } = releases.status();
+      return {
+        release: served.id,
+        ...(loadedAtMs === undefined ? {} : { loaded_at: new Date(loadedAtMs).toISOString() }),
+        swaps,
+        manifest: served.summary(),
+        ...(rejected === undefined ? {} : { rejected }),
+      };
+    },
+  );
+
+  let document: string | undefined;
+  app.get('/openapi.json', { schema: { hide: true } }, (_request, reply) => {
+    document ??= JSON.stringify(app.swagger());
+    reply.header('content-type', 'application/json; charset=utf-8');
+    return document;
+  });
+}

@@ -1,0 +1,92 @@
+import {
+  ErrorResponse,
+  RANK_LIMITS,
+  RankRequest,
+  type RankRequestBody,
+  RankResponse,
+  type RankResponseBody,
+} from '@waggle/core/contract';
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import { checkTenant } from '../auth.js';
+import { gatewayError } from '../errors.js';
+import { idempotencyScope } from '../idempotency.js';
+import { protectedRoute } from '../openapi.js';
+import type { RouteContext } from './route-context.js';
+
+const ROUTE = '/v1/rank';
+const JSON_TYPE = 'application/json; charset=utf-8';
+
+export function rankRoutes(app: FastifyInstance, context: RouteContext): void {
+  const { engine, releases, metrics, idempotency, admission } = context;
+
+  const decide = (
+    request: FastifyRequest,
+    body: RankRequestBody,
+  ): RankResponseBody | Promise<RankResponseBody> => {
+    const release = releases.current();
+    if (release === undefined) throw gatewayError('WAGGLE_NOT_READY', 'no release is active');
+    if (release.tenantId !== undefined && release.tenantId !== request.tenantId) {
+      throw gatewayError(
+        'WAGGLE_TENANT_FORBIDDEN',
+        'the active release does not serve this tenant',
+      );
+    }
+    const decision = engine.rank(body, {
+      tenantId: request.tenantId,
+      requestId: body.request_id ?? request.id,
+      receivedAtMs: request.receivedAtMs,
+    });
+    if (!(decision instanceof Promise)) {
+      metrics.observeRank(decision);
+      return decision;
+    }
+    return admission.track(
+      decision.then((response) => {
+        metrics.observeRank(response);
+        return response;
+      }),
+    );
+  };
+
+  const decideOnce = async (
+    scope: string,
+    request: FastifyRequest,
+    reply: FastifyReply,
+    body: RankRequestBody,
+  ): Promise<string> => {
+    // `fill` sets money aside, so its answer outlives the process; offers are cheap to rank again.
+    const durable = body.mode === 'fill' && body.test !== true;
+    const answer = await idempotency.answer(scope, request.bodyDigest, durable, async () => ({
+      status: 200,
+      body: reply.serialize(await decide(request, body)) as string,
+    }));
+    if (answer.replayed) reply.header('idempotent-replayed', 'true');
+    reply.header('content-type', JSON_TYPE);
+    return answer.body;
+  };
+
+  app.post(
+    ROUTE,
+    {
+      bodyLimit: RANK_LIMITS.bodyBytes,
+      onRequest: [context.tenant, context.admit],
+      schema: {
+        operationId: 'rank',
+        summary: 'Rank campaigns for a publication, or fill the slots of a send',
+        description:
+          `Body up to ${RANK_LIMITS.bodyBytes} bytes. With an Idempotency-Key header, the same body gets the ` +
+          'same answer for 24 hours and another body gets 409.',
+        tags: ['decisions'],
+        ...protectedRoute,
+        body: RankRequest,
+        response: { 200: RankResponse, default: ErrorResponse },
+      },
+    },
+    (request, reply) => {
+      const body = request.body as RankRequestBody;
+      checkTenant(body.tenant_id, request.tenantId);
+      const scope = idempotencyScope(request, ROUTE);
+      return scope === undefined ? decide(request, body) : decideOnce(scope, request, reply, body);
+    },
+  );
+}
