@@ -1,0 +1,218 @@
+import { DAY_MS, type StringColumn } from '@waggle/core';
+import type { FeatureSetShape } from '@waggle/ranking';
+import { trainingError } from './errors.js';
+
+/** Clicks count for 72 h after the send (domain §1.1); a label is final that long after its decision. */
+export const LABEL_HORIZON_MS = 3 * DAY_MS;
+
+/**
+ * What a model learns from: one row per decision, as known at `asOfMs`. `Dataset` of @waggle/features is one.
+ */
+export interface TrainingDataset {
+  readonly nRows: number;
+  /** float32 [nRows × nFeatures], row-major. */
+  readonly x: Float32Array;
+  readonly featureNames: readonly string[];
+  /** [nRows] UTC milliseconds. */
+  readonly decisionTsMs: Float64Array;
+  /** [nRows] 0 ≤ successes ≤ trials. */
+  readonly successes: Float64Array;
+  readonly trials: Float64Array;
+  /** [nRows] share of the final successes expected to be visible by now, F(age) in (0, 1]. */
+  readonly maturity: Float64Array;
+  readonly publication: StringColumn;
+  readonly campaign: StringColumn;
+  readonly creative: StringColumn;
+  readonly rowIds: StringColumn;
+}
+
+/**
+ * Checks a dataset against its feature set, so that nothing below has to. O(nRows·nFeatures).
+ * @param asOfMs when given, no decision may be later
+ * @throws WAGGLE_TRAINING_SHAPE, _NOT_FINITE (feature and row named), _LABEL, _TIME
+ */
+export function checkDataset(
+  dataset: TrainingDataset,
+  featureSet: FeatureSetShape,
+  asOfMs = Number.POSITIVE_INFINITY,
+): void {
+  const { nRows, x, featureNames, decisionTsMs, successes, trials, maturity } = dataset;
+  const nFeatures = featureNames.length;
+  const shape = (message: string) => trainingError('WAGGLE_TRAINING_SHAPE', message);
+  if (!Number.isSafeInteger(nRows) || nRows < 0) throw shape(`nRows is ${nRows}`);
+  if (
+    nFeatures !== featureSet.names.length ||
+    featureNames.some((n, i) => n !== featureSet.names[i])
+  ) {
+    throw shape(
+      `the dataset's features are not those of feature set ${featureSet.name} (${featureSet.fingerprint})`,
+    );
+  }
+  if (x.length !== nRows * nFeatures) {
+    throw shape(`${x.length} feature values for ${nRows} rows of ${nFeatures}`);
+  }
+  const lengths = {
+    decisionTsMs: decisionTsMs.length,
+    successes: successes.length,
+    trials: trials.length,
+    maturity: maturity.length,
+    publication: dataset.publication.codes.length,
+    campaign: dataset.campaign.codes.length,
+    creative: dataset.creative.codes.length,
+    rowIds: dataset.rowIds.codes.length,
+  };
+  for (const [name, length] of Object.entries(lengths)) {
+    if (length !== nRows) throw shape(`${name} has ${length} rows where ${nRows} are expected`);
+  }
+  for (let i = 0; i < nRows; i++) {
+    const ts = decisionTsMs[i]!;
+    const s = successes[i]!;
+    const n = trials[i]!;
+    const f = maturity[i]!;
+    if (!Number.isFinite(ts)) {
+      throw trainingError('WAGGLE_TRAINING_NOT_FINITE', `decisionTsMs[${i}] is ${ts}`, {
+        details: { row: i },
+      });
+    }
+    if (ts > asOfMs) {
+      throw trainingError(
+        'WAGGLE_TRAINING_TIME',
+        `row ${i} was decided at ${new Date(ts).toISOString()}, after ${new Date(asOfMs).toISOString()}`,
+        { details: { row: i } },
+      );
+    }
+    if (!(n >= 0 && Number.isFinite(n)) || !(s >= 0 && s <= n)) {
+      throw trainingError('WAGGLE_TRAINING_LABEL', `row ${i} has ${s} successes of ${n} trials`, {
+        details: { row: i },
+      });
+    }
+    if (!(f > 0 && f <= 1)) {
+      throw trainingError(
+        'WAGGLE_TRAINING_LABEL',
+        `row ${i} has maturity ${f}, allowed is above 0 up to 1`,
+        {
+          details: { row: i },
+        },
+      );
+    }
+  }
+  for (let i = 0; i < x.length; i++) {
+    if (!Number.isFinite(x[i])) {
+      const row = Math.floor(i / nFeatures);
+      const feature = featureNames[i % nFeatures]!;
+      throw trainingError(
+        'WAGGLE_TRAINING_NOT_FINITE',
+        `feature ${feature} is ${x[i]} in row ${row}`,
+        {
+          details: { feature, row },
+        },
+      );
+    }
+  }
+}
+
+export interface SplitOptions {
+  /** Shares of the rows in time order; 0.6 / 0.15, the rest gates. */
+  readonly trainShare?: number;
+  readonly calibrateShare?: number;
+  /** How long a label takes to be final; 72 h. */
+  readonly labelHorizonMs?: number;
+}
+
+export interface TimeSplit {
+  /** Row numbers, each ascending in time. */
+  readonly train: Uint32Array;
+  readonly calibrate: Uint32Array;
+  readonly gate: Uint32Array;
+  readonly calibrateFromMs: number;
+  readonly gateFromMs: number;
+  /** The gap that was kept between the end of one slice and the start of the next. */
+  readonly gapMs: number;
+  /** Rows that fell into a gap. */
+  readonly nGapRows: number;
+}
+
+/** A gap may take this share of the window; below ten label horizons it shrinks rather than eat the data. */
+const MAX_GAP_SHARE = 0.1;
+
+/**
+ * Cuts rows into train, calibrate and gate by decision time. Each slice is strictly later than the one before,
+ * and rows whose labels were not final when the next slice began are left out, since a model trained then could
+ * not have seen them. In windows shorter than ten label horizons the gap is a tenth of the window (`gapMs` says
+ * so). Rows of equal time stay together. O(n log n). Slices may come out empty; callers look.
+ */
+export function splitByTime(
+  decisionTsMs: Float64Array,
+  rows: Uint32Array = allRows(decisionTsMs.length),
+  options: SplitOptions = {},
+): TimeSplit {
+  const { trainShare = 0.6, calibrateShare = 0.15, labelHorizonMs = LABEL_HORIZON_MS } = options;
+  if (!(trainShare > 0 && calibrateShare >= 0 && trainShare + calibrateShare < 1)) {
+    throw trainingError(
+      'WAGGLE_TRAINING_SHAPE',
+      `shares ${trainShare} and ${calibrateShare} leave nothing to gate on`,
+    );
+  }
+  const order = rows.slice().sort((a, b) => decisionTsMs[a]! - decisionTsMs[b]! || a - b);
+  const empty = new Uint32Array(0);
+  if (order.length === 0) {
+    return {
+      train: empty,
+      calibrate: empty,
+      gate: empty,
+      calibrateFromMs: Number.NaN,
+      gateFromMs: Number.NaN,
+      gapMs: 0,
+      nGapRows: 0,
+    };
+  }
+  const timeAt = (i: number): number => decisionTsMs[order[Math.min(i, order.length - 1)]!]!;
+  const spanMs = timeAt(order.length - 1) - timeAt(0);
+  const gapMs = Math.min(labelHorizonMs, spanMs * MAX_GAP_SHARE);
+  const calibrateFromMs = timeAt(Math.floor(order.length * trainShare));
+  const gateFromMs = timeAt(Math.floor(order.length * (trainShare + calibrateShare)));
+  const train = order.filter((row) => decisionTsMs[row]! < calibrateFromMs - gapMs);
+  const calibrate = order.filter((row) => {
+    const ts = decisionTsMs[row]!;
+    return ts >= calibrateFromMs && ts < gateFromMs - gapMs;
+  });
+  const gate = order.filter((row) => decisionTsMs[row]! >= Math.max(gateFromMs, calibrateFromMs));
+  return {
+    train,
+    calibrate,
+    gate,
+    calibrateFromMs,
+    gateFromMs,
+    gapMs,
+    nGapRows: order.length - train.length - calibrate.length - gate.length,
+  };
+}
+
+export function allRows(n: number): Uint32Array {
+  return Uint32Array.from({ length: n }, (_, i) => i);
+}
+
+/** Values of the given rows. */
+export function take(column: Float64Array, rows: Uint32Array): Float64Array {
+  const out = new Float64Array(rows.length);
+  for (let i = 0; i < rows.length; i++) out[i] = column[rows[i]!]!;
+  return out;
+}
+
+/** Codes of the given rows. */
+export function takeCodes(column: StringColumn, rows: Uint32Array): Uint32Array {
+  const out = new Uint32Array(rows.length);
+  for (let i = 0; i < rows.length; i++) out[i] = column.codes[rows[i]!]!;
+  return out;
+}
+
+/** Feature rows, float32 [rows.length × nFeatures]. */
+export function takeFeatures(dataset: TrainingDataset, rows: Uint32Array): Float32Array {
+  const nFeatures = dataset.featureNames.length;
+  const out = new Float32Array(rows.length * nFeatures);
+  for (let i = 0; i < rows.length; i++) {
+    const base = rows[i]! * nFeatures;
+    out.set(dataset.x.subarray(base, base + nFeatures), i * nFeatures);
+  }
+  return out;
+}

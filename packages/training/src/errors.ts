@@ -1,0 +1,33 @@
+import { defineErrors } from '@waggle/core';
+
+const training = defineErrors({
+  WAGGLE_TRAINING_SHAPE: {
+    summary: 'The columns of a dataset do not fit together, or not to the feature set.',
+    remedy: 'Build the dataset again with the feature set that the model is trained for.',
+  },
+  WAGGLE_TRAINING_NOT_FINITE: {
+    summary: 'A feature, label or time of a dataset is NaN or infinite.',
+    remedy: 'Give the named feature a default for missing values, then build the dataset again.',
+  },
+  WAGGLE_TRAINING_LABEL: {
+    summary: 'A label lies outside 0 … trials, or a maturity outside (0, 1].',
+    remedy: 'Check the label query: successes are unique verified events among trials.',
+  },
+  WAGGLE_TRAINING_TIME: {
+    summary: 'A row was decided after the time that the dataset claims to describe.',
+    remedy:
+      'Build the dataset with an as-of time at or after its last decision; rows from the future leak.',
+  },
+  WAGGLE_TRAINING_FIT_FAILED: {
+    summary: 'The fit did not converge, or ended in coefficients that are not finite.',
+    remedy:
+      'Look for features on wild scales or a window with hardly any events; the prior stays served.',
+  },
+  WAGGLE_TRAINING_EXPORT_MISMATCH: {
+    summary: 'A model cannot be written as float32 ONNX without losing the stated accuracy.',
+    remedy: 'Rescale the named feature; its coefficient or values overflow float32.',
+  },
+});
+
+export const trainingErrors = training.specs;
+export const trainingError = training.error;

@@ -1,0 +1,195 @@
+import { Rng } from '@waggle/core';
+import {
+  areaUnderPrecisionRecall,
+  areaUnderRoc,
+  type BinomialSample,
+  calibrationRatio,
+  expectedCalibrationError,
+  logLoss,
+  normalisedEntropy,
+  relativeLogLossDifference,
+} from '@waggle/measurement';
+
+/** The worst relative log-loss against the prior that may be released, at 95 % confidence. */
+export const MAX_RELATIVE_LOSS = 0.001;
+/** |ln calibration ratio| may be this, or two standard errors where the data cannot tell better. */
+export const MAX_LOG_CALIBRATION = 0.05;
+const MIN_PUBLICATIONS = 10;
+const MIN_SUCCESSES = 50;
+
+export interface GateCheck {
+  readonly name: 'enough_data' | 'no_leak' | 'log_loss' | 'calibration' | 'fit';
+  readonly passed: boolean;
+  readonly value: number | null;
+  readonly limit: number | null;
+  readonly explanation: string;
+}
+
+export interface GateMetrics {
+  readonly logLoss: number;
+  readonly normalisedEntropy: number;
+  readonly auc: number;
+  readonly prAuc: number;
+  readonly ece: number;
+  readonly calibrationRatio: number;
+  readonly logCalibrationSe: number;
+}
+
+/** Why a model was or was not released; plain JSON. */
+export interface GateReport {
+  readonly model: 'pctr' | 'accept';
+  readonly passed: boolean;
+  readonly released: 'model' | 'prior_only';
+  readonly checks: readonly GateCheck[];
+  readonly rows: number;
+  readonly publications: number;
+  readonly trials: number;
+  readonly successes: number;
+  readonly fromTs: string | null;
+  readonly toTs: string | null;
+  /** (LL(model) − LL(prior)) / LL(prior), with its bootstrap limits; null when it could not be measured. */
+  readonly relativeLogLoss: {
+    readonly estimate: number;
+    readonly upper95: number;
+    readonly replicates: number;
+  } | null;
+  readonly modelMetrics: GateMetrics | null;
+  readonly priorMetrics: GateMetrics | null;
+  /** One paragraph for people. */
+  readonly summary: string;
+}
+
+export interface GateRows {
+  /** [nRows] probability of a visible success (maturity included). */
+  readonly model: Float64Array;
+  readonly prior: Float64Array;
+  readonly successes: Float64Array;
+  readonly trials: Float64Array;
+  readonly publications: Uint32Array;
+  readonly campaigns: Uint32Array;
+  readonly decisionTsMs: Float64Array;
+}
+
+export interface GateOptions {
+  readonly name: 'pctr' | 'accept';
+  readonly seed: number;
+  readonly nReplicates?: number;
+  /** Checks made before: a leak found, a fit that failed. Any that failed fails the gate. */
+  readonly earlierChecks?: readonly GateCheck[];
+}
+
+/**
+ * Decides whether a model may be served, on rows later than anything it has seen: the upper 95 % limit of its
+ * relative log-loss difference to the prior, bootstrapped by publication, must not exceed 0.1 %, and its
+ * calibration ratio must lie within max(5 %, 2 standard errors). Standard errors are by publication and campaign,
+ * whose unknown effects rows share. Pure; O(n + replicates · publications).
+ */
+export function runGate(rows: GateRows, options: GateOptions): GateReport {
+  const { name, seed, nReplicates = 1_000, earlierChecks = [] } = options;
+  const nRows = rows.model.length;
+  let trials = 0;
+  let successes = 0;
+  let from = Number.POSITIVE_INFINITY;
+  let to = Number.NEGATIVE_INFINITY;
+  const publications = new Set<number>();
+  for (let i = 0; i < nRows; i++) {
+    trials += rows.trials[i]!;
+    successes += rows.successes[i]!;
+    from = Math.min(from, rows.decisionTsMs[i]!);
+    to = Math.max(to, rows.decisionTsMs[i]!);
+    if (rows.trials[i]! > 0) publications.add(rows.publications[i]!);
+  }
+  const checks: GateCheck[] = [...earlierChecks];
+  const enough =
+    publications.size >= MIN_PUBLICATIONS &&
+    successes >= MIN_SUCCESSES &&
+    trials - successes >= MIN_SUCCESSES;
+  checks.push({
+    name: 'enough_data',
+    passed: enough,
+    value: successes,
+    limit: MIN_SUCCESSES,
+    explanation: `${nRows} later rows of ${publications.size} publications with ${successes} successes and ${trials - successes} failures; at least ${MIN_PUBLICATIONS} publications and ${MIN_SUCCESSES} of each are needed`,
+  });
+  let relativeLogLoss: GateReport['relativeLogLoss'] = null;
+  let modelMetrics: GateMetrics | null = null;
+  let priorMetrics: GateMetrics | null = null;
+  if (enough) {
+    const counts = { successes: rows.successes, trials: rows.trials };
+    const model = { probability: rows.model, ...counts };
+    modelMetrics = metricsOf(model, rows);
+    priorMetrics = metricsOf({ probability: rows.prior, ...counts }, rows);
+    const difference = relativeLogLossDifference(
+      { ...model, baseline: rows.prior, clusters: rows.publications },
+      { rng: new Rng(seed, GATE_STREAM), nReplicates },
+    );
+    relativeLogLoss = {
+      estimate: difference.estimate,
+      upper95: difference.upperLimit,
+      replicates: nReplicates,
+    };
+    checks.push({
+      name: 'log_loss',
+      passed: difference.upperLimit <= MAX_RELATIVE_LOSS,
+      value: difference.upperLimit,
+      limit: MAX_RELATIVE_LOSS,
+      explanation: `log-loss differs from the prior's by ${percent(difference.estimate)}, at most ${percent(difference.upperLimit)} with 95 % confidence; allowed is ${percent(MAX_RELATIVE_LOSS)}`,
+    });
+    const limit = Math.max(MAX_LOG_CALIBRATION, 2 * modelMetrics.logCalibrationSe);
+    const logRatio = Math.log(modelMetrics.calibrationRatio);
+    checks.push({
+      name: 'calibration',
+      passed: Math.abs(logRatio) <= limit,
+      value: Math.abs(logRatio),
+      limit,
+      explanation: `expected over observed is ${modelMetrics.calibrationRatio.toFixed(3)}, its logarithm ${logRatio.toFixed(3)} ± ${modelMetrics.logCalibrationSe.toFixed(3)}; allowed is ${limit.toFixed(3)} either way`,
+    });
+  }
+  const passed = checks.every((check) => check.passed);
+  return {
+    model: name,
+    passed,
+    released: passed ? 'model' : 'prior_only',
+    checks,
+    rows: nRows,
+    publications: publications.size,
+    trials,
+    successes,
+    fromTs: nRows > 0 ? new Date(from).toISOString() : null,
+    toTs: nRows > 0 ? new Date(to).toISOString() : null,
+    relativeLogLoss,
+    modelMetrics,
+    priorMetrics,
+    summary: summarise(name, passed, checks),
+  };
+}
+
+const GATE_STREAM = 0x67617465; // 'gate'
+
+function metricsOf(sample: BinomialSample, rows: GateRows): GateMetrics {
+  const calibration = calibrationRatio(sample, rows.publications, rows.campaigns);
+  return {
+    logLoss: logLoss(sample),
+    normalisedEntropy: normalisedEntropy(sample),
+    auc: areaUnderRoc(sample),
+    prAuc: areaUnderPrecisionRecall(sample),
+    ece: expectedCalibrationError(sample, 20),
+    calibrationRatio: calibration.ratio,
+    logCalibrationSe: calibration.logStandardError,
+  };
+}
+
+function summarise(name: string, passed: boolean, checks: readonly GateCheck[]): string {
+  if (passed) {
+    const told = checks.filter(
+      (check) => check.name === 'log_loss' || check.name === 'calibration',
+    );
+    return `${name} passed its gate: ${told.map((check) => check.explanation).join('; ')}.`;
+  }
+  const failed = checks.filter((check) => !check.passed);
+  return `${name} failed its gate, the prior is released instead: ${failed.map((check) => check.explanation).join('; ')}.`;
+}
+
+function percent(value: number): string {
+  return `${value < 0 ? '−' : '+'}${Math.abs(100 * value).toFixed(3)} %`;
+}

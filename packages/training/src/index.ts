@@ -1,0 +1,58 @@
+export {
+  type CalibrationFit,
+  type CalibrationRows,
+  fitCalibration,
+  MIN_CALIBRATION_CLUSTERS,
+  MIN_CALIBRATION_SUCCESSES,
+} from './calibrate.js';
+export {
+  checkDataset,
+  LABEL_HORIZON_MS,
+  type SplitOptions,
+  splitByTime,
+  type TimeSplit,
+  type TrainingDataset,
+} from './dataset.js';
+export { trainingErrors } from './errors.js';
+export { decodeOnnx, exportLinearOnnx, ONNX_TOLERANCE, type OnnxExport } from './export/onnx.js';
+export { buildDesign, type Design, WINSOR_SHARE } from './fit/design.js';
+export {
+  type Dispersion,
+  type DispersionSample,
+  dispersionWeights,
+  estimateDispersion,
+} from './fit/dispersion.js';
+export {
+  type FitOptions,
+  type FitRows,
+  fitLogistic,
+  type LogisticFit,
+  RIDGE_GRID,
+} from './fit/logistic.js';
+export {
+  type GateCheck,
+  type GateMetrics,
+  type GateOptions,
+  type GateReport,
+  type GateRows,
+  MAX_LOG_CALIBRATION,
+  MAX_RELATIVE_LOSS,
+  runGate,
+} from './gate.js';
+export { findLeaks, LEAK_AUC, type LeakSuspect } from './leakage.js';
+export { evaluateOracleGap, type OracleGap, type OracleGapRows } from './oracle-gap.js';
+export {
+  betaPriorStrength,
+  type PriorStrength,
+  type RateCounts,
+  type StrengthOptions,
+  shrunkRate,
+} from './prior.js';
+export {
+  rawLogits,
+  type TrainedModel,
+  type TrainingSummary,
+  type TrainOptions,
+  trainAccept,
+  trainCtr,
+} from './train.js';

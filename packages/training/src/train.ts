@@ -1,0 +1,375 @@
+import {
+  isWaggleError,
+  type Logger,
+  type Progress,
+  silentLogger,
+  throwIfAborted,
+} from '@waggle/core';
+import {
+  type Calibration,
+  calibrate,
+  type FeatureSetShape,
+  type LinearModel,
+  MODEL_OF_SET,
+  PRIOR_FEATURE,
+  priorOnlyModel,
+  sealLinearModel,
+} from '@waggle/ranking';
+import { type CalibrationFit, fitCalibration } from './calibrate.js';
+import {
+  checkDataset,
+  type SplitOptions,
+  splitByTime,
+  type TimeSplit,
+  type TrainingDataset,
+  take,
+  takeCodes,
+  takeFeatures,
+} from './dataset.js';
+import { trainingError } from './errors.js';
+import { exportLinearOnnx } from './export/onnx.js';
+import type { Dispersion } from './fit/dispersion.js';
+import { fitLogistic, type LogisticFit } from './fit/logistic.js';
+import { type GateCheck, type GateReport, runGate } from './gate.js';
+import { findLeaks, LEAK_AUC, type LeakSuspect } from './leakage.js';
+
+export interface TrainOptions {
+  /** The set that the dataset was built with. */
+  readonly featureSet: FeatureSetShape;
+  /** Of the gate's bootstrap. */
+  readonly seed: number;
+  /** When given, a decision later than this is refused. */
+  readonly asOfMs?: number;
+  readonly split?: SplitOptions;
+  readonly ridgeGrid?: readonly number[];
+  readonly bootstrapReplicates?: number;
+  readonly logger?: Logger;
+  readonly progress?: Progress;
+  readonly signal?: AbortSignal;
+}
+
+/** How the fit came out; plain JSON. */
+export interface TrainingSummary {
+  readonly rows: {
+    readonly train: number;
+    readonly calibrate: number;
+    readonly gate: number;
+    readonly gap: number;
+  };
+  readonly gapMs: number;
+  readonly calibrateFromTs: string | null;
+  readonly gateFromTs: string | null;
+  readonly trainSuccesses: number;
+  readonly trainTrials: number;
+  readonly ridge: number | null;
+  readonly ridgeLosses: LogisticFit['ridgeLosses'];
+  readonly dispersion: Dispersion | null;
+  readonly effectiveShare: number | null;
+  readonly constantFeatures: readonly string[];
+  readonly leaks: readonly LeakSuspect[];
+  readonly calibration: Calibration;
+  readonly calibrationReason: CalibrationFit['reason'] | 'not_fitted';
+}
+
+export interface TrainedModel {
+  /** What may be served: the fitted model when it passed its gate, the prior-only model otherwise. */
+  readonly model: LinearModel;
+  /** The same model as ONNX. */
+  readonly onnx: Uint8Array;
+  readonly gate: GateReport;
+  /** The fitted model whether it passed or not; undefined when nothing could be fitted. */
+  readonly candidate: LinearModel | undefined;
+  readonly summary: TrainingSummary;
+}
+
+/** Fewer training rows or successes than this are not fitted: the prior knows as much. */
+const MIN_TRAIN_ROWS = 100;
+const MIN_TRAIN_SUCCESSES = 50;
+const MIN_TRAIN_PUBLICATIONS = 5;
+
+/** Trains pCTR: unique verified clicks among delivered emails. See `trainModel`. */
+export function trainCtr(dataset: TrainingDataset, options: TrainOptions): Promise<TrainedModel> {
+  return trainModel('ctr', dataset, options);
+}
+
+/** Trains p(accept): accepted among shown offers. See `trainModel`. */
+export function trainAccept(
+  dataset: TrainingDataset,
+  options: TrainOptions,
+): Promise<TrainedModel> {
+  return trainModel('accept', dataset, options);
+}
+
+/**
+ * Dataset → time-ordered split → logistic fit around the prior → calibration → gate → ONNX. Pure: returns bytes,
+ * writes nothing, so a kill at any step leaves nothing behind; equal input and seed give equal bytes.
+ * Too little data is not an error but a gate that fails, and the prior-only model is returned, as it is for a
+ * fit that fails or a feature that leaks.
+ * @throws WAGGLE_TRAINING_SHAPE, _NOT_FINITE, _LABEL, _TIME for a dataset that is wrong; WAGGLE_ABORTED
+ */
+async function trainModel(
+  setName: 'ctr' | 'accept',
+  dataset: TrainingDataset,
+  options: TrainOptions,
+): Promise<TrainedModel> {
+  const { featureSet, seed, logger = silentLogger, progress, signal } = options;
+  const name = MODEL_OF_SET[setName];
+  if (featureSet.name !== setName) {
+    throw trainingError(
+      'WAGGLE_TRAINING_SHAPE',
+      `${name} needs feature set ${setName}, got ${featureSet.name}`,
+    );
+  }
+  checkDataset(dataset, featureSet, options.asOfMs);
+  const priorFeature = featureSet.names.indexOf(PRIOR_FEATURE[setName]);
+  if (priorFeature < 0) {
+    throw trainingError(
+      'WAGGLE_TRAINING_SHAPE',
+      `feature set ${setName} has no ${PRIOR_FEATURE[setName]}`,
+    );
+  }
+  const tell = (done: number) =>
+    progress?.({ step: `train ${name}`, done, total: STEPS, unit: 'steps' });
+  const split = splitByTime(dataset.decisionTsMs, undefined, options.split);
+  const train = slice(dataset, split.train);
+  tell(1);
+
+  const checks: GateCheck[] = [];
+  const leaks = findLeaks(featureSet.names, train.x, train.nRows, train.successes, train.trials);
+  checks.push({
+    name: 'no_leak',
+    passed: leaks.length === 0,
+    value: leaks.length,
+    limit: 0,
+    explanation:
+      leaks.length === 0
+        ? `no feature alone orders the outcomes with AUC above ${LEAK_AUC}`
+        : `${leaks.map((l) => `${l.feature} alone orders the outcomes with AUC ${l.auc.toFixed(3)}`).join(', ')}: it has seen them`,
+  });
+  throwIfAborted(signal);
+  tell(2);
+
+  const enough = enoughToFit(train);
+  let fit: LogisticFit | undefined;
+  if (enough !== undefined) {
+    checks.push({ name: 'fit', passed: false, value: null, limit: null, explanation: enough });
+  } else {
+    try {
+      fit = await fitLogistic(train, {
+        priorFeature,
+        signal,
+        ...(options.ridgeGrid === undefined ? {} : { ridgeGrid: options.ridgeGrid }),
+      });
+    } catch (thrown) {
+      if (!isWaggleError(thrown) || thrown.code !== 'WAGGLE_TRAINING_FIT_FAILED') throw thrown;
+      logger.warn({ err: thrown, model: name }, `fit failed, the prior stays: ${thrown.message}`);
+      checks.push({
+        name: 'fit',
+        passed: false,
+        value: null,
+        limit: null,
+        explanation: thrown.message,
+      });
+    }
+  }
+  tell(3);
+
+  const prior = priorOnlyModel(featureSet);
+  let calibration: Calibration = { kind: 'identity' };
+  let calibrationReason: TrainingSummary['calibrationReason'] = 'not_fitted';
+  let candidate: Omit<LinearModel, 'version'> | undefined;
+  if (fit !== undefined) {
+    const later = slice(dataset, split.calibrate);
+    const fitted = fitCalibration({
+      ...later,
+      logits: rawLogits(later.x, later.nRows, fit.coefficients, fit.intercept),
+    });
+    calibration = fitted.calibration;
+    calibrationReason = fitted.reason;
+    candidate = {
+      kind: 'linear_logistic',
+      name,
+      featureNames: [...featureSet.names],
+      featureSetFingerprint: featureSet.fingerprint,
+      coefficients: Array.from(fit.coefficients),
+      intercept: fit.intercept,
+      calibration,
+      priorOnly: false,
+      dataRange: {
+        fromTs: isoAt(dataset, split.train, 0),
+        toTs: isoAt(dataset, split.train, split.train.length - 1),
+        trainRows: split.train.length,
+        calibrateRows: split.calibrate.length,
+        gateRows: split.gate.length,
+      },
+      metrics: {},
+    };
+  }
+  throwIfAborted(signal);
+  tell(4);
+
+  const gateSlice = slice(dataset, split.gate);
+  const priorLogits = gateSlice.x.filter((_, i) => i % featureSet.names.length === priorFeature);
+  const visible = (logits: ArrayLike<number>, how: Calibration) =>
+    Float64Array.from(logits, (l, i) => calibrate(how, l) * gateSlice.maturity[i]!);
+  const priorProbability = visible(priorLogits, { kind: 'identity' });
+  const gate = runGate(
+    {
+      prior: priorProbability,
+      model:
+        candidate === undefined
+          ? priorProbability
+          : visible(
+              rawLogits(gateSlice.x, gateSlice.nRows, candidate.coefficients, candidate.intercept),
+              calibration,
+            ),
+      successes: gateSlice.successes,
+      trials: gateSlice.trials,
+      publications: gateSlice.clusters,
+      campaigns: takeCodes(dataset.campaign, split.gate),
+      decisionTsMs: gateSlice.decisionTsMs,
+    },
+    {
+      name,
+      seed,
+      earlierChecks: checks,
+      ...(options.bootstrapReplicates === undefined
+        ? {}
+        : { nReplicates: options.bootstrapReplicates }),
+    },
+  );
+  throwIfAborted(signal);
+  tell(5);
+
+  const metrics = {
+    gatePassed: gate.passed,
+    relativeLogLoss: gate.relativeLogLoss,
+    ...(gate.modelMetrics ?? {}),
+  };
+  const finish = (content: Omit<LinearModel, 'version'>, centers?: Float64Array) => {
+    const exported = exportLinearOnnx(content, centers);
+    return {
+      model: sealLinearModel({ ...content, onnxSha256: exported.sha256 }),
+      onnx: exported.bytes,
+    };
+  };
+  const finished =
+    candidate === undefined ? undefined : finish({ ...candidate, metrics }, fit!.means);
+  const { version: _, ...priorContent } = prior;
+  const released = gate.passed && finished !== undefined ? finished : finish(priorContent);
+  tell(STEPS);
+  logger.info(
+    { model: name, version: released.model.version, passed: gate.passed, rows: dataset.nRows },
+    gate.summary,
+  );
+  return {
+    ...released,
+    gate,
+    candidate: finished?.model,
+    summary: summarise(dataset, split, train, fit, leaks, calibration, calibrationReason),
+  };
+}
+
+const STEPS = 6;
+
+interface SliceRows {
+  readonly x: Float32Array;
+  readonly nRows: number;
+  readonly nFeatures: number;
+  readonly decisionTsMs: Float64Array;
+  readonly successes: Float64Array;
+  readonly trials: Float64Array;
+  readonly maturity: Float64Array;
+  /** Publication codes. */
+  readonly clusters: Uint32Array;
+}
+
+function slice(dataset: TrainingDataset, rows: Uint32Array): SliceRows {
+  return {
+    x: takeFeatures(dataset, rows),
+    nRows: rows.length,
+    nFeatures: dataset.featureNames.length,
+    decisionTsMs: take(dataset.decisionTsMs, rows),
+    successes: take(dataset.successes, rows),
+    trials: take(dataset.trials, rows),
+    maturity: take(dataset.maturity, rows),
+    clusters: takeCodes(dataset.publication, rows),
+  };
+}
+
+/** What is missing for a fit, in words; undefined when nothing is. */
+function enoughToFit(train: SliceRows): string | undefined {
+  const successes = sum(train.successes);
+  const failures = sum(train.trials) - successes;
+  const publications = new Set(train.clusters).size;
+  if (train.nRows < MIN_TRAIN_ROWS)
+    return `${train.nRows} training rows, ${MIN_TRAIN_ROWS} are needed`;
+  if (successes < MIN_TRAIN_SUCCESSES || failures < MIN_TRAIN_SUCCESSES) {
+    return `${successes} successes and ${failures} failures to train on, ${MIN_TRAIN_SUCCESSES} of each are needed`;
+  }
+  if (publications < MIN_TRAIN_PUBLICATIONS) {
+    return `${publications} publications to train on, ${MIN_TRAIN_PUBLICATIONS} are needed`;
+  }
+  return undefined;
+}
+
+/** intercept + Σ coefficient·x per row, in double. O(nRows·nFeatures). */
+export function rawLogits(
+  x: Float32Array,
+  nRows: number,
+  coefficients: ArrayLike<number>,
+  intercept: number,
+): Float64Array {
+  const nFeatures = coefficients.length;
+  const out = new Float64Array(nRows);
+  for (let i = 0; i < nRows; i++) {
+    let total = intercept;
+    for (let f = 0; f < nFeatures; f++) total += coefficients[f]! * x[i * nFeatures + f]!;
+    out[i] = total;
+  }
+  return out;
+}
+
+function summarise(
+  dataset: TrainingDataset,
+  split: TimeSplit,
+  train: SliceRows,
+  fit: LogisticFit | undefined,
+  leaks: readonly LeakSuspect[],
+  calibration: Calibration,
+  calibrationReason: TrainingSummary['calibrationReason'],
+): TrainingSummary {
+  const iso = (ms: number) => (Number.isFinite(ms) ? new Date(ms).toISOString() : null);
+  return {
+    rows: {
+      train: split.train.length,
+      calibrate: split.calibrate.length,
+      gate: split.gate.length,
+      gap: split.nGapRows,
+    },
+    gapMs: split.gapMs,
+    calibrateFromTs: iso(split.calibrateFromMs),
+    gateFromTs: iso(split.gateFromMs),
+    trainSuccesses: sum(train.successes),
+    trainTrials: sum(train.trials),
+    ridge: fit?.ridge ?? null,
+    ridgeLosses: fit?.ridgeLosses ?? [],
+    dispersion: fit?.dispersion ?? null,
+    effectiveShare: fit?.effectiveShare ?? null,
+    constantFeatures: (fit?.constantFeatures ?? []).map((f) => dataset.featureNames[f]!),
+    leaks,
+    calibration,
+    calibrationReason,
+  };
+}
+
+function isoAt(dataset: TrainingDataset, rows: Uint32Array, index: number): string | null {
+  const row = rows[index];
+  return row === undefined ? null : new Date(dataset.decisionTsMs[row]!).toISOString();
+}
+
+function sum(values: Float64Array): number {
+  let total = 0;
+  for (const v of values) total += v;
+  return total;
+}

@@ -1,0 +1,121 @@
+import { Rng } from '@waggle/core';
+import { describe, expect, test } from 'vitest';
+import { type GateRows, runGate } from '../src/index.js';
+
+function rows(
+  seed: number,
+  modelOf: (truth: number, i: number) => number,
+  nPublications = 100,
+  nRows = 2_000,
+): GateRows {
+  const rng = new Rng(seed, 4);
+  const effect = Array.from({ length: nPublications }, () => 0.5 * rng.normal());
+  const model = new Float64Array(nRows);
+  const prior = new Float64Array(nRows).fill(0.003);
+  const successes = new Float64Array(nRows);
+  const trials = new Float64Array(nRows);
+  const publications = new Uint32Array(nRows);
+  const campaigns = new Uint32Array(nRows);
+  const decisionTsMs = new Float64Array(nRows);
+  for (let i = 0; i < nRows; i++) {
+    publications[i] = rng.integer(nPublications);
+    campaigns[i] = rng.integer(30);
+    decisionTsMs[i] = i;
+    const truth = 0.0026 * Math.exp(effect[publications[i]!]!);
+    model[i] = modelOf(truth, i);
+    trials[i] = 2_000 + rng.integer(8_000);
+    successes[i] = rng.binomial(trials[i]!, truth);
+  }
+  return { model, prior, successes, trials, publications, campaigns, decisionTsMs };
+}
+const options = { name: 'pctr', seed: 1 } as const;
+
+describe('gate', () => {
+  test('a model that knows the publications passes', () => {
+    const report = runGate(
+      rows(1, (truth) => truth),
+      options,
+    );
+    expect(report).toMatchObject({ passed: true, released: 'model' });
+    expect(report.relativeLogLoss?.upper95).toBeLessThan(0);
+    expect(report.summary).toMatch(/^pctr passed its gate/);
+  });
+
+  test('a model equal to the prior passes: no worse is good enough', () => {
+    const sample = rows(2, () => 0.003);
+    const report = runGate(
+      { ...sample, successes: sample.trials.map((n) => Math.round(n * 0.003)) },
+      options,
+    );
+    expect(report.passed).toBe(true);
+    expect(report.relativeLogLoss).toMatchObject({ estimate: 0, upper95: 0 });
+  });
+
+  test('a worse model fails on log-loss and the prior is released', () => {
+    const report = runGate(
+      rows(3, (truth, i) => truth * Math.exp(i % 2 === 0 ? 1.2 : -1.2)),
+      options,
+    );
+    expect(report).toMatchObject({ passed: false, released: 'prior_only' });
+    expect(report.checks.find((c) => c.name === 'log_loss')?.passed).toBe(false);
+    expect(report.summary).toMatch(/prior is released instead.*log-loss/);
+  });
+
+  test('a model that promises 60 % too much fails on calibration', () => {
+    const report = runGate(
+      rows(4, (truth) => truth * 1.6),
+      options,
+    );
+    const check = report.checks.find((c) => c.name === 'calibration');
+    expect(check).toMatchObject({ passed: false, value: expect.closeTo(Math.log(1.6), 1) });
+    expect(report.passed).toBe(false);
+  });
+
+  test('two standard errors are allowed where the data cannot tell better', () => {
+    const report = runGate(
+      rows(5, (truth) => truth * 1.08, 12, 60),
+      options,
+    );
+    const check = report.checks.find((c) => c.name === 'calibration')!;
+    expect(check.limit).toBeGreaterThanOrEqual(0.05);
+    expect(check.limit).toBeCloseTo(Math.max(0.05, 2 * report.modelMetrics!.logCalibrationSe), 12);
+  });
+
+  test.each([
+    ['no rows', rows(6, (t) => t, 1, 0)],
+    ['one publication', rows(7, (t) => t, 1, 500)],
+    ['no successes', { ...rows(8, (t) => t), successes: new Float64Array(2_000) }],
+  ])('%s is a failed gate with a reason, not an error', (_name, sample) => {
+    const report = runGate(sample, options);
+    expect(report).toMatchObject({ passed: false, released: 'prior_only', relativeLogLoss: null });
+    expect(report.checks.find((c) => c.name === 'enough_data')?.passed).toBe(false);
+    expect(JSON.parse(JSON.stringify(report))).toEqual(report);
+  });
+
+  test('a check that failed before fails the gate', () => {
+    const report = runGate(
+      rows(1, (truth) => truth),
+      {
+        ...options,
+        earlierChecks: [
+          {
+            name: 'no_leak',
+            passed: false,
+            value: 1,
+            limit: 0,
+            explanation: 'feature x has seen them',
+          },
+        ],
+      },
+    );
+    expect(report.passed).toBe(false);
+    expect(report.summary).toContain('feature x has seen them');
+  });
+
+  test('the same rows and seed give the same report, and it survives JSON', () => {
+    const sample = rows(9, (truth) => truth);
+    const report = runGate(sample, options);
+    expect(runGate(sample, options)).toEqual(report);
+    expect(JSON.parse(JSON.stringify(report))).toEqual(report);
+  });
+});
