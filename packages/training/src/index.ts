@@ -13,6 +13,13 @@ export {
   type TimeSplit,
   type TrainingDataset,
 } from './dataset.js';
+export {
+  type EffectPriorOptions,
+  type EffectPriors,
+  type EffectRows,
+  estimateEffectPriors,
+  NO_GROUP,
+} from './effect-priors.js';
 export { trainingErrors } from './errors.js';
 export { decodeOnnx, exportLinearOnnx, ONNX_TOLERANCE, type OnnxExport } from './export/onnx.js';
 export { buildDesign, type Design, WINSOR_SHARE } from './fit/design.js';
