@@ -1,0 +1,528 @@
+import type { EffectFit, FeatureSet, TableReader } from './definition.js';
+import { leafKeysBy } from './definition.js';
+import { featuresError } from './errors.js';
+import {
+  type AttributeRead,
+  type AttributeRef,
+  type CANDIDATE_FIELDS,
+  canonicalJson,
+  type EntityName,
+  type Expression,
+  isLeaf,
+  KEYS,
+  type Key,
+  type Leaf,
+  type REQUEST_FIELDS,
+} from './expression.js';
+
+/**
+ * Declarations → one ClickHouse SELECT. A *spine* names the decisions: who, where, when, and what may be known
+ * (`as_of_ms`). Facts and spine are put on one time line; a running sum per key, ordered by the time at which
+ * a fact becomes available, gives every decision exactly the facts available by then. A window of w days is
+ * the same running sum with every fact taken out again w days later. Level effects are refitted at fixed
+ * times by a chain of window functions over (refit time, key).
+ */
+
+const DAY_MS = 86_400_000;
+const HOUR_MS = 3_600_000;
+
+/** Columns that a spine must have besides `ordinal` (1, 2, …), `as_of_ms` and `ts_ms`. */
+export const SPINE_ID_COLUMNS = ['publication_id', 'campaign_id', 'creative_id'] as const;
+/** Keys that normally follow from the entity's version; a spine may set them itself ('' = follow). */
+export const DERIVED_KEYS = [
+  'pubCategory',
+  'pubAudience',
+  'pubSize',
+  'advertiser',
+  'campCategory',
+  'campPricing',
+] as const satisfies readonly Key[];
+
+export const keyColumn = (key: Key): string => `k_${key}`;
+const overrideColumn = (key: Key): string => `o_${key}`;
+
+const REQUEST_COLUMN: Readonly<Record<(typeof REQUEST_FIELDS)[number], string>> = {
+  tsMs: 'ts_ms',
+  position: 'position',
+  nAds: 'n_ads',
+  menuSize: 'menu_size',
+};
+const CANDIDATE_COLUMN: Readonly<Record<(typeof CANDIDATE_FIELDS)[number], string>> = {
+  priceMicros: 'price_micros',
+  estPayoutMicros: 'est_payout_micros',
+  rank: 'rank',
+};
+
+/** A spine SELECT with every column, the missing ones filled in. */
+export function spineSql(columns: Readonly<Record<string, string>>, from: string): string {
+  const defaults: Record<string, string> = {
+    ordinal: '0',
+    as_of_ms: '0',
+    ts_ms: 'as_of_ms',
+    publication_id: "''",
+    campaign_id: "''",
+    creative_id: "''",
+    position: '0',
+    n_ads: 'nan',
+    menu_size: 'nan',
+    price_micros: 'nan',
+    est_payout_micros: 'nan',
+    rank: 'nan',
+  };
+  for (const key of DERIVED_KEYS) defaults[overrideColumn(key)] = "''";
+  const types: Record<string, string> = {
+    ordinal: 'UInt64',
+    as_of_ms: 'Int64',
+    ts_ms: 'Int64',
+    position: 'UInt8',
+    n_ads: 'Float64',
+    menu_size: 'Float64',
+    price_micros: 'Float64',
+    est_payout_micros: 'Float64',
+    rank: 'Float64',
+  };
+  const select = Object.entries({ ...defaults, ...columns }).map(
+    ([name, sql]) => `CAST(${sql} AS ${types[name] ?? 'String'}) AS ${name}`,
+  );
+  return `SELECT ${select.join(', ')} FROM ${from}`;
+}
+
+export interface CompileOptions {
+  readonly set: FeatureSet;
+  readonly params: Readonly<Record<string, number>>;
+  readonly read: TableReader;
+  /** Deduplicated versions of an entity table, as a sub-select in brackets. */
+  readonly entities: (table: string) => string;
+  /** SELECT with the columns of `spineSql`. */
+  readonly spine: string;
+  /** Least and greatest `as_of_ms` of the spine. */
+  readonly fromMs: number;
+  readonly toMs: number;
+  /** Model whose vectors `similarity` reads. */
+  readonly embeddingModel: string;
+  /** Sub-select in brackets with entity_kind, entity_id, vector of that model. */
+  readonly embeddings: (kind: EntityName) => string;
+}
+
+/** The features of every spine row: `ordinal` and one Float32 column per feature, ordered by `ordinal`. */
+export function compileFeatures(options: CompileOptions): string {
+  const { set, params } = options;
+  const column = new Map(set.leafKeys.map((key, i) => [key, `l${i}`]));
+  const features = set.features.map(
+    (f) =>
+      `ifNotFinite(toFloat32(${expressionSql(f.value, (leaf) => column.get(canonicalJson(leaf))!, params)}), toFloat32(${numberSql(f.default)})) AS ${f.name}`,
+  );
+  return `SELECT ordinal, ${features.join(',\n  ')}\nFROM (${leavesSql(options, set.leaves, [])}\n)\nORDER BY ordinal`;
+}
+
+/**
+ * Leaves instead of features: `ordinal`, `l<i>` per leaf of the set (NaN where missing; only those for which
+ * `keep` is true) and `k_<key>` per key. Snapshots are made of these.
+ */
+export function compileLeaves(options: CompileOptions, keep: (leaf: Leaf) => boolean): string {
+  const leaves = options.set.leaves.map((leaf) => (keep(leaf) ? leaf : undefined));
+  return `SELECT * FROM (${leavesSql(options, leaves, KEYS)}\n)\nORDER BY ordinal`;
+}
+
+/** One expression as SQL; `leaf` names the column of each leaf. Everything is Float64, NaN is missing. */
+export function expressionSql(
+  expression: Expression,
+  leaf: (leaf: Leaf) => string,
+  params: Readonly<Record<string, number>>,
+): string {
+  if (isLeaf(expression)) return leaf(expression);
+  const sql = (e: Expression): string => expressionSql(e, leaf, params);
+  switch (expression.op) {
+    case 'const':
+      return numberSql(expression.value);
+    case 'param': {
+      const value = params[expression.name];
+      if (value === undefined) {
+        throw featuresError('WAGGLE_FEATURES_PARAM', `parameter ${expression.name} has no value`);
+      }
+      return numberSql(value);
+    }
+    case 'neg':
+      return `(-${sql(expression.arg)})`;
+    case 'logit': {
+      const arg = sql(expression.arg);
+      return `log(${arg} / (1.0 - ${arg}))`;
+    }
+    case 'sigmoid':
+      return `(1.0 / (1.0 + exp(-${sql(expression.arg)})))`;
+    case 'log':
+    case 'log1p':
+    case 'exp':
+    case 'sqrt':
+    case 'abs':
+    case 'sin':
+    case 'cos':
+    case 'floor':
+      return `${expression.op}(${sql(expression.arg)})`;
+    case 'add':
+      return `(${sql(expression.left)} + ${sql(expression.right)})`;
+    case 'sub':
+      return `(${sql(expression.left)} - ${sql(expression.right)})`;
+    case 'mul':
+      return `(${sql(expression.left)} * ${sql(expression.right)})`;
+    case 'div':
+      return `(${sql(expression.left)} / ${sql(expression.right)})`;
+    case 'min':
+    case 'max': {
+      const compare = expression.op === 'min' ? '<' : '>';
+      const left = sql(expression.left);
+      const right = sql(expression.right);
+      return `if(${left} ${compare} ${right}, ${left}, ${right})`;
+    }
+    case 'coalesce':
+      return `ifNotFinite(${sql(expression.left)}, ${sql(expression.right)})`;
+    case 'if': {
+      const compare = { lt: '<', le: '<=', gt: '>', ge: '>=', eq: '=' }[expression.compare];
+      return `if(${sql(expression.left)} ${compare} ${sql(expression.right)}, ${sql(expression.then)}, ${sql(expression.else)})`;
+    }
+  }
+}
+
+/** A number as a Float64 literal that parses back to the same bits. */
+export function numberSql(value: number): string {
+  if (Number.isNaN(value)) return 'nan';
+  if (value === Number.POSITIVE_INFINITY) return 'inf';
+  if (value === Number.NEGATIVE_INFINITY) return '(-inf)';
+  const text = Object.is(value, -0) ? '-0.0' : String(value);
+  const literal = /[.eE]/.test(text) ? text : `${text}.0`;
+  return value < 0 || Object.is(value, -0) ? `(${literal})` : literal;
+}
+
+function stringSql(value: string): string {
+  return `'${value.replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'`;
+}
+
+function attributeSql(ref: AttributeRef, read: AttributeRead): string {
+  switch (read.as) {
+    case 'number':
+    case 'flag':
+      return `toFloat64(${ref.column})`;
+    case 'timeMs':
+      return `toFloat64(toUnixTimestamp64Milli(${ref.column}))`;
+    case 'length':
+      return `toFloat64(lengthUTF8(${ref.column}))`;
+    case 'size':
+      return `toFloat64(length(${ref.column}))`;
+    case 'is':
+      return `toFloat64(${ref.column} = ${stringSql(read.literal)})`;
+  }
+}
+
+const ENTITY: Readonly<Record<EntityName, { table: string; id: string }>> = {
+  publication: { table: 'publications', id: 'publication_id' },
+  campaign: { table: 'campaigns', id: 'campaign_id' },
+  creative: { table: 'creatives', id: 'creative_id' },
+};
+
+/** Versions of an entity: `v_id`, `v_ms` (valid from) and the given columns. */
+function versionsSql(
+  options: CompileOptions,
+  entity: EntityName,
+  columns: readonly string[],
+): string {
+  const { table, id } = ENTITY[entity];
+  return `SELECT ${[`${id} AS v_id`, 'toUnixTimestamp64Milli(updated_at) AS v_ms', ...columns].join(', ')} FROM ${options.entities(table)} ORDER BY v_id, v_ms, version DESC LIMIT 1 BY v_id, v_ms`;
+}
+
+/** Adds `k_<key>` columns to rows that have event_ms, the ids, position and the overrides. */
+function keyedSql(
+  options: CompileOptions,
+  rows: string,
+  keys: ReadonlySet<Key>,
+  carried: readonly string[],
+): string {
+  const need = (...names: Key[]) => names.some((k) => keys.has(k));
+  let sql = `SELECT ${[...carried, 'event_ms', ...SPINE_ID_COLUMNS, 'position', ...DERIVED_KEYS.filter((k) => keys.has(k)).map(overrideColumn)].join(', ')} FROM (${rows})`;
+  const derived: string[] = [];
+  const pick = (key: Key, from: string) =>
+    derived.push(
+      `if(r.${overrideColumn(key)} != '', r.${overrideColumn(key)}, ${from}) AS ${keyColumn(key)}`,
+    );
+  let joins = '';
+  if (need('pubCategory', 'pubAudience', 'pubSize')) {
+    joins += `\nASOF LEFT JOIN (${versionsSql(options, 'publication', ['toString(category) AS v_category', 'toString(audience) AS v_audience', 'toString(floor(log10(active_subscribers + 1.0) * 2.0)) AS v_size'])}) AS p ON p.v_id = r.publication_id AND p.v_ms <= r.event_ms`;
+    if (need('pubCategory')) pick('pubCategory', 'p.v_category');
+    if (need('pubAudience')) pick('pubAudience', 'p.v_audience');
+    if (need('pubSize')) pick('pubSize', 'p.v_size');
+  }
+  if (need('advertiser', 'campCategory', 'campPricing')) {
+    joins += `\nASOF LEFT JOIN (${versionsSql(options, 'campaign', ['advertiser_id AS v_advertiser', 'toString(category) AS v_category', 'toString(pricing) AS v_pricing'])}) AS c ON c.v_id = r.campaign_id AND c.v_ms <= r.event_ms`;
+    if (need('advertiser')) pick('advertiser', 'c.v_advertiser');
+    if (need('campCategory')) pick('campCategory', 'c.v_category');
+    if (need('campPricing')) pick('campPricing', 'c.v_pricing');
+  }
+  if (need('publication')) derived.push(`r.publication_id AS ${keyColumn('publication')}`);
+  if (need('campaign')) derived.push(`r.campaign_id AS ${keyColumn('campaign')}`);
+  if (need('creative')) derived.push(`r.creative_id AS ${keyColumn('creative')}`);
+  if (need('position')) {
+    derived.push(`if(r.position = 0, '', toString(r.position)) AS ${keyColumn('position')}`);
+  }
+  sql = `SELECT ${[...carried.map((c) => `r.${c} AS ${c}`), ...derived].join(', ')} FROM (${sql}) AS r${joins}`;
+  return sql;
+}
+
+/**
+ * Distinct keys that facts of the set's sources carried by `asOfMs`, each set of keys on its own: what a sparse
+ * pair table has to hold. Columns: one per key of `KEYS`, '' where the set has no such key.
+ */
+export function observedKeysSql(
+  options: Omit<CompileOptions, 'spine' | 'fromMs' | 'toMs'>,
+  keySets: readonly (readonly Key[])[],
+  asOfMs: number,
+): string {
+  const all = new Set(keySets.flat());
+  const facts = options.set.sources
+    .map(
+      (s) =>
+        `SELECT event_ms, ${SPINE_ID_COLUMNS.join(', ')}, position, ${DERIVED_KEYS.map((k) => `'' AS ${overrideColumn(k)}`).join(', ')} FROM (${s.sql(options.read)}) WHERE available_ms <= ${asOfMs}`,
+    )
+    .join('\nUNION ALL\n');
+  const keyed = keyedSql({ ...options, spine: '', fromMs: 0, toMs: 0 }, facts, all, []);
+  const grouped = keySets.map((keys) => `(${keys.map((k) => keyColumn(k)).join(', ')})`).join(', ');
+  const columns = KEYS.filter((k) => all.has(k)).map(keyColumn);
+  return `SELECT ${columns.join(', ')} FROM (${keyed}) GROUP BY GROUPING SETS (${grouped}) SETTINGS group_by_use_nulls = 0`;
+}
+
+function leavesSql(
+  options: CompileOptions,
+  leaves: readonly (Leaf | undefined)[],
+  keysOut: readonly Key[],
+): string {
+  const { set, spine } = options;
+  const fits = new Map(set.fits.map((f) => [f.name, f]));
+  const select: string[] = ['s.ordinal AS ordinal'];
+  const joins: string[] = [];
+
+  const aggregates = leaves.flatMap((leaf, i) => (leaf?.op === 'aggregate' ? [{ leaf, i }] : []));
+  if (aggregates.length > 0) {
+    joins.push(`\nLEFT JOIN (${aggregatesSql(options, aggregates)}) AS w ON w.ordinal = s.ordinal`);
+    for (const { i } of aggregates) select.push(`w.l${i} AS l${i}`);
+  }
+  for (const fit of fits.values()) {
+    const wanted = leaves.flatMap((leaf, i) =>
+      leaf?.op === 'effect' && leaf.fit === fit.name ? [{ leaf, i }] : [],
+    );
+    if (wanted.length === 0) continue;
+    joins.push(
+      `\nLEFT JOIN (${fitSql(options, fit)}) AS f_${fit.name} ON f_${fit.name}.ordinal = s.ordinal`,
+    );
+    for (const { leaf, i } of wanted) {
+      select.push(`f_${fit.name}.${leaf.output === 'evidence' ? 'v' : 'e'}_${leaf.level} AS l${i}`);
+    }
+  }
+  // Attributes and the strings that matches compare, from the version valid at the decision.
+  for (const entity of ['publication', 'campaign', 'creative'] as const) {
+    const columns = new Map<string, string>();
+    leaves.forEach((leaf, i) => {
+      if (leaf?.op === 'attribute' && leaf.ref.entity === entity) {
+        columns.set(`a${i}`, attributeSql(leaf.ref, leaf.read));
+      }
+      if (leaf?.op === 'match') {
+        for (const ref of [leaf.left, leaf.right])
+          if (ref.entity === entity) columns.set(`m_${ref.column}`, ref.column);
+      }
+    });
+    const alias = `v_${entity}`;
+    if (columns.size === 0) continue;
+    joins.push(
+      `\nASOF LEFT JOIN (${versionsSql(
+        options,
+        entity,
+        [...columns].map(([name, sql]) => `${sql} AS ${name}`),
+      )}) AS ${alias} ON ${alias}.v_id = s.${ENTITY[entity].id} AND ${alias}.v_ms <= s.as_of_ms`,
+    );
+    leaves.forEach((leaf, i) => {
+      if (leaf?.op === 'attribute' && leaf.ref.entity === entity) {
+        select.push(`if(${alias}.v_ms > 0, ${alias}.a${i}, nan) AS l${i}`);
+      }
+    });
+  }
+  leaves.forEach((leaf, i) => {
+    if (leaf?.op !== 'match') return;
+    const left = `v_${leaf.left.entity}.m_${leaf.left.column}`;
+    const right = `v_${leaf.right.entity}.m_${leaf.right.column}`;
+    const test = {
+      equal: () => `${left} = ${right}`,
+      contains: () => `has(${left}, ${right})`,
+      containsOrEmpty: () => `empty(${left}) OR has(${left}, ${right})`,
+    }[leaf.how]();
+    select.push(
+      `if(v_${leaf.left.entity}.v_ms > 0 AND v_${leaf.right.entity}.v_ms > 0, toFloat64(${test}), nan) AS l${i}`,
+    );
+  });
+  const embedded = new Set<EntityName>();
+  leaves.forEach((leaf, i) => {
+    if (leaf?.op !== 'similarity') return;
+    embedded.add(leaf.left);
+    embedded.add(leaf.right);
+    const left = `e_${leaf.left}.vector`;
+    const right = `e_${leaf.right}.vector`;
+    select.push(
+      `if(empty(${left}) OR empty(${right}), nan, toFloat64(dotProduct(${left}, ${right}))) AS l${i}`,
+    );
+  });
+  for (const entity of embedded) {
+    joins.push(
+      `\nLEFT JOIN (SELECT entity_id, vector FROM ${options.embeddings(entity)}) AS e_${entity} ON e_${entity}.entity_id = s.${ENTITY[entity].id}`,
+    );
+  }
+  leaves.forEach((leaf, i) => {
+    if (leaf?.op === 'request') select.push(`toFloat64(s.${REQUEST_COLUMN[leaf.field]}) AS l${i}`);
+    if (leaf?.op === 'candidate') select.push(`s.${CANDIDATE_COLUMN[leaf.field]} AS l${i}`);
+  });
+  if (keysOut.length > 0) {
+    const spineRows = `SELECT *, as_of_ms AS event_ms FROM (${spine})`;
+    joins.push(
+      `\nLEFT JOIN (${keyedSql(options, spineRows, new Set(keysOut), ['ordinal'])}) AS k ON k.ordinal = s.ordinal`,
+    );
+    for (const key of keysOut) select.push(`k.${keyColumn(key)} AS ${keyColumn(key)}`);
+  }
+  return `\nSELECT ${select.join(',\n  ')}\nFROM (${spine}) AS s${joins.join('')}`;
+}
+
+/** Running sums: `ordinal` and `l<i>` per aggregate leaf, for spine rows. */
+function aggregatesSql(
+  options: CompileOptions,
+  aggregates: readonly { leaf: Extract<Leaf, { op: 'aggregate' }>; i: number }[],
+): string {
+  const keys = new Set(aggregates.flatMap(({ leaf }) => leaf.by));
+  const windows = [
+    ...new Set(
+      aggregates.flatMap(({ leaf }) => (leaf.windowDays === null ? [] : [leaf.windowDays])),
+    ),
+  ];
+  const signs = ['g_all', ...windows.map((w) => `g_${windowName(w)}`)];
+  const measure = (source: string, name: string) => `m_${source}_${name}`;
+  const used = options.set.sources.filter((s) =>
+    aggregates.some(({ leaf }) => leaf.source === s.name),
+  );
+  const measures = used.flatMap((s) =>
+    ['count', ...s.measures]
+      .filter((m) => aggregates.some(({ leaf }) => leaf.source === s.name && leaf.measure === m))
+      .map((m) => ({ source: s.name, name: m, column: measure(s.name, m) })),
+  );
+  const blank = DERIVED_KEYS.map((k) => `'' AS ${overrideColumn(k)}`).join(', ');
+  const facts = used.map((s) => {
+    const own = windows.filter((w) =>
+      aggregates.some(({ leaf }) => leaf.source === s.name && leaf.windowDays === w),
+    );
+    // Shift 0 puts the fact in, shift w takes it out of windows of w days.
+    const shifts = [0, ...own.map((w) => w * DAY_MS)];
+    const sign = (window: number | null) =>
+      window === null
+        ? 'toFloat64(shift = 0)'
+        : own.includes(window)
+          ? `multiIf(shift = 0, 1., shift = ${window * DAY_MS}, -1., 0.)`
+          : '0.';
+    return `SELECT toUInt64(0) AS ordinal, toInt64(available_ms + shift) AS t_ms, toInt64(event_ms) AS event_ms, publication_id, campaign_id, creative_id, toUInt8(position) AS position, ${blank}, ${[null, ...windows].map((w, i) => `${sign(w)} AS ${signs[i]}`).join(', ')}, ${measures
+      .map(
+        (m) =>
+          `${m.source !== s.name ? '0.' : m.name === 'count' ? '1.' : `toFloat64(${m.name})`} AS ${m.column}`,
+      )
+      .join(
+        ', ',
+      )} FROM (${s.sql(options.read)}) ARRAY JOIN [${shifts.map((x) => `toInt64(${x})`).join(', ')}] AS shift WHERE t_ms <= ${options.toMs}`;
+  });
+  const spineRows = `SELECT ordinal, as_of_ms AS t_ms, as_of_ms AS event_ms, publication_id, campaign_id, creative_id, position, ${DERIVED_KEYS.map(overrideColumn).join(', ')}, ${signs.map((g) => `0. AS ${g}`).join(', ')}, ${measures.map((m) => `0. AS ${m.column}`).join(', ')} FROM (${options.spine})`;
+  const carried = ['ordinal', 't_ms', ...signs, ...measures.map((m) => m.column)];
+  const keyed = keyedSql(options, [...facts, spineRows].join('\nUNION ALL\n'), keys, carried);
+  const frames = new Map<string, string>();
+  const frameOf = (by: readonly Key[]): string => {
+    const name = by.length === 0 ? 'by_all' : `by_${[...by].sort().join('_')}`;
+    const partition =
+      by.length === 0 ? '' : `PARTITION BY ${[...by].sort().map(keyColumn).join(', ')} `;
+    frames.set(
+      name,
+      `${name} AS (${partition}ORDER BY t_ms RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)`,
+    );
+    return name;
+  };
+  const columns = aggregates.map(({ leaf, i }) => {
+    const present = leaf.by.map((k) => `${keyColumn(k)} != ''`).join(' AND ') || '1';
+    const m = measure(leaf.source, leaf.measure);
+    const frame = frameOf(leaf.by);
+    if (leaf.stat === 'last') {
+      return `if(${present} AND (max(if(${m} > 0 AND g_all > 0, t_ms, 0)) OVER ${frame}) > 0, toFloat64(max(if(${m} > 0 AND g_all > 0, t_ms, 0)) OVER ${frame}), nan) AS l${i}`;
+    }
+    const sign = leaf.windowDays === null ? 'g_all' : `g_${windowName(leaf.windowDays)}`;
+    return `if(${present}, sum(${m} * ${sign}) OVER ${frame}, 0.) AS l${i}`;
+  });
+  return `SELECT * FROM (SELECT ordinal, ${columns.join(',\n  ')}\nFROM (${keyed})\nWINDOW ${[...frames.values()].join(',\n  ')}) WHERE ordinal > 0`;
+}
+
+const windowName = (days: number): string => String(days).replace('.', 'p');
+
+/** Level effects of a fit: `ordinal`, `e_<level>`, `v_<level>` (evidence) and `e_base`, for spine rows. */
+function fitSql(options: CompileOptions, fit: EffectFit): string {
+  const { set, params } = options;
+  const source = set.sources.find((s) => s.name === fit.source)!;
+  const everyMs = fit.everyHours * HOUR_MS;
+  const firstMs = Math.floor(options.fromMs / everyMs) * everyMs;
+  const lastMs = Math.floor(options.toMs / everyMs) * everyMs;
+  const windowMs = fit.windowDays * DAY_MS;
+  const keys = new Set(fit.levels.flatMap((l) => l.by));
+  const p = (name: string) => numberSql(params[name]!);
+  const blank = DERIVED_KEYS.map((k) => `'' AS ${overrideColumn(k)}`).join(', ');
+  const facts = `SELECT toUInt64(0) AS ordinal, toInt64(event_ms) AS event_ms, toInt64(available_ms) AS t_ms, publication_id, campaign_id, creative_id, toUInt8(position) AS position, ${blank}, toFloat64(${fit.successes}) AS n, toFloat64(${fit.trials}) AS d FROM (${source.sql(options.read)}) WHERE t_ms <= ${lastMs} AND d > 0`;
+  const spine = `SELECT ordinal, as_of_ms AS event_ms, as_of_ms AS t_ms, publication_id, campaign_id, creative_id, position, ${DERIVED_KEYS.map(overrideColumn).join(', ')}, 0. AS n, 0. AS d FROM (${options.spine})`;
+  const keyed = keyedSql(options, `${facts}\nUNION ALL\n${spine}`, keys, [
+    'ordinal',
+    't_ms',
+    'n',
+    'd',
+  ]);
+  // A fact takes part in every refit from when it is available until the window has passed.
+  const upTo = (ms: string) => `intDiv(${ms} + ${everyMs - 1}, ${everyMs})`;
+  const refits = `if(ordinal > 0, [toInt64(intDiv(t_ms, ${everyMs}) * ${everyMs})], arrayMap(i -> toInt64(i * ${everyMs}), range(toUInt64(greatest(${firstMs / everyMs}, ${upTo('t_ms')})), toUInt64(least(${lastMs / everyMs + 1}, ${upTo(`t_ms + ${windowMs}`)})))))`;
+  const has = (l: (typeof fit.levels)[number]) =>
+    l.by.map((k) => `${keyColumn(k)} != ''`).join(' AND ');
+  const names = fit.levels.map((l) => l.name);
+  let sql = `SELECT ordinal, n, d, refit, ${fit.levels
+    .map(
+      (l) =>
+        `if(${has(l)}, cityHash64(refit, ${l.by.map(keyColumn).join(', ')}), 0) AS h_${l.name}`,
+    )
+    .join(', ')} FROM (${keyed}) ARRAY JOIN ${refits} AS refit`;
+  const base = ['ordinal', 'n', 'd', 'refit', ...names.map((l) => `h_${l}`)];
+  sql = `SELECT ${base.join(', ')}, log((sum(n) OVER r + ${p(fit.baseStrength)}) / (sum(d) OVER r + ${p(fit.baseStrength)} / ${p(fit.baseRate)})) AS e_base, ${names.map((l) => `0. AS e_${l}`).join(', ')} FROM (${sql}) WINDOW r AS (PARTITION BY refit)`;
+  sql = `SELECT *, 1. / (1. + ${p(fit.dispersion)} * d * exp(e_base)) AS w FROM (${sql})`;
+  const others = (level: string) =>
+    ['e_base', ...names.filter((l) => l !== level).map((l) => `e_${l}`)].join(' + ');
+  for (let round = 0; round < fit.rounds; round++) {
+    for (const level of fit.levels) {
+      const kept = [
+        ...base,
+        'w',
+        'e_base',
+        ...names.filter((l) => l !== level.name).map((l) => `e_${l}`),
+      ];
+      sql = `SELECT ${kept.join(', ')}, if(h_${level.name} = 0, 0., log((sum(w * n) OVER b + ${p(level.strength)}) / (sum(w * d * exp(${others(level.name)})) OVER b + ${p(level.strength)}))) AS e_${level.name} FROM (${sql}) WINDOW b AS (PARTITION BY h_${level.name})`;
+    }
+    // Levels shrink towards zero, so the overall rate takes up what they leave.
+    sql = `SELECT ${[...base, 'w', ...names.map((l) => `e_${l}`)].join(', ')}, e_base + log((sum(w * n) OVER r + ${p(fit.baseStrength)}) / (sum(w * d * exp(e_base + ${names.map((l) => `e_${l}`).join(' + ')})) OVER r + ${p(fit.baseStrength)})) AS e_base FROM (${sql}) WINDOW r AS (PARTITION BY refit)`;
+  }
+  const all = ['e_base', ...names.map((l) => `e_${l}`)].join(' + ');
+  const evidence = fit.levels.map(
+    (l) => `if(h_${l.name} = 0, 0., sum(w * d * exp(${all})) OVER b_${l.name}) AS v_${l.name}`,
+  );
+  return `SELECT * FROM (SELECT ordinal, e_base, 0. AS v_base, ${names.map((l) => `e_${l}`).join(', ')}, ${evidence.join(', ')} FROM (${sql}) WINDOW ${fit.levels.map((l) => `b_${l.name} AS (PARTITION BY h_${l.name})`).join(', ')}) WHERE ordinal > 0`;
+}
+
+/** Keys of every leaf that is looked up by more than one entity: the sparse pair tables of a snapshot. */
+export function pairKeySets(
+  set: FeatureSet,
+  isPair: (keys: readonly Key[]) => boolean,
+): (readonly Key[])[] {
+  const fits = new Map(set.fits.map((f) => [f.name, f]));
+  const found = new Map<string, readonly Key[]>();
+  for (const leaf of set.leaves) {
+    const by = leafKeysBy(leaf, fits);
+    if (by !== undefined && isPair(by)) found.set([...by].sort().join('*'), [...by].sort());
+  }
+  return [...found.values()];
+}

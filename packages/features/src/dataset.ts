@@ -1,0 +1,202 @@
+import { type ColumnTable, type StringColumn, stringColumn, stringData } from '@waggle/core';
+import { compileFeatures, spineSql } from './compile-sql.js';
+import { type FeatureSet, resolveParams } from './definition.js';
+import {
+  compileOptions,
+  type FeatureStore,
+  latestEmbeddingModel,
+  QUERY_SETTINGS,
+  tableReader,
+  type Visibility,
+} from './feature-store.js';
+import { clickMaturity } from './label.js';
+import { clicksPerPlacementSql, offerOutcomesSql } from './sources.js';
+
+/** Training rows: features as they were known at each decision, and what came of it. */
+export interface Dataset {
+  readonly nRows: number;
+  readonly featureNames: readonly string[];
+  readonly fingerprint: string;
+  /** float32 [nRows × nFeatures], row-major. */
+  readonly x: Float32Array;
+  /** When each ad ran (or each offer was shown), UTC ms; ascending. */
+  readonly decisionTsMs: Float64Array;
+  /** Unique verified clicks within 72 h seen by `asOfMs`; 1 or 0 for an accepted offer. */
+  readonly successes: Float64Array;
+  /** Delivered emails; 1 for an offer. */
+  readonly trials: Float64Array;
+  /** Share of the successes that has arrived by `asOfMs`, in (0, 1]; its logarithm is the offset. */
+  readonly maturity: Float64Array;
+  readonly publication: StringColumn;
+  readonly campaign: StringColumn;
+  readonly creative: StringColumn;
+  /** Placement or offer ids. */
+  readonly rowIds: StringColumn;
+  readonly params: Readonly<Record<string, number>>;
+  readonly embeddingModel: string;
+}
+
+export interface DatasetOptions {
+  readonly tenantId: string;
+  /** Decisions in [fromMs, toMs). */
+  readonly fromMs: number;
+  readonly toMs: number;
+  /** What is known now: later events are not read at all. */
+  readonly asOfMs: number;
+  readonly params?: Readonly<Record<string, number>>;
+  /** Model whose vectors to read; the one written last by default. */
+  readonly embeddingModel?: string;
+  readonly signal?: AbortSignal;
+}
+
+/**
+ * Decisions in time order with a dense `ordinal` from 1. A decision is taken before its own send: it may know
+ * what was available one millisecond earlier.
+ */
+function decisionsSql(set: FeatureSet, options: DatasetOptions, visibility: Visibility): string {
+  const read = tableReader(visibility);
+  const inRange = `toUnixTimestamp64Milli(ts) >= ${options.fromMs} AND toUnixTimestamp64Milli(ts) < ${options.toMs}`;
+  return set.row === 'placement'
+    ? `(SELECT *, row_number() OVER (ORDER BY ts, event_id) AS row_ordinal, toUnixTimestamp64Milli(ts) AS decision_ms FROM ${read.events('placements', `type = 'placement.sent' AND delivered > 0 AND ${inRange}`)})`
+    : `(SELECT *, row_number() OVER (ORDER BY ts, event_id) AS row_ordinal, toUnixTimestamp64Milli(ts) AS decision_ms FROM ${read.events('offers', `type = 'offer.shown' AND ${inRange}`)})`;
+}
+
+/** The spine of past decisions: what `trainingSql` and the leak check evaluate features for. */
+export function decisionSpineSql(
+  set: FeatureSet,
+  options: DatasetOptions,
+  visibility: Visibility,
+): string {
+  const common = {
+    ordinal: 'row_ordinal',
+    as_of_ms: 'decision_ms - 1',
+    ts_ms: 'decision_ms',
+    publication_id: 'publication_id',
+    campaign_id: 'campaign_id',
+    creative_id: 'creative_id',
+    price_micros: 'price_micros',
+  };
+  return spineSql(
+    set.row === 'placement'
+      ? { ...common, position: 'position', n_ads: 'n_ads' }
+      : { ...common, menu_size: 'menu_size', rank: 'rank', est_payout_micros: 'est_payout_micros' },
+    decisionsSql(set, options, visibility),
+  );
+}
+
+/**
+ * The ClickHouse statement that computes every feature of every decision, point-in-time correct; parameters
+ * `tenant_id` and `embedding_model`. Columns: `ordinal`, then one Float32 per feature.
+ */
+export function trainingSql(
+  set: FeatureSet,
+  options: DatasetOptions & { readonly embeddingModel: string },
+  visibility: Visibility = { untilMs: options.asOfMs },
+): string {
+  return compileFeatures(
+    compileOptions(set, {
+      ...visibility,
+      params: resolveParams(set, options.params),
+      // The decisions themselves are listed in full; what they may know is what `visibility` limits.
+      spine: decisionSpineSql(set, options, { untilMs: options.asOfMs }),
+      fromMs: options.fromMs - 1,
+      toMs: options.toMs,
+      embeddingModel: options.embeddingModel,
+    }),
+  );
+}
+
+/** Outcomes of the same decisions: `ordinal`, ids, `decision_ms`, `successes`, `trials`. */
+export function labelSql(set: FeatureSet, options: DatasetOptions): string {
+  const visibility = { untilMs: options.asOfMs };
+  const read = tableReader(visibility);
+  const ids = `toFloat64(d.row_ordinal) AS ordinal, toFloat64(d.decision_ms) AS decision_ms, d.publication_id AS publication_id, d.campaign_id AS campaign_id, d.creative_id AS creative_id`;
+  return set.row === 'placement'
+    ? `SELECT ${ids}, d.placement_id AS row_id, c.clicks AS successes, toFloat64(d.delivered) AS trials
+FROM ${decisionsSql(set, options, visibility)} AS d
+LEFT JOIN (${clicksPerPlacementSql(read)}) AS c ON c.placement_id = d.placement_id
+ORDER BY ordinal`
+    : `SELECT ${ids}, d.offer_id AS row_id, toFloat64(o.accepted) AS successes, toFloat64(o.decided_ms > 0 AND o.decided_ms <= ${options.asOfMs} AND NOT o.withdrawn) AS trials
+FROM ${decisionsSql(set, options, visibility)} AS d
+LEFT JOIN (${offerOutcomesSql(read)}) AS o ON o.offer_id = d.offer_id
+ORDER BY ordinal`;
+}
+
+/**
+ * Runs the training statement and joins its labels. Rows without trials (undecided or withdrawn offers) are
+ * left out. Cost: one pass over the tenant's events; memory O(rows × features).
+ */
+export async function buildDataset(
+  store: FeatureStore,
+  set: FeatureSet,
+  options: DatasetOptions,
+): Promise<Dataset> {
+  const signal = options.signal === undefined ? {} : { signal: options.signal };
+  const embeddingModel =
+    options.embeddingModel ?? (await latestEmbeddingModel(store, options.tenantId, options.signal));
+  const query = {
+    params: { tenant_id: options.tenantId, embedding_model: embeddingModel },
+    settings: QUERY_SETTINGS,
+    ...signal,
+  };
+  const labels = await store.queryColumns(labelSql(set, options), query);
+  const features = await store.queryColumns(
+    trainingSql(set, { ...options, embeddingModel }),
+    query,
+  );
+  const nFeatures = set.features.length;
+  const trialsAll = numbers(labels, 'trials');
+  const kept: number[] = [];
+  for (let i = 0; i < labels.nRows; i++) if (trialsAll[i]! > 0) kept.push(i);
+  const nRows = kept.length;
+  const pick = (name: string): Float64Array => {
+    const all = numbers(labels, name);
+    return Float64Array.from(kept, (i) => all[i]!);
+  };
+  // Both statements number the same decisions the same way; features come back in that order.
+  const ordinals = numbers(labels, 'ordinal');
+  const featureOrdinals = numbers(features, 'ordinal');
+  const rowOf = new Map<number, number>();
+  for (let i = 0; i < features.nRows; i++) rowOf.set(featureOrdinals[i]!, i);
+  const from = Int32Array.from(kept, (i) => rowOf.get(ordinals[i]!) ?? -1);
+  const x = new Float32Array(nRows * nFeatures);
+  for (let f = 0; f < nFeatures; f++) {
+    const column = numbers(features, set.names[f]!);
+    for (let i = 0; i < nRows; i++) x[i * nFeatures + f] = column[from[i]!]!;
+  }
+  const decisionTsMs = pick('decision_ms');
+  const maturity =
+    set.row === 'placement'
+      ? decisionTsMs.map((ts) => clickMaturity(options.asOfMs - ts))
+      : new Float64Array(nRows).fill(1);
+  return {
+    nRows,
+    featureNames: set.names,
+    fingerprint: set.fingerprint,
+    x,
+    decisionTsMs,
+    successes: pick('successes'),
+    trials: pick('trials'),
+    maturity,
+    publication: pickStrings(labels, 'publication_id', kept),
+    campaign: pickStrings(labels, 'campaign_id', kept),
+    creative: pickStrings(labels, 'creative_id', kept),
+    rowIds: pickStrings(labels, 'row_id', kept),
+    params: resolveParams(set, options.params),
+    embeddingModel,
+  };
+}
+
+/** A numeric column of a query result whatever its dtype, as an array of numbers. */
+export function numbers(table: ColumnTable, name: string): ArrayLike<number> {
+  const column = table.columns[name];
+  if (column?.kind !== 'numeric') throw new TypeError(`query result has no numeric column ${name}`);
+  return column.data instanceof BigInt64Array
+    ? Float64Array.from(column.data, Number)
+    : column.data;
+}
+
+function pickStrings(table: ColumnTable, name: string, rows: readonly number[]): StringColumn {
+  const all = stringData(table, name);
+  return stringColumn(rows.map((row) => all.dictionary[all.codes[row]!]!));
+}

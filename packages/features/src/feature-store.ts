@@ -1,0 +1,92 @@
+import type { ColumnTable } from '@waggle/core';
+import type { CompileOptions } from './compile-sql.js';
+import type { FeatureSet, TableReader } from './definition.js';
+
+/** The part of a `Store` (@waggle/store) that features need. */
+export interface FeatureStore {
+  queryColumns(
+    sql: string,
+    options?: {
+      readonly params?: Record<string, unknown>;
+      readonly settings?: Record<string, string | number>;
+      readonly signal?: AbortSignal;
+      readonly timeoutMs?: number;
+    },
+  ): Promise<ColumnTable>;
+}
+
+/** Small blocks, because a row may carry two embeddings; room for thirty nested window steps. */
+export const QUERY_SETTINGS: Record<string, string | number> = {
+  max_block_size: 8192,
+  max_query_size: 4_194_304,
+  max_ast_elements: 1_000_000,
+  max_expanded_ast_elements: 5_000_000,
+  max_subquery_depth: 1000,
+  max_ast_depth: 10_000,
+  join_use_nulls: 0,
+};
+
+export interface Visibility {
+  /** Events after this time do not exist for the query; undefined = all are there. */
+  readonly untilMs?: number;
+}
+
+/** Reads event tables of the tenant in parameter `tenant_id`, each event once. */
+export function tableReader(visibility: Visibility = {}): TableReader {
+  const until =
+    visibility.untilMs === undefined
+      ? ''
+      : ` AND toUnixTimestamp64Milli(ts) <= ${visibility.untilMs}`;
+  const select = (table: string, condition: string | undefined, final: string) =>
+    `(SELECT * FROM ${table}${final} WHERE tenant_id = {tenant_id:String}${until}${condition === undefined ? '' : ` AND (${condition})`})`;
+  return {
+    events: (table, condition) => select(table, condition, ' FINAL'),
+    repeatable: (table, condition) => select(table, condition, ''),
+  };
+}
+
+/** Versions of an entity of the tenant. */
+export function entityReader(visibility: Visibility = {}): (table: string) => string {
+  const until =
+    visibility.untilMs === undefined
+      ? ''
+      : ` AND toUnixTimestamp64Milli(updated_at) <= ${visibility.untilMs}`;
+  return (table) => `(SELECT * FROM ${table} FINAL WHERE tenant_id = {tenant_id:String}${until})`;
+}
+
+export interface CompileRequest extends Visibility {
+  readonly params: Readonly<Record<string, number>>;
+  readonly spine: string;
+  readonly fromMs: number;
+  readonly toMs: number;
+  readonly embeddingModel: string;
+}
+
+export function compileOptions(set: FeatureSet, request: CompileRequest): CompileOptions {
+  return {
+    set,
+    params: request.params,
+    read: tableReader(request),
+    entities: entityReader(request),
+    spine: request.spine,
+    fromMs: request.fromMs,
+    toMs: request.toMs,
+    embeddingModel: request.embeddingModel,
+    embeddings: (kind) =>
+      `(SELECT entity_id, vector FROM embeddings FINAL WHERE tenant_id = {tenant_id:String} AND entity_kind = '${kind}' AND model = {embedding_model:String})`,
+  };
+}
+
+/** The model of the tenant's most recently written vectors; '' when there are none. */
+export async function latestEmbeddingModel(
+  store: FeatureStore,
+  tenantId: string,
+  signal?: AbortSignal,
+): Promise<string> {
+  const found = await store.queryColumns(
+    'SELECT toString(model) AS model FROM embeddings WHERE tenant_id = {tenant_id:String} GROUP BY model ORDER BY max(updated_at) DESC, model LIMIT 1',
+    { params: { tenant_id: tenantId }, ...(signal === undefined ? {} : { signal }) },
+  );
+  const column = found.columns['model'];
+  return found.nRows > 0 && column?.kind === 'string' ? column.dictionary[column.codes[0]!]! : '';
+}

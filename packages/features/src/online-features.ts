@@ -1,0 +1,638 @@
+import {
+  type ColumnTable,
+  numericData,
+  type StringColumn,
+  stringAt,
+  stringData,
+  stringListData,
+} from '@waggle/core';
+import { type FeatureSet, leafKeysBy } from './definition.js';
+import { featuresError } from './errors.js';
+import type { AttributeRef, EntityName, Key, Leaf } from './expression.js';
+import { applyScalar, buildProgram, type Program, vectorLoop } from './online-program.js';
+import { absentValue, type FeatureSnapshot, type Home, homeOf, leafColumn } from './snapshot.js';
+
+/** Unit vectors by catalog row; an all-zero row means "no embedding". */
+export interface EmbeddingMatrices {
+  readonly dim: number;
+  /** float32 [nPublications × dim], row-major. */
+  readonly publication: Float32Array;
+  /** float32 [nCampaigns × dim]. */
+  readonly campaign: Float32Array;
+  /** float32 [nCreatives × dim]. */
+  readonly creative: Float32Array;
+}
+
+/** One request: what all its candidates share, and what each brings. */
+export interface FeatureContext {
+  /** Row of the publication in the snapshot; −1 for one it does not know. */
+  readonly publicationRow: number;
+  /** When the ad would run, UTC ms. */
+  readonly tsMs: number;
+  /** Place in the email, 1 = top. */
+  readonly position: number;
+  /** Ads in the same email, this one included. */
+  readonly nAds: number;
+  readonly menuSize?: number;
+  /** Per candidate, each [nCandidates]; missing ones count as unknown. */
+  readonly priceMicros?: ArrayLike<number>;
+  readonly estPayoutMicros?: ArrayLike<number>;
+  readonly rank?: ArrayLike<number>;
+}
+
+export interface OnlineOptions {
+  /** Bytes that the per-publication caches may hold together; the least recently used goes first. */
+  readonly maxCacheBytes?: number;
+}
+
+/** Candidates are worked through in runs of this many, so that the working arrays stay in the L1/L2 cache. */
+const RUN = 512;
+const DEFAULT_CACHE_BYTES = 128 * 1024 * 1024;
+
+interface PublicationCache {
+  /** Slot of (creative row), or of (campaign row) for candidates without creative; −1 = not computed. */
+  readonly slotOf: Int32Array;
+  nSlots: number;
+  /** float32 [capacity × nFeatures]: static features, 0 elsewhere. */
+  rows: Float32Array;
+  /** float64 [capacity × nCarried]: static values that request-time operations need. */
+  carried: Float64Array;
+  /** Value of each node that changes with the publication only. */
+  readonly scalars: Float64Array;
+  bytes: number;
+}
+
+type Reader = (publicationRow: number, campaignRow: number, creativeRow: number) => number;
+
+/**
+ * Evaluates a feature set for many candidates of one request from a snapshot, no store involved. What depends
+ * on publication, campaign and creative alone is computed once and cached per publication; a request costs a
+ * copy per candidate plus the operations that involve its time, position or prices.
+ */
+export class OnlineFeatures {
+  readonly set: FeatureSet;
+  readonly snapshot: FeatureSnapshot;
+  readonly names: readonly string[];
+  readonly nFeatures: number;
+  /** Indices of features that change with the request, and of those that do not. */
+  readonly requestFeatures: Int32Array;
+  readonly staticFeatures: Int32Array;
+
+  readonly #program: Program;
+  readonly #params: Readonly<Record<string, number>>;
+  readonly #defaults: Float64Array;
+  readonly #readers: readonly (Reader | undefined)[];
+  readonly #nCampaigns: number;
+  readonly #nCreatives: number;
+  readonly #nPublications: number;
+  readonly #constants: Float64Array;
+  readonly #publicationNodes: number[] = [];
+  readonly #candidateNodes: number[] = [];
+  readonly #requestNodes: number[] = [];
+  readonly #loops: { readonly node: number; readonly run: (n: number) => void }[] = [];
+  /** Per node: working array of a run; shared constants are spread into theirs once per request or ahead. */
+  readonly #registers: (Float64Array | undefined)[] = [];
+  readonly #spread: { readonly node: number; readonly register: Float64Array }[] = [];
+  readonly #carriedNodes: number[] = [];
+  readonly #carriedUsed: { readonly index: number; readonly register: Float64Array }[] = [];
+  readonly #candidateLeaves: {
+    readonly leaf: Leaf & { op: 'candidate' };
+    readonly register: Float64Array;
+  }[] = [];
+  readonly #scalars: Float64Array;
+  readonly #cache = new Map<number, PublicationCache>();
+  readonly #maxCacheBytes: number;
+  #cacheBytes = 0;
+  readonly #slots = new Int32Array(RUN);
+
+  /**
+   * @param embeddings matrices aligned with the snapshot's rows
+   * @throws WAGGLE_FEATURES_FINGERPRINT when the snapshot was built from other declarations
+   * @throws WAGGLE_FEATURES_SNAPSHOT when a table or column is missing
+   * @throws WAGGLE_FEATURES_SHAPE when a matrix does not fit the snapshot's rows
+   */
+  constructor(
+    set: FeatureSet,
+    snapshot: FeatureSnapshot,
+    embeddings: EmbeddingMatrices,
+    options: OnlineOptions = {},
+  ) {
+    const recorded = snapshot.sets[set.name];
+    if (recorded?.fingerprint !== set.fingerprint) {
+      throw featuresError(
+        'WAGGLE_FEATURES_FINGERPRINT',
+        `the snapshot was built from ${recorded?.fingerprint ?? 'no such set'}, this build declares ${set.fingerprint}`,
+        {
+          details: {
+            set: set.name,
+            snapshot: recorded?.fingerprint ?? null,
+            declared: set.fingerprint,
+          },
+        },
+      );
+    }
+    this.set = set;
+    this.snapshot = snapshot;
+    this.names = set.names;
+    this.nFeatures = set.features.length;
+    this.#params = recorded.params;
+    this.#maxCacheBytes = options.maxCacheBytes ?? DEFAULT_CACHE_BYTES;
+    this.#program = buildProgram(set);
+    this.#defaults = Float64Array.from(set.features, (f) => f.default);
+    this.#nPublications = tableOf(snapshot, 'publication').nRows;
+    this.#nCampaigns = tableOf(snapshot, 'campaign').nRows;
+    this.#nCreatives = tableOf(snapshot, 'creative').nRows;
+    checkEmbeddings(embeddings, {
+      publication: this.#nPublications,
+      campaign: this.#nCampaigns,
+      creative: this.#nCreatives,
+    });
+    const { nodes, outputs } = this.#program;
+    this.#readers = nodes.map(({ leaf }) =>
+      leaf === undefined ? undefined : storedReader(set, snapshot, embeddings, leaf),
+    );
+    this.#constants = new Float64Array(nodes.length);
+    this.#scalars = new Float64Array(nodes.length);
+    const used = new Set<number>();
+    nodes.forEach((node, i) => {
+      if (node.rate === 'constant') this.#constants[i] = this.#scalar(i, this.#constants, -1);
+      else if (node.rate === 'publication') this.#publicationNodes.push(i);
+      else if (node.rate === 'candidate') this.#candidateNodes.push(i);
+      else if (node.rate === 'request') this.#requestNodes.push(i);
+      else for (const arg of node.args) used.add(arg);
+    });
+    // Arrays for everything that the request-time loops touch.
+    nodes.forEach((node, i) => {
+      if (node.rate === 'requestCandidate') {
+        const register = new Float64Array(RUN);
+        this.#registers[i] = register;
+        if (node.leaf?.op === 'candidate')
+          this.#candidateLeaves.push({ leaf: node.leaf, register });
+        else if (node.leaf !== undefined) {
+          throw featuresError(
+            'WAGGLE_FEATURES_DECLARATION',
+            `${set.name}: a fact cannot be looked up by position and by campaign at once`,
+          );
+        } else {
+          const args = node.args.map((arg) => this.#registers[arg]!);
+          this.#loops.push({ node: i, run: vectorLoop(node.expression, args, register) });
+        }
+        return;
+      }
+      if (!used.has(i)) return;
+      const register = new Float64Array(RUN);
+      this.#registers[i] = register;
+      if (node.rate === 'constant') register.fill(this.#constants[i]!);
+      else if (node.rate === 'candidate') {
+        this.#carriedUsed.push({ index: this.#carriedNodes.length, register });
+        this.#carriedNodes.push(i);
+      } else this.#spread.push({ node: i, register });
+    });
+    const isRequest = (f: number) => nodes[outputs[f]!]!.rate.startsWith('request');
+    const all = set.features.map((_, f) => f);
+    this.requestFeatures = Int32Array.from(all.filter(isRequest));
+    this.staticFeatures = Int32Array.from(all.filter((f) => !isRequest(f)));
+  }
+
+  /**
+   * Features of every candidate.
+   * @param campaignRows,creativeRows int32 [n], rows of the snapshot; −1 = unknown or none. A creative must
+   *   belong to the campaign beside it.
+   * @param out float32 [n × nFeatures], row-major, overwritten
+   * Cost: O(n · nFeatures); the first sight of a (publication, creative) also its similarities, O(dim).
+   * @throws WAGGLE_FEATURES_SHAPE
+   */
+  evaluate(
+    context: FeatureContext,
+    campaignRows: Int32Array,
+    creativeRows: Int32Array,
+    out: Float32Array,
+  ): void {
+    const n = campaignRows.length;
+    const width = this.nFeatures;
+    if (creativeRows.length !== n || out.length < n * width) {
+      throw featuresError(
+        'WAGGLE_FEATURES_SHAPE',
+        `${n} campaigns, ${creativeRows.length} creatives and an output of ${out.length} do not fit ${width} features`,
+      );
+    }
+    for (const column of [context.priceMicros, context.estPayoutMicros, context.rank]) {
+      if (column !== undefined && column.length < n) {
+        throw featuresError(
+          'WAGGLE_FEATURES_SHAPE',
+          `a candidate column has ${column.length} of ${n} values`,
+        );
+      }
+    }
+    const cache = this.#publication(context.publicationRow);
+    this.#requestScalars(context, cache);
+    for (let from = 0; from < n; from += RUN) {
+      const count = Math.min(RUN, n - from);
+      this.#fillSlots(context.publicationRow, cache, campaignRows, creativeRows, from, count);
+      this.#run(context, cache, from, count, out);
+    }
+  }
+
+  /** Computes the cacheable part for these candidates ahead of the first request. */
+  warm(publicationRow: number, campaignRows: Int32Array, creativeRows: Int32Array): void {
+    const cache = this.#publication(publicationRow);
+    for (let from = 0; from < campaignRows.length; from += RUN) {
+      const count = Math.min(RUN, campaignRows.length - from);
+      this.#fillSlots(publicationRow, cache, campaignRows, creativeRows, from, count);
+    }
+  }
+
+  #run(
+    context: FeatureContext,
+    cache: PublicationCache,
+    from: number,
+    count: number,
+    out: Float32Array,
+  ) {
+    const width = this.nFeatures;
+    const { rows, carried } = cache;
+    const slots = this.#slots;
+    for (let i = 0; i < count; i++) {
+      let source = slots[i]! * width;
+      let target = (from + i) * width;
+      for (let f = 0; f < width; f++) out[target++] = rows[source++]!;
+    }
+    const nCarried = this.#carriedNodes.length;
+    for (const { index, register } of this.#carriedUsed) {
+      for (let i = 0; i < count; i++) register[i] = carried[slots[i]! * nCarried + index]!;
+    }
+    for (const { leaf, register } of this.#candidateLeaves) {
+      const column = context[leaf.field];
+      if (column === undefined) register.fill(Number.NaN, 0, count);
+      else for (let i = 0; i < count; i++) register[i] = column[from + i]!;
+    }
+    for (const loop of this.#loops) loop.run(count);
+    const { nodes, outputs } = this.#program;
+    const features = this.requestFeatures;
+    for (let k = 0; k < features.length; k++) {
+      const f = features[k]!;
+      const node = outputs[f]!;
+      const fallback = Math.fround(this.#defaults[f]!);
+      let target = from * width + f;
+      if (nodes[node]!.rate === 'request') {
+        const value = Math.fround(this.#scalars[node]!);
+        const finite = value - value === 0 ? value : fallback;
+        for (let i = 0; i < count; i++, target += width) out[target] = finite;
+      } else {
+        const register = this.#registers[node]!;
+        for (let i = 0; i < count; i++, target += width) {
+          const value = Math.fround(register[i]!);
+          out[target] = value - value === 0 ? value : fallback;
+        }
+      }
+    }
+  }
+
+  #requestScalars(context: FeatureContext, cache: PublicationCache): void {
+    const scalars = this.#scalars;
+    scalars.set(cache.scalars);
+    const { nodes } = this.#program;
+    const position =
+      context.position >= 0 && context.position < tableOf(this.snapshot, 'position').nRows
+        ? context.position
+        : -1;
+    for (const i of this.#requestNodes) {
+      const { leaf } = nodes[i]!;
+      if (leaf === undefined) scalars[i] = this.#apply(i, scalars);
+      else if (leaf.op === 'request') scalars[i] = context[leaf.field] ?? Number.NaN;
+      // Facts by position are rows of their own table.
+      else scalars[i] = this.#readers[i]!(position, -1, -1);
+    }
+    for (const { node, register } of this.#spread) register.fill(scalars[node]!);
+  }
+
+  #publication(row: number): PublicationCache {
+    const publicationRow = row >= 0 && row < this.#nPublications ? row : -1;
+    const found = this.#cache.get(publicationRow);
+    if (found !== undefined) {
+      // Re-inserting keeps the map in order of last use.
+      if (this.#cache.size > 1) {
+        this.#cache.delete(publicationRow);
+        this.#cache.set(publicationRow, found);
+      }
+      return found;
+    }
+    const { nodes } = this.#program;
+    const scalars = Float64Array.from(this.#constants);
+    for (const i of this.#publicationNodes) scalars[i] = this.#scalar(i, scalars, publicationRow);
+    const cache: PublicationCache = {
+      slotOf: new Int32Array(this.#nCreatives + this.#nCampaigns + 1).fill(-1),
+      nSlots: 0,
+      rows: new Float32Array(0),
+      carried: new Float64Array(0),
+      scalars,
+      bytes: 0,
+    };
+    cache.bytes = (this.#nCreatives + this.#nCampaigns + 1) * 4 + nodes.length * 8;
+    this.#cache.set(publicationRow, cache);
+    this.#cacheBytes += cache.bytes;
+    this.#evict();
+    return cache;
+  }
+
+  #evict(): void {
+    for (const [row, cache] of this.#cache) {
+      if (this.#cacheBytes <= this.#maxCacheBytes || this.#cache.size === 1) return;
+      this.#cache.delete(row);
+      this.#cacheBytes -= cache.bytes;
+    }
+  }
+
+  #fillSlots(
+    publicationRow: number,
+    cache: PublicationCache,
+    campaignRows: Int32Array,
+    creativeRows: Int32Array,
+    from: number,
+    count: number,
+  ): void {
+    const { slotOf } = cache;
+    const slots = this.#slots;
+    const missing: number[] = [];
+    for (let i = 0; i < count; i++) {
+      const creative = creativeRows[from + i]!;
+      const campaign = campaignRows[from + i]!;
+      const key =
+        creative >= 0 && creative < this.#nCreatives
+          ? creative
+          : campaign >= 0 && campaign < this.#nCampaigns
+            ? this.#nCreatives + campaign
+            : this.#nCreatives + this.#nCampaigns;
+      let slot = slotOf[key]!;
+      if (slot < 0) {
+        slot = cache.nSlots + missing.length;
+        slotOf[key] = slot;
+        missing.push(from + i);
+      }
+      slots[i] = slot;
+    }
+    if (missing.length > 0) this.#fill(publicationRow, cache, campaignRows, creativeRows, missing);
+  }
+
+  /** Static nodes for candidates seen for the first time, one candidate at a time. */
+  #fill(
+    row: number,
+    cache: PublicationCache,
+    campaignRows: Int32Array,
+    creativeRows: Int32Array,
+    missing: readonly number[],
+  ): void {
+    const publicationRow = row >= 0 && row < this.#nPublications ? row : -1;
+    const width = this.nFeatures;
+    const nCarried = this.#carriedNodes.length;
+    const needed = cache.nSlots + missing.length;
+    if (needed * width > cache.rows.length) {
+      const capacity = Math.max(needed, Math.ceil(cache.nSlots * 1.5), 64);
+      const rows = new Float32Array(capacity * width);
+      rows.set(cache.rows);
+      const carried = new Float64Array(capacity * nCarried);
+      carried.set(cache.carried);
+      const grown =
+        rows.byteLength + carried.byteLength - cache.rows.byteLength - cache.carried.byteLength;
+      cache.rows = rows;
+      cache.carried = carried;
+      cache.bytes += grown;
+      this.#cacheBytes += grown;
+      this.#evict();
+    }
+    const { nodes, outputs } = this.#program;
+    const values = Float64Array.from(cache.scalars);
+    for (const at of missing) {
+      const campaign = campaignRows[at]! < this.#nCampaigns ? campaignRows[at]! : -1;
+      const creative = creativeRows[at]! < this.#nCreatives ? creativeRows[at]! : -1;
+      for (const i of this.#candidateNodes) {
+        const reader = this.#readers[i];
+        values[i] =
+          reader === undefined
+            ? this.#apply(i, values)
+            : reader(publicationRow, campaign, creative);
+      }
+      const slot = cache.nSlots++;
+      for (let k = 0; k < this.staticFeatures.length; k++) {
+        const f = this.staticFeatures[k]!;
+        const node = outputs[f]!;
+        const value = Math.fround(
+          nodes[node]!.rate === 'constant' ? this.#constants[node]! : values[node]!,
+        );
+        cache.rows[slot * width + f] = value - value === 0 ? value : this.#defaults[f]!;
+      }
+      for (let k = 0; k < nCarried; k++) {
+        cache.carried[slot * nCarried + k] = values[this.#carriedNodes[k]!]!;
+      }
+    }
+  }
+
+  #scalar(i: number, values: Float64Array, publicationRow: number): number {
+    const reader = this.#readers[i];
+    return reader === undefined ? this.#apply(i, values) : reader(publicationRow, -1, -1);
+  }
+
+  #apply(i: number, values: Float64Array): number {
+    const { expression, args } = this.#program.nodes[i]!;
+    return applyScalar(
+      expression,
+      args.map((arg) => values[arg]!),
+      this.#params,
+    );
+  }
+}
+
+function tableOf(snapshot: FeatureSnapshot, name: string): ColumnTable {
+  const table = snapshot.tables[name];
+  if (table === undefined) {
+    throw featuresError('WAGGLE_FEATURES_SNAPSHOT', `the snapshot has no table ${name}`);
+  }
+  return table;
+}
+
+function checkEmbeddings(m: EmbeddingMatrices, rows: Readonly<Record<EntityName, number>>): void {
+  for (const entity of ['publication', 'campaign', 'creative'] as const) {
+    if (m[entity].length !== rows[entity] * m.dim) {
+      throw featuresError(
+        'WAGGLE_FEATURES_SHAPE',
+        `${entity} embeddings hold ${m[entity].length} numbers for ${rows[entity]} rows of ${m.dim}`,
+      );
+    }
+  }
+}
+
+/** How a leaf's value is found for a row of each entity; undefined for what only a request knows. */
+function storedReader(
+  set: FeatureSet,
+  snapshot: FeatureSnapshot,
+  embeddings: EmbeddingMatrices,
+  leaf: Leaf,
+): Reader | undefined {
+  switch (leaf.op) {
+    case 'request':
+    case 'candidate':
+      return undefined;
+    case 'similarity':
+      return similarityReader(embeddings, leaf.left, leaf.right);
+    case 'match':
+      return matchReader(snapshot, leaf);
+    default:
+      break;
+  }
+  const home = homeOf(set, leaf)!;
+  const table = tableOf(snapshot, home);
+  const name = leafColumn(set, leaf);
+  let data: Float64Array;
+  try {
+    data = numericData(table, name, 'f64');
+  } catch (cause) {
+    throw featuresError('WAGGLE_FEATURES_SNAPSHOT', `table ${home} has no column ${name}`, {
+      cause,
+    });
+  }
+  const absent = absentValue(leaf);
+  const read = (row: number) => (row >= 0 ? data[row]! : absent);
+  switch (home) {
+    case 'global':
+      return () => data[0]!;
+    case 'publication':
+    case 'position':
+      return (p) => read(p);
+    case 'campaign':
+      return (_, c) => read(c);
+    case 'creative':
+      return (_, __, k) => read(k);
+    default:
+      return pairReader(set, snapshot, home, leaf, read);
+  }
+}
+
+const KEY_ENTITY: Readonly<Record<Key, EntityName | 'position'>> = {
+  publication: 'publication',
+  pubCategory: 'publication',
+  pubAudience: 'publication',
+  pubSize: 'publication',
+  campaign: 'campaign',
+  advertiser: 'campaign',
+  campCategory: 'campaign',
+  campPricing: 'campaign',
+  creative: 'creative',
+  position: 'position',
+};
+
+/** Looks combinations up by the codes of their keys. */
+function pairReader(
+  set: FeatureSet,
+  snapshot: FeatureSnapshot,
+  home: Home,
+  leaf: Leaf,
+  read: (row: number) => number,
+): Reader {
+  const by = [...leafKeysBy(leaf, new Map(set.fits.map((f) => [f.name, f])))!].sort();
+  const table = tableOf(snapshot, home);
+  const parts = by.map((key) => {
+    const entity = KEY_ENTITY[key];
+    if (entity === 'position') {
+      throw featuresError(
+        'WAGGLE_FEATURES_DECLARATION',
+        `${set.name}: facts cannot be looked up by position and ${by.join(', ')}`,
+      );
+    }
+    const column = stringData(table, `key:${key}`);
+    const codeOf = new Map(column.dictionary.map((value, code) => [value, code]));
+    const entityTable = tableOf(snapshot, entity);
+    const values = stringData(entityTable, key === entity ? 'id' : `key:${key}`);
+    // Entity row → code of its key in the pair table; −1 where the pair table never saw it.
+    const codes = Int32Array.from({ length: entityTable.nRows }, (_, row) => {
+      const value = stringAt(values, row);
+      return value === '' ? -1 : (codeOf.get(value) ?? -1);
+    });
+    return { entity, column, codes, size: Math.max(1, column.dictionary.length) };
+  });
+  const rowOf = new Map<number, number>();
+  for (let row = 0; row < table.nRows; row++) {
+    rowOf.set(
+      parts.reduce((sum, part) => sum * part.size + part.column.codes[row]!, 0),
+      row,
+    );
+  }
+  return (p, c, k) => {
+    let code = 0;
+    for (const part of parts) {
+      const row = part.entity === 'publication' ? p : part.entity === 'campaign' ? c : k;
+      const own = row >= 0 ? part.codes[row]! : -1;
+      if (own < 0) return read(-1);
+      code = code * part.size + own;
+    }
+    return read(rowOf.get(code) ?? -1);
+  };
+}
+
+function similarityReader(m: EmbeddingMatrices, left: EntityName, right: EntityName): Reader {
+  const { dim } = m;
+  const a = m[left];
+  const b = m[right];
+  const present = (matrix: Float32Array, row: number): boolean => {
+    if (row < 0) return false;
+    for (let j = row * dim; j < (row + 1) * dim; j++) if (matrix[j] !== 0) return true;
+    return false;
+  };
+  const presentA = rowFlags(a, dim, present);
+  const presentB = rowFlags(b, dim, present);
+  const rowFor = (entity: EntityName, p: number, c: number, k: number) =>
+    entity === 'publication' ? p : entity === 'campaign' ? c : k;
+  return (p, c, k) => {
+    const i = rowFor(left, p, c, k);
+    const j = rowFor(right, p, c, k);
+    if (i < 0 || j < 0 || presentA[i] === 0 || presentB[j] === 0) return Number.NaN;
+    let x = i * dim;
+    let y = j * dim;
+    let sum = 0;
+    for (let d = 0; d < dim; d++) sum += a[x++]! * b[y++]!;
+    return sum;
+  };
+}
+
+function rowFlags(
+  matrix: Float32Array,
+  dim: number,
+  present: (matrix: Float32Array, row: number) => boolean,
+): Uint8Array {
+  const n = dim === 0 ? 0 : matrix.length / dim;
+  return Uint8Array.from({ length: n }, (_, row) => (present(matrix, row) ? 1 : 0));
+}
+
+function matchReader(snapshot: FeatureSnapshot, leaf: Leaf & { op: 'match' }): Reader {
+  const rowFor = (entity: EntityName, p: number, c: number, k: number) =>
+    entity === 'publication' ? p : entity === 'campaign' ? c : k;
+  const known = (ref: AttributeRef) => numericData(tableOf(snapshot, ref.entity), 'known', 'f64');
+  const knownLeft = known(leaf.left);
+  const knownRight = known(leaf.right);
+  const right: StringColumn = stringData(
+    tableOf(snapshot, leaf.right.entity),
+    `text:${leaf.right.column}`,
+  );
+  const leftTable = tableOf(snapshot, leaf.left.entity);
+  const name = `text:${leaf.left.column}`;
+  let test: (i: number, value: string) => boolean;
+  if (leaf.how === 'equal') {
+    const left = stringData(leftTable, name);
+    test = (i, value) => stringAt(left, i) === value;
+  } else {
+    const left = stringListData(leftTable, name);
+    const orEmpty = leaf.how === 'containsOrEmpty';
+    test = (i, value) => {
+      const begin = left.offsets[i]!;
+      const end = left.offsets[i + 1]!;
+      if (begin === end) return orEmpty;
+      for (let j = begin; j < end; j++) if (left.dictionary[left.codes[j]!] === value) return true;
+      return false;
+    };
+  }
+  return (p, c, k) => {
+    const i = rowFor(leaf.left.entity, p, c, k);
+    const j = rowFor(leaf.right.entity, p, c, k);
+    if (i < 0 || j < 0 || knownLeft[i] === 0 || knownRight[j] === 0) return Number.NaN;
+    return test(i, stringAt(right, j)) ? 1 : 0;
+  };
+}

@@ -1,0 +1,439 @@
+import { DAY_MS } from '@waggle/core';
+import { defineFeatureSet, type FeatureSet } from '../definition.js';
+import {
+  add,
+  attribute,
+  clamp,
+  div,
+  effect,
+  evidence,
+  exp,
+  type Key,
+  lastTime,
+  log,
+  log1p,
+  logit,
+  min,
+  mul,
+  param,
+  request,
+  similarity,
+  sub,
+  total,
+} from '../expression.js';
+import { placementOutcomes, placementSends, sendOutcomes, sends } from '../sources.js';
+import {
+  C,
+  calendar,
+  contentFit,
+  daysSince,
+  kinds,
+  meanDelivered,
+  openRate,
+  P,
+  PC,
+  shrunk,
+} from './shared.js';
+
+const globalRate = shrunk(
+  total('placement_outcomes', 'clicks', [], 28),
+  total('placement_outcomes', 'delivered', [], 28),
+  param('ctr_base_rate'),
+  param('rate_strength'),
+);
+/** ln of the verified click rate at some level over 28 days, shrunk to the network's. */
+const logRate = (by: readonly Key[]) =>
+  log(
+    shrunk(
+      total('placement_outcomes', 'clicks', by, 28),
+      total('placement_outcomes', 'delivered', by, 28),
+      globalRate,
+      param('rate_strength'),
+    ),
+  );
+const logEvidence = (level: string) => log1p(evidence('ctr', level));
+
+const LEVELS = [
+  { name: 'campaign', by: ['campaign'], strength: 'ctr_campaign_strength' },
+  { name: 'publication', by: ['publication'], strength: 'ctr_publication_strength' },
+  { name: 'audience', by: ['pubAudience'], strength: 'ctr_audience_strength' },
+  {
+    name: 'category_pair',
+    by: ['pubCategory', 'campCategory'],
+    strength: 'ctr_category_pair_strength',
+  },
+  { name: 'advertiser', by: ['advertiser'], strength: 'ctr_advertiser_strength' },
+  { name: 'creative', by: ['creative'], strength: 'ctr_creative_strength' },
+  { name: 'position', by: ['position'], strength: 'ctr_position_strength' },
+  {
+    name: 'publication_campaign',
+    by: ['publication', 'campaign'],
+    strength: 'ctr_publication_campaign_strength',
+  },
+] as const;
+
+const priorLogRate = LEVELS.map((l) => effect('ctr', l.name)).reduce(
+  (sum, next) => add(sum, next),
+  effect('ctr', 'base'),
+);
+
+/** Features of pCTR: a row is a placement decision. */
+export const ctrFeatures: FeatureSet = defineFeatureSet({
+  name: 'ctr',
+  row: 'placement',
+  params: {
+    // Network rate of unique verified clicks per delivered email before any fact, and its worth in clicks.
+    ctr_base_rate: 0.002,
+    ctr_base_strength: 10,
+    // Variance of one placement's log rate beyond counting: send noise and what no level explains.
+    ctr_dispersion: 0.2,
+    // Prior successes of each level = 1 / variance of its log effects.
+    ctr_campaign_strength: 5,
+    ctr_publication_strength: 3.5,
+    ctr_audience_strength: 10,
+    ctr_category_pair_strength: 8,
+    ctr_advertiser_strength: 20,
+    ctr_creative_strength: 16,
+    ctr_position_strength: 20,
+    ctr_publication_campaign_strength: 8,
+    // Delivered emails that a plain shrunk rate needs to weigh as much as its prior.
+    rate_strength: 2000,
+    opens_strength: 500,
+  },
+  sources: [placementOutcomes, placementSends, sends, sendOutcomes],
+  fits: [
+    {
+      name: 'ctr',
+      source: 'placement_outcomes',
+      successes: 'clicks',
+      trials: 'delivered',
+      levels: LEVELS,
+      rounds: 2,
+      everyHours: 24,
+      windowDays: 90,
+      dispersion: 'ctr_dispersion',
+      baseRate: 'ctr_base_rate',
+      baseStrength: 'ctr_base_strength',
+    },
+  ],
+  features: [
+    {
+      name: 'prior_logit_ctr',
+      entity: ['publication', 'campaign', 'creative', 'request'],
+      value: logit(min(exp(priorLogRate), 0.5)),
+      default: -6.2,
+      description:
+        'Logit of the click rate that the joint hierarchical fit expects: a usable prediction by itself.',
+    },
+    {
+      name: 'publication_effect',
+      entity: P,
+      value: effect('ctr', 'publication'),
+      default: 0,
+      description: "Publication's log effect on the click rate, campaign mix taken out.",
+    },
+    {
+      name: 'campaign_effect',
+      entity: C,
+      value: effect('ctr', 'campaign'),
+      default: 0,
+      description: "Campaign's log effect on the click rate, publication mix taken out.",
+    },
+    {
+      name: 'advertiser_effect',
+      entity: C,
+      value: effect('ctr', 'advertiser'),
+      default: 0,
+      description: "Advertiser's log effect beyond its campaigns' own.",
+    },
+    {
+      name: 'creative_effect',
+      entity: ['creative'],
+      value: effect('ctr', 'creative'),
+      default: 0,
+      description: "Creative's log effect beyond its campaign's.",
+    },
+    {
+      name: 'category_pair_effect',
+      entity: PC,
+      value: effect('ctr', 'category_pair'),
+      default: 0,
+      description: 'Log effect of publication category × campaign category.',
+    },
+    {
+      name: 'audience_effect',
+      entity: P,
+      value: effect('ctr', 'audience'),
+      default: 0,
+      description: "Log effect of the publication's kind of audience.",
+    },
+    {
+      name: 'position_effect',
+      entity: ['request'],
+      value: effect('ctr', 'position'),
+      default: 0,
+      description: 'Log effect of the place in the email.',
+    },
+    {
+      name: 'publication_campaign_effect',
+      entity: PC,
+      value: effect('ctr', 'publication_campaign'),
+      default: 0,
+      description: 'Log effect left over for this very publication and campaign.',
+    },
+    {
+      name: 'publication_evidence',
+      entity: P,
+      value: logEvidence('publication'),
+      default: 0,
+      description: "ln(1 + effective clicks behind the publication's effect).",
+    },
+    {
+      name: 'campaign_evidence',
+      entity: C,
+      value: logEvidence('campaign'),
+      default: 0,
+      description: "ln(1 + effective clicks behind the campaign's effect).",
+    },
+    {
+      name: 'creative_evidence',
+      entity: ['creative'],
+      value: logEvidence('creative'),
+      default: 0,
+      description: "ln(1 + effective clicks behind the creative's effect).",
+    },
+    {
+      name: 'publication_campaign_evidence',
+      entity: PC,
+      value: logEvidence('publication_campaign'),
+      default: 0,
+      description: 'ln(1 + effective clicks of this campaign in this publication).',
+    },
+    {
+      name: 'log_rate_publication',
+      entity: P,
+      value: logRate(['publication']),
+      default: -6.2,
+      description: "ln of the publication's shrunk click rate, 28 days.",
+    },
+    {
+      name: 'log_rate_campaign',
+      entity: C,
+      value: logRate(['campaign']),
+      default: -6.2,
+      description: "ln of the campaign's shrunk click rate, 28 days.",
+    },
+    {
+      name: 'log_rate_advertiser',
+      entity: C,
+      value: logRate(['advertiser']),
+      default: -6.2,
+      description: "ln of the advertiser's shrunk click rate, 28 days.",
+    },
+    {
+      name: 'log_rate_creative',
+      entity: ['creative'],
+      value: logRate(['creative']),
+      default: -6.2,
+      description: "ln of the creative's shrunk click rate, 28 days.",
+    },
+    {
+      name: 'log_rate_category_pair',
+      entity: PC,
+      value: logRate(['pubCategory', 'campCategory']),
+      default: -6.2,
+      description:
+        'ln of the shrunk click rate of publication category × campaign category, 28 days.',
+    },
+    {
+      name: 'log_rate_publication_advertiser',
+      entity: PC,
+      value: logRate(['publication', 'advertiser']),
+      default: -6.2,
+      description: 'ln of the shrunk click rate of this advertiser in this publication, 28 days.',
+    },
+    {
+      name: 'recent_trend_publication',
+      entity: P,
+      value: sub(
+        log(
+          shrunk(
+            total('placement_outcomes', 'clicks', ['publication'], 10),
+            total('placement_outcomes', 'delivered', ['publication'], 10),
+            exp(logRate(['publication'])),
+            param('rate_strength'),
+          ),
+        ),
+        logRate(['publication']),
+      ),
+      default: 0,
+      description: "ln ratio of the publication's last 10 days to its 28-day click rate, shrunk.",
+    },
+    ...contentFit,
+    {
+      name: 'cosine_campaign_creative',
+      entity: ['campaign', 'creative'],
+      value: similarity('campaign', 'creative'),
+      default: 0,
+      description:
+        'Cosine of campaign and creative embeddings: how much the creative talks about the offer.',
+    },
+    {
+      name: 'campaign_exposures_here',
+      entity: PC,
+      value: min(total('placement_sends', 'count', ['publication', 'campaign']), 8),
+      default: 0,
+      description: 'How often the campaign has run in this publication, at most 8.',
+    },
+    {
+      name: 'advertiser_exposures_here',
+      entity: PC,
+      value: min(total('placement_sends', 'count', ['publication', 'advertiser'], 28), 8),
+      default: 0,
+      description: 'How often the advertiser ran in this publication within 28 days, at most 8.',
+    },
+    {
+      name: 'log_days_since_campaign_here',
+      entity: ['publication', 'campaign', 'request'],
+      value: log1p(daysSince(lastTime('placement_sends', ['publication', 'campaign']), 60)),
+      default: 4.11,
+      description:
+        'ln(1 + days since the campaign last ran in this publication); 60 days when never.',
+    },
+    {
+      name: 'log_days_since_advertiser_here',
+      entity: ['publication', 'campaign', 'request'],
+      value: log1p(daysSince(lastTime('placement_sends', ['publication', 'advertiser']), 60)),
+      default: 4.11,
+      description:
+        'ln(1 + days since the advertiser last ran in this publication); 60 days when never.',
+    },
+    {
+      name: 'log_days_since_send',
+      entity: ['publication', 'request'],
+      value: log1p(daysSince(lastTime('sends', ['publication']), 60)),
+      default: 2,
+      description: "ln(1 + days since the publication's last issue).",
+    },
+    {
+      name: 'sends_28d',
+      entity: P,
+      value: log1p(total('sends', 'count', ['publication'], 28)),
+      default: 0,
+      description: 'ln(1 + issues sent in 28 days).',
+    },
+    {
+      name: 'log_mean_delivered',
+      entity: P,
+      value: log1p(meanDelivered),
+      default: 8,
+      description:
+        'ln(1 + delivered emails per issue, 28 days; the list size before the first issue).',
+    },
+    {
+      name: 'is_first_position',
+      entity: ['request'],
+      value: sub(1, clamp(sub(request('position'), 1), 0, 1)),
+      default: 0,
+      description: '1 at the top of the email.',
+    },
+    {
+      name: 'position',
+      entity: ['request'],
+      value: clamp(request('position'), 1, 6),
+      default: 1,
+      description: 'Place in the email, 1 = top, at most 6.',
+    },
+    {
+      name: 'n_ads',
+      entity: ['request'],
+      value: clamp(request('nAds'), 1, 6),
+      default: 1,
+      description: 'Ads in the same email, this one included, at most 6.',
+    },
+    ...calendar,
+    ...kinds,
+    {
+      name: 'log_list_age',
+      entity: ['publication', 'request'],
+      value: log1p(daysSince(attribute('publication', 'created_at', 'timeMs'), 3650)),
+      default: 3,
+      description: 'ln(1 + days since the publication was created).',
+    },
+    {
+      name: 'human_open_rate',
+      entity: P,
+      value: openRate('human_opens', 0.27),
+      default: 0.27,
+      description: 'Human unique opens within 72 h per delivered email, 28 days, shrunk.',
+    },
+    {
+      name: 'mpp_share',
+      entity: P,
+      value: openRate('mpp_opens', 0.22),
+      default: 0.22,
+      description: 'Apple prefetch opens per delivered email, 28 days, shrunk.',
+    },
+    {
+      name: 'proxy_share',
+      entity: P,
+      value: openRate('proxy_opens', 0.02),
+      default: 0.02,
+      description: 'Proxy and scanner opens per delivered email, 28 days, shrunk.',
+    },
+    {
+      name: 'unsubscribe_rate_permille',
+      entity: P,
+      value: mul(1000, openRate('unsubscribes', 0.002)),
+      default: 2,
+      description: 'Unsubscribes per thousand delivered emails, 28 days, shrunk.',
+    },
+    {
+      name: 'bot_click_share',
+      entity: P,
+      value: shrunk(
+        sub(
+          total('placement_outcomes', 'raw_clicks', ['publication'], 28),
+          total('placement_outcomes', 'clicks', ['publication'], 28),
+        ),
+        total('placement_outcomes', 'raw_clicks', ['publication'], 28),
+        0.6,
+        20,
+      ),
+      default: 0.6,
+      description: 'Share of unique ad clicks that is not verified, 28 days, shrunk.',
+    },
+    {
+      name: 'log_campaign_age',
+      entity: ['campaign', 'request'],
+      value: log1p(daysSince(attribute('campaign', 'flight_start', 'timeMs'), 90)),
+      default: 1,
+      description: 'ln(1 + days since the flight began).',
+    },
+    {
+      name: 'days_to_flight_end',
+      entity: ['campaign', 'request'],
+      value: clamp(
+        div(sub(attribute('campaign', 'flight_end', 'timeMs'), request('tsMs')), DAY_MS),
+        0,
+        60,
+      ),
+      default: 20,
+      description: 'Days until the flight ends, 0 … 60.',
+    },
+    {
+      name: 'log_headline_length',
+      entity: ['creative'],
+      value: log1p(attribute('creative', 'headline', 'length')),
+      default: 3.8,
+      description: 'ln(1 + characters of the headline).',
+    },
+    {
+      name: 'log_body_length',
+      entity: ['creative'],
+      value: log1p(attribute('creative', 'body', 'length')),
+      default: 5,
+      description: 'ln(1 + characters of the body).',
+    },
+  ],
+});
