@@ -1,7 +1,7 @@
 -- Entities keep every version; reading takes the highest one. Events are deduplicated by id on read
 -- (ReplacingMergeTree + FINAL or LIMIT 1 BY) and, for retried blocks, by insert token on write.
 
-CREATE TABLE publishers (
+CREATE TABLE IF NOT EXISTS publishers (
   tenant_id LowCardinality(String),
   publisher_id String,
   version UInt64,
@@ -14,7 +14,7 @@ CREATE TABLE publishers (
 ORDER BY (tenant_id, publisher_id, version)
 SETTINGS non_replicated_deduplication_window = 10000;
 
-CREATE TABLE publications (
+CREATE TABLE IF NOT EXISTS publications (
   tenant_id LowCardinality(String),
   publication_id String,
   version UInt64,
@@ -42,7 +42,7 @@ CREATE TABLE publications (
 ORDER BY (tenant_id, publication_id, version)
 SETTINGS non_replicated_deduplication_window = 10000;
 
-CREATE TABLE advertisers (
+CREATE TABLE IF NOT EXISTS advertisers (
   tenant_id LowCardinality(String),
   advertiser_id String,
   version UInt64,
@@ -57,7 +57,7 @@ CREATE TABLE advertisers (
 ORDER BY (tenant_id, advertiser_id, version)
 SETTINGS non_replicated_deduplication_window = 10000;
 
-CREATE TABLE campaigns (
+CREATE TABLE IF NOT EXISTS campaigns (
   tenant_id LowCardinality(String),
   campaign_id String,
   version UInt64,
@@ -82,7 +82,7 @@ CREATE TABLE campaigns (
 ORDER BY (tenant_id, campaign_id, version)
 SETTINGS non_replicated_deduplication_window = 10000;
 
-CREATE TABLE creatives (
+CREATE TABLE IF NOT EXISTS creatives (
   tenant_id LowCardinality(String),
   creative_id String,
   version UInt64,
@@ -98,7 +98,7 @@ CREATE TABLE creatives (
 ORDER BY (tenant_id, creative_id, version)
 SETTINGS non_replicated_deduplication_window = 10000;
 
-CREATE TABLE posts (
+CREATE TABLE IF NOT EXISTS posts (
   tenant_id LowCardinality(String),
   post_id String,
   version UInt64,
@@ -112,7 +112,7 @@ CREATE TABLE posts (
 ORDER BY (tenant_id, post_id, version)
 SETTINGS non_replicated_deduplication_window = 10000;
 
-CREATE TABLE slots (
+CREATE TABLE IF NOT EXISTS slots (
   tenant_id LowCardinality(String),
   slot_id String,
   version UInt64,
@@ -128,7 +128,7 @@ CREATE TABLE slots (
 ORDER BY (tenant_id, slot_id, version)
 SETTINGS non_replicated_deduplication_window = 10000;
 
-CREATE TABLE sends (
+CREATE TABLE IF NOT EXISTS sends (
   tenant_id LowCardinality(String),
   event_id String,
   type LowCardinality(String),
@@ -144,7 +144,7 @@ CREATE TABLE sends (
 ORDER BY (tenant_id, type, toDate(ts), event_id)
 SETTINGS non_replicated_deduplication_window = 10000;
 
-CREATE TABLE offers (
+CREATE TABLE IF NOT EXISTS offers (
   tenant_id LowCardinality(String),
   event_id String,
   type LowCardinality(String),
@@ -168,7 +168,7 @@ CREATE TABLE offers (
 ORDER BY (tenant_id, type, toDate(ts), event_id)
 SETTINGS non_replicated_deduplication_window = 10000;
 
-CREATE TABLE placements (
+CREATE TABLE IF NOT EXISTS placements (
   tenant_id LowCardinality(String),
   event_id String,
   type LowCardinality(String),
@@ -193,7 +193,7 @@ CREATE TABLE placements (
 ORDER BY (tenant_id, type, toDate(ts), event_id)
 SETTINGS non_replicated_deduplication_window = 10000;
 
-CREATE TABLE opens (
+CREATE TABLE IF NOT EXISTS opens (
   tenant_id LowCardinality(String),
   event_id String,
   type LowCardinality(String),
@@ -207,7 +207,7 @@ CREATE TABLE opens (
 ORDER BY (tenant_id, type, toDate(ts), event_id)
 SETTINGS non_replicated_deduplication_window = 10000;
 
-CREATE TABLE clicks (
+CREATE TABLE IF NOT EXISTS clicks (
   tenant_id LowCardinality(String),
   event_id String,
   type LowCardinality(String),
@@ -228,7 +228,7 @@ CREATE TABLE clicks (
 ORDER BY (tenant_id, type, toDate(ts), event_id)
 SETTINGS non_replicated_deduplication_window = 10000;
 
-CREATE TABLE conversions (
+CREATE TABLE IF NOT EXISTS conversions (
   tenant_id LowCardinality(String),
   event_id String,
   type LowCardinality(String),
@@ -243,7 +243,7 @@ CREATE TABLE conversions (
 ORDER BY (tenant_id, type, toDate(ts), event_id)
 SETTINGS non_replicated_deduplication_window = 10000;
 
-CREATE TABLE ledger_entries (
+CREATE TABLE IF NOT EXISTS ledger_entries (
   tenant_id LowCardinality(String),
   event_id String,
   type LowCardinality(String),
@@ -256,7 +256,7 @@ CREATE TABLE ledger_entries (
 ORDER BY (tenant_id, type, toDate(ts), event_id)
 SETTINGS non_replicated_deduplication_window = 10000;
 
-CREATE TABLE decisions (
+CREATE TABLE IF NOT EXISTS decisions (
   tenant_id LowCardinality(String),
   event_id String,
   type LowCardinality(String),
@@ -278,7 +278,7 @@ ORDER BY (tenant_id, type, toDate(ts), event_id)
 SETTINGS non_replicated_deduplication_window = 10000;
 
 -- Vectors are rows like any other: content writes them, features and releases read them.
-CREATE TABLE embeddings (
+CREATE TABLE IF NOT EXISTS embeddings (
   tenant_id LowCardinality(String),
   entity_kind LowCardinality(String),
   entity_id String,
