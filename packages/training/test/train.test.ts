@@ -1,4 +1,4 @@
-import { DAY_MS } from '@waggle/core';
+import { DAY_MS, Rng } from '@waggle/core';
 import { LinearScorer, parseLinearModel } from '@waggle/ranking';
 import * as ort from 'onnxruntime-node';
 import { describe, expect, test } from 'vitest';
@@ -9,6 +9,7 @@ import {
   rawLogits,
   splitByTime,
   type TrainingDataset,
+  trainAccept,
   trainCtr,
 } from '../src/index.js';
 import { ctrSet, START_MS, synthetic } from './synthetic.js';
@@ -104,6 +105,35 @@ describe('training', () => {
     expect(parseLinearModel(JSON.parse(JSON.stringify(trained.model))).onnxSha256).toHaveLength(64);
   });
 
+  test('acceptance is learned from single offers', async () => {
+    const { dataset } = synthetic({ seed: 11, nRows: 6_000, publicationNoise: 0.3, sendNoise: 0 });
+    const rng = new Rng(11, 1);
+    const x = Float32Array.from(dataset.x, (v, i) => (i % ctrSet.names.length === 0 ? v + 5 : v));
+    const successes = Float64Array.from({ length: dataset.nRows }, (_, i) => {
+      const row = x.subarray(i * ctrSet.names.length);
+      return rng.bernoulli(1 / (1 + Math.exp(-(row[0]! + 0.8 * row[1]!)))) ? 1 : 0;
+    });
+    const acceptSet = {
+      name: 'accept',
+      names: ['prior_logit_accept', ...ctrSet.names.slice(1)],
+      fingerprint: 'accept_test',
+    } as const;
+    const trained = await trainAccept(
+      {
+        ...dataset,
+        featureNames: acceptSet.names,
+        x,
+        successes,
+        trials: new Float64Array(dataset.nRows).fill(1),
+      },
+      { ...options, featureSet: acceptSet },
+    );
+    expect(trained.gate.passed, trained.gate.summary).toBe(true);
+    expect(trained.model.name).toBe('accept');
+    expect(trained.model.coefficients[1]).toBeCloseTo(0.8, 0);
+    expect(trained.gate.modelMetrics!.auc).toBeGreaterThan(0.65);
+  });
+
   test('a leaky feature fails the gate', async () => {
     const { dataset } = synthetic({ seed: 6, nRows: 1_500 });
     const binary = {
@@ -146,10 +176,11 @@ describe('training', () => {
     const split = splitByTime(dataset.decisionTsMs);
     const rows = split.train;
     const nFeatures = ctrSet.names.length;
+    const features = rowsOf(dataset);
     const at = (column: Float64Array) => Float64Array.from(rows, (r) => column[r]!);
     const fit = await fitLogistic(
       {
-        x: Float32Array.from(Array.from(rows, (r) => rowsOf(dataset)[r]!).flat()),
+        x: Float32Array.from(Array.from(rows, (r) => features[r]!).flat()),
         nRows: rows.length,
         nFeatures,
         decisionTsMs: at(dataset.decisionTsMs),
@@ -164,7 +195,7 @@ describe('training', () => {
     const other = Array.from({ length: dataset.nRows }, (_, i) => i).find(
       (i) => dataset.publication.codes[i] !== giant,
     )!;
-    const row = Float32Array.from(rowsOf(dataset)[other]!);
+    const row = Float32Array.from(features[other]!);
     const logit = rawLogits(row, 1, fit.coefficients, fit.intercept)[0]!;
     const truth = row[0]! - 0.2 * (row[2]! - 1);
     // The giant's clicks are ten times everybody else's together, at a level 2 higher.
@@ -174,6 +205,7 @@ describe('training', () => {
 
 describe('too little data ends in the prior, with a reason', () => {
   const { dataset } = synthetic({ seed: 9, nRows: 600 });
+  const features = rowsOf(dataset);
   const only = (rows: number[]): TrainingDataset => ({
     ...dataset,
     nRows: rows.length,
