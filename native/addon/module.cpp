@@ -1,0 +1,75 @@
+// What require('waggle_native.node') returns. Validation, defaults and documentation live in ts/.
+#include <napi.h>
+
+#include "addon/env_state.hpp"
+#include "addon/jobs/jobs.hpp"
+#include "waggle/backend.hpp"
+
+namespace waggle::addon {
+
+namespace {
+
+Napi::Value start(const Napi::CallbackInfo& info) {
+  check(info.Env(), backend_status());
+  return info.Env().Undefined();
+}
+
+Napi::Value backend_info_object(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const BackendInfo& b = backend_info();
+  Napi::Object answer = Napi::Object::New(env);
+  answer.Set("backend", b.backend);
+  answer.Set("simd", b.simd);
+  Napi::Array available = Napi::Array::New(env, b.available.size());
+  for (size_t i = 0; i < b.available.size(); ++i) available.Set(static_cast<uint32_t>(i), b.available[i]);
+  answer.Set("available", available);
+  Napi::Array rejected = Napi::Array::New(env, b.rejected.size());
+  for (size_t i = 0; i < b.rejected.size(); ++i) {
+    Napi::Object entry = Napi::Object::New(env);
+    entry.Set("name", b.rejected[i].name);
+    entry.Set("reason", b.rejected[i].reason);
+    rejected.Set(static_cast<uint32_t>(i), entry);
+  }
+  answer.Set("rejected", rejected);
+  answer.Set("threads", b.n_threads);
+  answer.Set("requestedBackend", b.requested_backend);
+  answer.Set("requestedSimd", b.requested_simd);
+  answer.Set("device", b.device);
+  answer.Set("deviceLibraries", b.device_libraries);
+  answer.Set("pluginPath", b.plugin_path);
+  return answer;
+}
+
+Napi::Value cancel(const Napi::CallbackInfo& info) {
+  EnvState::of(info.Env()).cancel(info[0].ToNumber().Uint32Value());
+  return info.Env().Undefined();
+}
+
+Napi::Value queue_depth(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), EnvState::of(info.Env()).depth());
+}
+
+Napi::Object init(Napi::Env env, Napi::Object exports) {
+  env.SetInstanceData(new EnvState(env));
+  exports.Set("start", Napi::Function::New(env, start, "start"));
+  exports.Set("backendInfo", Napi::Function::New(env, backend_info_object, "backendInfo"));
+  exports.Set("cancel", Napi::Function::New(env, cancel, "cancel"));
+  exports.Set("queueDepth", Napi::Function::New(env, queue_depth, "queueDepth"));
+  exports.Set("topk", Napi::Function::New(env, topk_job, "topk"));
+  exports.Set("topkSync", Napi::Function::New(env, topk_sync, "topkSync"));
+  exports.Set("scoreRank", Napi::Function::New(env, score_rank_job, "scoreRank"));
+  exports.Set("glmFit", Napi::Function::New(env, glm_fit_job, "glmFit"));
+  napi_value hot = nullptr;
+  if (napi_create_function(env, "scoreRankSync", NAPI_AUTO_LENGTH, score_rank_sync, nullptr, &hot) != napi_ok) {
+    throw Napi::Error::New(env, "waggle: cannot create a function");
+  }
+  exports.Set("scoreRankSync", hot);
+  return exports;
+}
+
+}  // namespace
+
+}  // namespace waggle::addon
+
+using waggle::addon::init;
+NODE_API_MODULE(waggle_native, init)

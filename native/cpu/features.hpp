@@ -1,0 +1,17 @@
+// What this processor and this operating system let us execute. Read once.
+#pragma once
+
+namespace waggle::cpu {
+
+enum class Simd { kScalar = 0, kAvx2 = 1, kAvx512 = 2 };
+
+struct Features {
+  bool avx2 = false;    // AVX2 + FMA, and the OS saves ymm state
+  bool avx512 = false;  // AVX-512 F, BW, DQ, VL, and the OS saves zmm and opmask state
+  bool supports(Simd level) const;
+};
+
+const Features& features();
+const char* name_of(Simd level);
+
+}  // namespace waggle::cpu

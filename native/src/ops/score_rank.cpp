@@ -1,0 +1,57 @@
+#include "waggle/ops/score_rank.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "cpu/score_rank.hpp"
+#include "src/registry.hpp"
+
+namespace waggle {
+
+namespace {
+
+Status check(const ScoreRankArgs& args) {
+  if (args.n < 0 || args.n > std::numeric_limits<int32_t>::max()) {
+    return fail(Code::kShape, "nCandidates is %lld; it must be 0 to 2^31 - 1", static_cast<long long>(args.n));
+  }
+  if (args.k < 1) return fail(Code::kInvalidArgument, "k is %d; it must be at least 1", args.k);
+  if (args.max_per_group < 0) return fail(Code::kInvalidArgument, "maxPerGroup is negative");
+  const ScoreWeights& w = args.weights;
+  if (!std::isfinite(w.margin) || !std::isfinite(w.fit) || !std::isfinite(w.advertiser) ||
+      !std::isfinite(w.payout) || !std::isfinite(w.explore)) {
+    return fail(Code::kNotFinite, "a weight is NaN or infinite");
+  }
+  if (args.rows == nullptr || args.scores == nullptr || args.terms == nullptr) {
+    return fail(Code::kShape, "an output is missing");
+  }
+  if (args.n > 0) {
+    if (args.q == nullptr || args.spend == nullptr || args.payout == nullptr || args.fit == nullptr) {
+      return fail(Code::kShape, "q, spend, payout or fit is missing");
+    }
+    if (args.filter && args.filter.bytes < (args.n + 7) / 8) {
+      return fail(Code::kShape, "filter has %lld bytes; %lld candidates need %lld",
+                  static_cast<long long>(args.filter.bytes), static_cast<long long>(args.n),
+                  static_cast<long long>((args.n + 7) / 8));
+    }
+  }
+  if (args.max_per_group > 0 && args.group == nullptr && args.n > 0) {
+    return fail(Code::kInvalidArgument, "maxPerGroup needs group");
+  }
+  return {};
+}
+
+}  // namespace
+
+Status score_rank(const ScoreRankArgs& args, const RunContext& context, ScoreRankCounts* counts) {
+  return guarded([&]() -> Status {
+    const Registry& r = registry();
+    if (!r.status.ok()) return r.status;
+    *counts = {};
+    if (Status status = check(args); !status.ok()) return status;
+    if (args.n == 0) return {};
+    return cpu::score_rank(*r.table, args, context, counts);
+  });
+}
+
+}  // namespace waggle

@@ -1,0 +1,196 @@
+#include "waggle/thread_pool.hpp"
+
+#include <algorithm>
+#include <condition_variable>
+#include <deque>
+#include <mutex>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#if defined(__linux__)
+#include <pthread.h>
+#include <sched.h>
+#endif
+
+namespace waggle {
+
+int usable_cpus() {
+#if defined(__linux__)
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof set, &set) == 0) {
+    const int count = CPU_COUNT(&set);
+    if (count > 0) return count;
+  }
+#endif
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+namespace {
+
+// One running for_each_chunk. Lives on the caller's stack; listed in State::loops while chunks remain.
+struct Loop {
+  const std::function<void(int64_t, int)>* body = nullptr;
+  const RunContext* context = nullptr;
+  int64_t n_chunks = 0;
+  std::atomic<int64_t> next{0};
+  int helpers = 0;  // guarded by State::mutex
+  int next_worker = 1;  // guarded by State::mutex; the caller is worker 0
+  std::vector<int> free_workers;  // guarded by State::mutex
+
+  bool has_chunks() const {
+    return next.load(std::memory_order_relaxed) < n_chunks && !context->stop_requested();
+  }
+};
+
+}  // namespace
+
+struct ThreadPool::State {
+  mutable std::mutex mutex;
+  std::condition_variable work;      // a job or a loop arrived, or stopping
+  std::condition_variable released;  // a helper left a loop
+  std::deque<std::pair<JobId, std::function<void()>>> jobs;
+  std::vector<Loop*> loops;
+  std::vector<std::thread> threads;
+  std::atomic<int64_t> n_waiting{0};
+  int64_t depth = 0;
+  JobId last_id = 0;
+  bool stopping = false;
+
+  Loop* loop_with_chunks() {
+    for (Loop* loop : loops) {
+      if (loop->has_chunks()) return loop;
+    }
+    return nullptr;
+  }
+
+  // Runs chunks until none is left. A helper also leaves when a job waits; the caller stays.
+  void run_chunks(Loop& loop, int worker, bool helper) {
+    while (!loop.context->stop_requested()) {
+      if (helper && n_waiting.load(std::memory_order_relaxed) > 0) return;
+      const int64_t chunk = loop.next.fetch_add(1, std::memory_order_relaxed);
+      if (chunk >= loop.n_chunks) return;
+      (*loop.body)(chunk, worker);
+    }
+  }
+
+  void thread_main() {
+    std::unique_lock<std::mutex> lock(mutex);
+    while (true) {
+      if (!jobs.empty()) {
+        std::function<void()> job = std::move(jobs.front().second);
+        jobs.pop_front();
+        n_waiting.fetch_sub(1, std::memory_order_relaxed);
+        lock.unlock();
+        job();
+        job = nullptr;
+        lock.lock();
+        --depth;
+        continue;
+      }
+      if (Loop* loop = loop_with_chunks()) {
+        int worker = 0;
+        if (!loop->free_workers.empty()) {
+          worker = loop->free_workers.back();
+          loop->free_workers.pop_back();
+        } else {
+          worker = loop->next_worker++;
+        }
+        ++loop->helpers;
+        lock.unlock();
+        run_chunks(*loop, worker, true);
+        lock.lock();
+        loop->free_workers.push_back(worker);
+        if (--loop->helpers == 0) released.notify_all();
+        continue;
+      }
+      if (stopping) return;
+      work.wait(lock);
+    }
+  }
+};
+
+ThreadPool& ThreadPool::instance() {
+  static ThreadPool* const pool = new ThreadPool(usable_cpus());
+  return *pool;
+}
+
+ThreadPool::ThreadPool(int n_threads) : state_(std::make_unique<State>()) {
+  const int count = std::max(1, n_threads);
+  state_->threads.reserve(static_cast<size_t>(count));
+  for (int i = 0; i < count; ++i) {
+    state_->threads.emplace_back([state = state_.get()] { state->thread_main(); });
+#if defined(__linux__)
+    pthread_setname_np(state_->threads.back().native_handle(), "waggle");
+#endif
+  }
+}
+
+ThreadPool::~ThreadPool() {
+  {
+    std::lock_guard<std::mutex> lock(state_->mutex);
+    state_->stopping = true;
+  }
+  state_->work.notify_all();
+  for (std::thread& thread : state_->threads) thread.join();
+}
+
+int ThreadPool::n_threads() const { return static_cast<int>(state_->threads.size()); }
+
+ThreadPool::JobId ThreadPool::submit(std::function<void()> job) {
+  JobId id = 0;
+  {
+    std::lock_guard<std::mutex> lock(state_->mutex);
+    id = ++state_->last_id;
+    state_->jobs.emplace_back(id, std::move(job));
+    state_->n_waiting.fetch_add(1, std::memory_order_relaxed);
+    ++state_->depth;
+  }
+  state_->work.notify_one();
+  return id;
+}
+
+bool ThreadPool::withdraw(JobId id) {
+  std::function<void()> job;  // destroyed outside the lock
+  std::lock_guard<std::mutex> lock(state_->mutex);
+  const auto found = std::find_if(state_->jobs.begin(), state_->jobs.end(),
+                                  [id](const auto& entry) { return entry.first == id; });
+  if (found == state_->jobs.end()) return false;
+  job = std::move(found->second);
+  state_->jobs.erase(found);
+  state_->n_waiting.fetch_sub(1, std::memory_order_relaxed);
+  --state_->depth;
+  return true;
+}
+
+int64_t ThreadPool::depth() const {
+  std::lock_guard<std::mutex> lock(state_->mutex);
+  return state_->depth;
+}
+
+void ThreadPool::for_each_chunk(int64_t n_chunks, const RunContext& context,
+                                const std::function<void(int64_t chunk, int worker)>& body) {
+  if (n_chunks <= 0) return;
+  Loop loop;
+  loop.body = &body;
+  loop.context = &context;
+  loop.n_chunks = n_chunks;
+  const bool shared = context.parallel && n_chunks > 1;
+  if (shared) {
+    {
+      std::lock_guard<std::mutex> lock(state_->mutex);
+      loop.free_workers.reserve(static_cast<size_t>(n_threads()));
+      state_->loops.push_back(&loop);
+    }
+    state_->work.notify_all();
+  }
+  state_->run_chunks(loop, 0, false);
+  if (shared) {
+    std::unique_lock<std::mutex> lock(state_->mutex);
+    state_->loops.erase(std::find(state_->loops.begin(), state_->loops.end(), &loop));
+    state_->released.wait(lock, [&loop] { return loop.helpers == 0; });
+  }
+}
+
+}  // namespace waggle

@@ -1,0 +1,105 @@
+import { nativeError } from './errors.js';
+
+interface ArrayClasses {
+  Float32Array: Float32Array;
+  Float64Array: Float64Array;
+  Int32Array: Int32Array;
+  Uint8Array: Uint8Array;
+}
+
+/**
+ * Checks what a native call is about to borrow: class, length, and memory that is neither shared, resizable nor
+ * detached. The addon checks again; this one knows better words.
+ */
+export function checkArray<C extends keyof ArrayClasses>(
+  name: string,
+  value: unknown,
+  className: C,
+  atLeast: number,
+): asserts value is ArrayClasses[C] {
+  // The tag, not instanceof: vm contexts and test runners have their own constructors.
+  if (
+    !ArrayBuffer.isView(value) ||
+    (value as { [Symbol.toStringTag]?: unknown })[Symbol.toStringTag] !== className
+  ) {
+    const found =
+      value === null || value === undefined
+        ? String(value)
+        : Object.prototype.toString.call(value).slice(8, -1);
+    throw nativeError('WAGGLE_NATIVE_DTYPE', `${name} must be a ${className}, not ${found}`, {
+      details: { argument: name },
+    });
+  }
+  const array = value as ArrayClasses[C];
+  if (array.length >= atLeast && isPlain(array.buffer)) return;
+  refuse(name, array, atLeast);
+}
+
+function isPlain(buffer: ArrayBufferLike): boolean {
+  return (
+    Object.prototype.toString.call(buffer) === '[object ArrayBuffer]' &&
+    (buffer as { resizable?: boolean }).resizable !== true
+  );
+}
+
+function refuse(name: string, array: ArrayClasses[keyof ArrayClasses], atLeast: number): never {
+  const { buffer } = array;
+  const details = { argument: name };
+  if (Object.prototype.toString.call(buffer) !== '[object ArrayBuffer]') {
+    throw nativeError('WAGGLE_NATIVE_DTYPE', `${name} is backed by a SharedArrayBuffer`, {
+      details,
+    });
+  }
+  if ((buffer as { resizable?: boolean }).resizable === true) {
+    throw nativeError('WAGGLE_NATIVE_DTYPE', `${name} is backed by a resizable ArrayBuffer`, {
+      details,
+    });
+  }
+  if (isDetached(buffer)) {
+    throw nativeError('WAGGLE_NATIVE_DETACHED', `the buffer of ${name} is detached`, { details });
+  }
+  throw nativeError(
+    'WAGGLE_NATIVE_SHAPE',
+    `${name} has ${array.length} elements; ${atLeast} are needed`,
+    {
+      details: { ...details, found: array.length, needed: atLeast },
+    },
+  );
+}
+
+/** `ArrayBuffer.prototype.detached` is newer than our floor; making a view of a detached buffer throws. */
+function isDetached(buffer: ArrayBufferLike): boolean {
+  if (buffer.byteLength > 0) return false;
+  try {
+    new Uint8Array(buffer);
+    return false;
+  } catch {
+    return true;
+  }
+}
+
+export function checkInteger(
+  name: string,
+  value: unknown,
+  least: number,
+  most: number,
+): asserts value is number {
+  if (!Number.isSafeInteger(value) || (value as number) < least || (value as number) > most) {
+    throw nativeError(
+      'WAGGLE_NATIVE_INVALID_ARGUMENT',
+      `${name} is ${String(value)}; it must be an integer from ${least} to ${most}`,
+      { details: { argument: name } },
+    );
+  }
+}
+
+export function checkFinite(name: string, value: unknown): asserts value is number {
+  if (typeof value === 'number' && Number.isFinite(value)) return;
+  throw nativeError(
+    typeof value === 'number' ? 'WAGGLE_NATIVE_NAN' : 'WAGGLE_NATIVE_INVALID_ARGUMENT',
+    `${name} is ${String(value)}; it must be a finite number`,
+    { details: { argument: name } },
+  );
+}
+
+export const MAX_ROWS = 2_147_483_647;

@@ -1,0 +1,30 @@
+export {
+  type BackendInfo,
+  type BackendName,
+  backendInfo,
+  type ChildProbe,
+  logBackend,
+  probeInChild,
+  type SimdName,
+} from './backend.js';
+export { type NativeErrorCode, nativeErrors } from './errors.js';
+export { GLM_MAX_FEATURES, type GlmFitInput, type GlmFitResult, glmFit } from './glm-fit.js';
+export { MAX_JOBS_IN_FLIGHT, queueDepth } from './jobs.js';
+export {
+  SCORE_RANK_SYNC_MAX,
+  SCORE_TERM_COUNT,
+  type ScoreRankInput,
+  type ScoreRankResult,
+  type ScoreWeights,
+  scoreRank,
+  scoreRankSync,
+} from './score-rank.js';
+export {
+  type Metric,
+  TOPK_MAX_K,
+  TOPK_SYNC_MAX_WORK,
+  type TopkInput,
+  type TopkResult,
+  topk,
+  topkSync,
+} from './topk.js';

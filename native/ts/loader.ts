@@ -1,0 +1,138 @@
+import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { fileURLToPath } from 'node:url';
+import { fromAddon, nativeError } from './errors.js';
+
+/** What a job function of the addon returns: `cancel(id)` stops it, `promise` settles with nothing. */
+export interface SubmittedJob {
+  readonly id: number;
+  readonly promise: Promise<void>;
+}
+
+export interface RawBackendInfo {
+  readonly backend: 'cpu' | 'cuda';
+  readonly simd: 'scalar' | 'avx2' | 'avx512' | 'neon';
+  readonly available: readonly string[];
+  readonly rejected: readonly { readonly name: string; readonly reason: string }[];
+  readonly threads: number;
+  readonly requestedBackend: string;
+  readonly requestedSimd: string;
+  readonly device: string;
+  readonly deviceLibraries: string;
+  readonly pluginPath: string;
+}
+
+type Column<A> = A | undefined;
+
+/** The compiled module. Everything is positional; meanings are in `addon/jobs/*_job.cpp`. */
+export interface Addon {
+  start(): void;
+  backendInfo(): RawBackendInfo;
+  cancel(id: number): void;
+  queueDepth(): number;
+  topk(...args: TopkArguments): SubmittedJob;
+  topkSync(...args: TopkArguments): void;
+  scoreRank(...args: ScoreRankArguments): SubmittedJob;
+  scoreRankSync(...args: ScoreRankArguments): void;
+  glmFit(...args: GlmFitArguments): SubmittedJob;
+}
+
+export type TopkArguments = [
+  queries: Float32Array,
+  nQueries: number,
+  matrix: Float32Array,
+  nRows: number,
+  dim: number,
+  k: number,
+  metric: number,
+  filter: Column<Uint8Array>,
+  scores: Float32Array,
+  rows: Int32Array,
+];
+
+export type ScoreRankArguments = [
+  params: Float64Array,
+  q: Float32Array,
+  spend: Float32Array,
+  payout: Float32Array,
+  fit: Float32Array,
+  advertiser: Column<Float32Array>,
+  explore: Column<Float32Array>,
+  goalUnits: Column<Float32Array>,
+  frequency: Column<Float32Array>,
+  mu: Column<Float32Array>,
+  omega: Column<Float32Array>,
+  rho: Column<Float32Array>,
+  filter: Column<Uint8Array>,
+  group: Column<Int32Array>,
+  separation: Column<Int32Array>,
+  rows: Int32Array,
+  scores: Float64Array,
+  terms: Float64Array,
+  counts: Int32Array,
+];
+
+export type GlmFitArguments = [
+  x: Float32Array,
+  nRows: number,
+  nFeatures: number,
+  successes: Float64Array,
+  trials: Float64Array,
+  weights: Column<Float64Array>,
+  offset: Column<Float64Array>,
+  l2: Float64Array,
+  intercept: boolean,
+  standardize: boolean,
+  maxIterations: number,
+  tolerance: number,
+  start: Column<Float64Array>,
+  coefficients: Float64Array,
+  standardErrors: Float64Array,
+  summary: Float64Array,
+];
+
+/** `build/Release` of the package, from `ts/` and from `dist/` alike. */
+export const addonPath = fileURLToPath(
+  new URL('../build/Release/waggle_native.node', import.meta.url),
+);
+
+let loaded: Addon | undefined;
+
+/**
+ * The addon, loaded on first use, once per environment.
+ * @throws WAGGLE_NATIVE_LOAD when it is missing or cannot be loaded; WAGGLE_NATIVE_BACKEND when WAGGLE_BACKEND
+ *   or WAGGLE_SIMD force something this machine cannot do.
+ */
+export function addon(): Addon {
+  loaded ??= load();
+  return loaded;
+}
+
+function load(): Addon {
+  if (!existsSync(addonPath)) {
+    throw nativeError('WAGGLE_NATIVE_LOAD', `the compiled engine is not at ${addonPath}`, {
+      details: { path: addonPath },
+    });
+  }
+  let module: Addon;
+  try {
+    module = createRequire(import.meta.url)(addonPath) as Addon;
+  } catch (error) {
+    throw nativeError(
+      'WAGGLE_NATIVE_LOAD',
+      `the compiled engine at ${addonPath} cannot be loaded: ${(error as Error).message}`,
+      {
+        cause: error,
+        details: { path: addonPath, node: process.version, arch: process.arch },
+        remedy:
+          'Rebuild it on this machine: node scripts/build-native.mjs --force (the message above names what is missing).',
+      },
+    );
+  }
+  try {
+    module.start();
+  } catch (error) {
+    throw fromAddon(error);
+  }
+  return module;
+}

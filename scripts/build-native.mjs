@@ -1,0 +1,201 @@
+#!/usr/bin/env node
+// Builds native/ with cmake-js into native/build/Release: waggle_native.node and, where nvcc is found, the CUDA
+// plugin beside it (WAGGLE_CUDA=off leaves it out, WAGGLE_CUDA=on insists). Does nothing when nothing changed.
+// Node built-ins only; everything it says goes to stderr.
+//
+//   node scripts/build-native.mjs [--force] [--verbose]
+
+import { spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { availableParallelism } from 'node:os';
+import { delimiter, join, relative } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const native = fileURLToPath(new URL('../native/', import.meta.url));
+const release = join(native, 'build', 'Release');
+const addon = join(release, 'waggle_native.node');
+const plugin = join(
+  release,
+  `libwaggle_backend_cuda.${process.platform === 'darwin' ? 'dylib' : 'so'}`,
+);
+const stamp = join(release, 'waggle-build.json');
+
+const force = process.argv.includes('--force');
+const verbose = process.argv.includes('--verbose');
+
+function say(message) {
+  process.stderr.write(`native: ${message}\n`);
+}
+
+function stop(message, remedy) {
+  say(message);
+  if (remedy) say(remedy);
+  process.exit(1);
+}
+
+function onPath(name) {
+  if (name.includes('/')) return existsSync(name) ? name : undefined;
+  for (const folder of (process.env.PATH ?? '').split(delimiter)) {
+    const file = join(folder, name);
+    if (folder !== '' && existsSync(file)) return file;
+  }
+  return undefined;
+}
+
+function findNvcc() {
+  const candidates = [process.env.CUDACXX, 'nvcc', '/usr/local/cuda/bin/nvcc'];
+  for (const candidate of candidates) {
+    const found = candidate ? onPath(candidate) : undefined;
+    if (found) return found;
+  }
+  return undefined;
+}
+
+function sourceFiles(folder) {
+  return readdirSync(folder, { withFileTypes: true })
+    .sort((a, b) => (a.name < b.name ? -1 : 1))
+    .flatMap((entry) => {
+      const path = join(folder, entry.name);
+      if (entry.isDirectory()) return sourceFiles(path);
+      return /\.(c|cc|cpp|cu|cuh|h|hpp|inc|txt|cmake)$/.test(entry.name) ? [path] : [];
+    });
+}
+
+// Contents, not times: a fresh checkout or a restored cache must not look like a change.
+function fingerprint(settings) {
+  const hash = createHash('sha256').update(JSON.stringify(settings));
+  const folders = ['abi', 'include', 'src', 'cpu', 'cuda', 'addon'].map((f) => join(native, f));
+  const files = [
+    join(native, 'CMakeLists.txt'),
+    ...folders.filter(existsSync).flatMap(sourceFiles),
+  ];
+  for (const file of files) {
+    hash.update(`\0${relative(native, file)}\0`).update(readFileSync(file));
+  }
+  return hash.digest('hex');
+}
+
+const cudaChoice = (process.env.WAGGLE_CUDA ?? 'auto').toLowerCase();
+if (!['auto', 'on', 'off'].includes(cudaChoice)) {
+  stop(`WAGGLE_CUDA=${cudaChoice} is unknown`, 'use auto, on or off');
+}
+const nvcc = cudaChoice === 'off' ? undefined : findNvcc();
+if (cudaChoice === 'on' && nvcc === undefined) {
+  stop(
+    'WAGGLE_CUDA=on, but there is no nvcc',
+    'install the CUDA toolkit, or set CUDACXX to its nvcc',
+  );
+}
+const settings = {
+  platform: process.platform,
+  arch: process.arch,
+  compiler: process.env.CXX ?? '',
+  flags: process.env.CXXFLAGS ?? '',
+  cuda: nvcc ?? 'off',
+};
+const wanted = fingerprint(settings);
+
+function upToDate() {
+  if (force || !existsSync(addon) || !existsSync(stamp)) return false;
+  try {
+    const built = JSON.parse(readFileSync(stamp, 'utf8'));
+    return built.fingerprint === wanted && (!built.plugin || existsSync(plugin));
+  } catch {
+    return false;
+  }
+}
+
+if (upToDate()) {
+  if (verbose) say('nothing changed');
+  process.exit(0);
+}
+
+if (!onPath('cmake')) {
+  stop('CMake is missing', 'install it (Debian: apt-get install cmake; macOS: brew install cmake)');
+}
+if (!['c++', 'g++', 'clang++', process.env.CXX].some((c) => c && onPath(c))) {
+  stop('no C++ compiler found', 'install g++ 11 or newer, or clang 14 or newer');
+}
+
+// A CMake cache remembers its own folder and generator; one copied from elsewhere would only confuse.
+const cache = join(native, 'build', 'CMakeCache.txt');
+const generator = onPath('ninja') ? 'Ninja' : 'Unix Makefiles';
+if (existsSync(cache)) {
+  const text = readFileSync(cache, 'utf8');
+  const same =
+    text.includes(`CMAKE_HOME_DIRECTORY:INTERNAL=${native.replace(/\/$/, '')}\n`) &&
+    text.includes(`CMAKE_GENERATOR:INTERNAL=${generator}\n`);
+  if (!same || force) {
+    rmSync(cache);
+    rmSync(join(native, 'build', 'CMakeFiles'), { recursive: true, force: true });
+  }
+}
+
+const require = createRequire(join(native, 'package.json'));
+let cmakeJs;
+try {
+  cmakeJs = join(require.resolve('cmake-js/package.json'), '..', 'bin', 'cmake-js');
+} catch {
+  stop('cmake-js is not installed', 'run npm install in the repository root');
+}
+
+function build(cuda) {
+  const jobs = process.env.CMAKE_BUILD_PARALLEL_LEVEL ?? String(availableParallelism());
+  const args = [
+    cmakeJs,
+    'compile',
+    '--directory',
+    native,
+    '--config',
+    'Release',
+    '--generator',
+    generator,
+    '--parallel',
+    jobs,
+    `--CDWAGGLE_CUDA=${cuda ? 'ON' : 'OFF'}`,
+    '--CDWAGGLE_TESTS=OFF',
+    ...(cuda ? [`--CDCMAKE_CUDA_COMPILER=${nvcc}`] : []),
+  ];
+  const started = performance.now();
+  say(`building${cuda ? ' with the CUDA plugin' : ''} (${generator}, ${jobs} jobs)`);
+  // cmake-js resolves node-addon-api relative to the folder it runs in.
+  const run = spawnSync(process.execPath, args, {
+    cwd: native,
+    encoding: 'utf8',
+    maxBuffer: 1 << 28,
+    stdio: verbose ? ['ignore', 2, 2] : ['ignore', 'pipe', 'pipe'],
+  });
+  if (run.status === 0 && existsSync(addon)) {
+    say(`built in ${((performance.now() - started) / 1000).toFixed(1)} s`);
+    return true;
+  }
+  if (!verbose) {
+    const log = `${run.stdout ?? ''}${run.stderr ?? ''}`.trimEnd().split('\n');
+    process.stderr.write(`${log.slice(-60).join('\n')}\n`);
+  }
+  return false;
+}
+
+mkdirSync(release, { recursive: true });
+rmSync(stamp, { force: true });
+let withPlugin = nvcc !== undefined;
+if (!build(withPlugin)) {
+  // A toolkit that cannot compile (an unsupported host compiler, say) costs the plugin, not the engine.
+  if (withPlugin && cudaChoice === 'auto') {
+    say('trying again without the CUDA plugin (WAGGLE_CUDA=off skips it from the start)');
+    rmSync(cache, { force: true });
+    rmSync(plugin, { force: true });
+    withPlugin = false;
+    if (!build(false))
+      stop('the build failed', 'the compiler output is above; --verbose shows all of it');
+  } else {
+    stop('the build failed', 'the compiler output is above; --verbose shows all of it');
+  }
+}
+if (!withPlugin) rmSync(plugin, { force: true });
+writeFileSync(
+  stamp,
+  `${JSON.stringify({ fingerprint: wanted, plugin: withPlugin, settings }, null, 2)}\n`,
+);
