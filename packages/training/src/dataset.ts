@@ -1,4 +1,5 @@
 import { DAY_MS, type StringColumn } from '@waggle/core';
+import type { Dataset } from '@waggle/features';
 import type { FeatureSetShape } from '@waggle/ranking';
 import { trainingError } from './errors.js';
 
@@ -6,25 +7,24 @@ import { trainingError } from './errors.js';
 export const LABEL_HORIZON_MS = 3 * DAY_MS;
 
 /**
- * What a model learns from: one row per decision, as known at `asOfMs`. `Dataset` of @waggle/features is one.
+ * What a model learns from: one row per decision, as known at some time; `buildDataset` of @waggle/features makes
+ * it. Which features' parameters and embeddings it was built with travels along into the model's lineage.
  */
-export interface TrainingDataset {
-  readonly nRows: number;
-  /** float32 [nRows × nFeatures], row-major. */
-  readonly x: Float32Array;
-  readonly featureNames: readonly string[];
-  /** [nRows] UTC milliseconds. */
-  readonly decisionTsMs: Float64Array;
-  /** [nRows] 0 ≤ successes ≤ trials. */
-  readonly successes: Float64Array;
-  readonly trials: Float64Array;
-  /** [nRows] share of the final successes expected to be visible by now, F(age) in (0, 1]. */
-  readonly maturity: Float64Array;
-  readonly publication: StringColumn;
-  readonly campaign: StringColumn;
-  readonly creative: StringColumn;
-  readonly rowIds: StringColumn;
-}
+export type TrainingDataset = Pick<
+  Dataset,
+  | 'nRows'
+  | 'x'
+  | 'featureNames'
+  | 'decisionTsMs'
+  | 'successes'
+  | 'trials'
+  | 'maturity'
+  | 'publication'
+  | 'campaign'
+  | 'creative'
+  | 'rowIds'
+> &
+  Partial<Pick<Dataset, 'fingerprint' | 'params' | 'embeddingModel'>>;
 
 /**
  * Checks a dataset against its feature set, so that nothing below has to. O(nRows·nFeatures).
@@ -40,6 +40,11 @@ export function checkDataset(
   const nFeatures = featureNames.length;
   const shape = (message: string) => trainingError('WAGGLE_TRAINING_SHAPE', message);
   if (!Number.isSafeInteger(nRows) || nRows < 0) throw shape(`nRows is ${nRows}`);
+  if (dataset.fingerprint !== undefined && dataset.fingerprint !== featureSet.fingerprint) {
+    throw shape(
+      `the dataset was built with ${dataset.fingerprint}, the model is for ${featureSet.fingerprint}`,
+    );
+  }
   if (
     nFeatures !== featureSet.names.length ||
     featureNames.some((n, i) => n !== featureSet.names[i])

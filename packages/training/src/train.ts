@@ -201,6 +201,8 @@ async function trainModel(
         trainRows: split.train.length,
         calibrateRows: split.calibrate.length,
         gateRows: split.gate.length,
+        ...(dataset.embeddingModel === undefined ? {} : { embeddingModel: dataset.embeddingModel }),
+        ...(dataset.params === undefined ? {} : { featureParams: { ...dataset.params } }),
       },
       metrics: {},
     };

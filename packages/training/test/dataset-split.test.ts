@@ -106,6 +106,7 @@ describe('checking a dataset', () => {
       'WAGGLE_TRAINING_SHAPE',
     ],
     ['a missing feature column', { ...good, x: good.x.subarray(1) }, 'WAGGLE_TRAINING_SHAPE'],
+    ['features of another version', { ...good, fingerprint: 'ctr_old' }, 'WAGGLE_TRAINING_SHAPE'],
     [
       'features of another set',
       { ...good, featureNames: ['a', 'b', 'c', 'd', 'e'] },
