@@ -178,7 +178,7 @@ export function expressionSql(
       return `ifNotFinite(${sql(expression.left)}, ${sql(expression.right)})`;
     case 'if': {
       const compare = { lt: '<', le: '<=', gt: '>', ge: '>=', eq: '=' }[expression.compare];
-      return `if(${sql(expression.left)} ${compare} ${sql(expression.right)}, ${sql(expression.then)}, ${sql(expression.else)})`;
+      return `if(${sql(expression.left)} ${compare} ${sql(expression.right)}, ${sql(expression.yes)}, ${sql(expression.no)})`;
     }
   }
 }
@@ -363,7 +363,7 @@ function leavesSql(
     const left = `e_${leaf.left}.vector`;
     const right = `e_${leaf.right}.vector`;
     select.push(
-      `if(empty(${left}) OR empty(${right}), nan, toFloat64(dotProduct(${left}, ${right}))) AS l${i}`,
+      `if(empty(${left}) OR length(${left}) != length(${right}), nan, toFloat64(dotProduct(if(length(${left}) = length(${right}), ${left}, ${right}), ${right}))) AS l${i}`,
     );
   });
   for (const entity of embedded) {

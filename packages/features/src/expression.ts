@@ -99,8 +99,8 @@ export type Expression =
       readonly compare: CompareOp;
       readonly left: Expression;
       readonly right: Expression;
-      readonly then: Expression;
-      readonly else: Expression;
+      readonly yes: Expression;
+      readonly no: Expression;
     };
 
 export type Operand = Expression | number;
@@ -155,11 +155,12 @@ export const when = (
   compare,
   left: wrap(left),
   right: wrap(right),
-  then: wrap(then),
-  else: wrap(otherwise),
+  yes: wrap(then),
+  no: wrap(otherwise),
 });
+/** Keeps a missing value missing: `min` and `max` answer their second operand then. */
 export const clamp = (value: Operand, low: number, high: number): Expression =>
-  min(max(value, low), high);
+  min(high, max(low, value));
 
 /** Sum of a measure over the facts of a source that share the given keys with the decision. */
 export const total = (
@@ -225,7 +226,7 @@ export function childrenOf(expression: Expression): readonly Expression[] {
     case 'coalesce':
       return [expression.left, expression.right];
     case 'if':
-      return [expression.left, expression.right, expression.then, expression.else];
+      return [expression.left, expression.right, expression.yes, expression.no];
     default:
       return [];
   }
@@ -277,7 +278,9 @@ export const BINARY: Readonly<Record<BinaryOp | 'coalesce', (a: number, b: numbe
   sub: (a, b) => a - b,
   mul: (a, b) => a * b,
   div: (a, b) => a / b,
+  // biome-ignore lint/complexity/useMathMinMax: Math.min would answer NaN for a missing first operand
   min: (a, b) => (a < b ? a : b),
+  // biome-ignore lint/complexity/useMathMinMax: as above
   max: (a, b) => (a > b ? a : b),
   coalesce: (a, b) => (Number.isFinite(a) ? a : b),
 };

@@ -125,10 +125,12 @@ export function vectorLoop(
       };
     case 'min':
       return (n) => {
+        // biome-ignore lint/complexity/useMathMinMax: a missing first operand gives way to the second
         for (let i = 0; i < n; i++) out[i] = a[i]! < b[i]! ? a[i]! : b[i]!;
       };
     case 'max':
       return (n) => {
+        // biome-ignore lint/complexity/useMathMinMax: a missing first operand gives way to the second
         for (let i = 0; i < n; i++) out[i] = a[i]! > b[i]! ? a[i]! : b[i]!;
       };
     case 'coalesce':
