@@ -236,7 +236,8 @@ function readScalars(
     if (begin % Constructor.BYTES_PER_ELEMENT === 0) {
       out.set(new Constructor(bytes.buffer as ArrayBuffer, begin, n), to);
     } else {
-      const copy = bytes.slice(from, from + n * scalar.bytes);
+      // A Buffer's own slice is a view of its pool; the typed array's copies.
+      const copy = Uint8Array.prototype.slice.call(bytes, from, from + n * scalar.bytes);
       out.set(new Constructor(copy.buffer, 0, n), to);
     }
     return;
