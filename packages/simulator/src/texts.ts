@@ -1,0 +1,298 @@
+import type { Rng } from '@waggle/core';
+import { TOPIC_COUNT, TOPICS } from './topics.js';
+
+/** Whole mentions per topic in proportion to its weight (largest remainders). */
+export function apportion(weights: ArrayLike<number>, units: number): Uint8Array {
+  const counts = new Uint8Array(TOPIC_COUNT);
+  const remainders: [number, number][] = [];
+  let given = 0;
+  for (let k = 0; k < TOPIC_COUNT; k++) {
+    const share = weights[k]! * units;
+    counts[k] = Math.floor(share);
+    given += counts[k]!;
+    remainders.push([share - counts[k]!, k]);
+  }
+  remainders.sort((a, b) => b[0] - a[0] || a[1] - b[1]);
+  for (let i = 0; given < units; i++, given++) counts[remainders[i]![1]]!++;
+  return counts;
+}
+
+/** `count` different items, in random order. */
+function pick<T>(rng: Rng, items: readonly T[], count: number): T[] {
+  const pool = [...items];
+  const out: T[] = [];
+  for (let i = 0; i < count && pool.length > 0; i++) {
+    out.push(pool.splice(rng.integer(pool.length), 1)[0]!);
+  }
+  return out;
+}
+
+function one<T>(rng: Rng, items: readonly T[]): T {
+  return items[rng.integer(items.length)]!;
+}
+
+function list(items: readonly string[]): string {
+  if (items.length <= 1) return items[0] ?? '';
+  return `${items.slice(0, -1).join(', ')} and ${items[items.length - 1]}`;
+}
+
+function capitalise(text: string): string {
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}
+
+const NAME_SHAPES = [
+  (w: string) => `The ${w}`,
+  (w: string) => `${w} Weekly`,
+  (w: string) => `The Daily ${w}`,
+  (w: string) => `${w} Letter`,
+  (w: string) => `${w} & Co.`,
+  (w: string) => `Morning ${w}`,
+  (w: string) => `The ${w} Report`,
+  (w: string) => `${w} Notes`,
+  (w: string) => `Beyond ${w}`,
+  (w: string) => `${w} Digest`,
+] as const;
+
+const FIRST_NAMES = [
+  'Ada',
+  'Ben',
+  'Carla',
+  'Dmitri',
+  'Elena',
+  'Farid',
+  'Grace',
+  'Hugo',
+  'Ines',
+  'Jonas',
+  'Kemi',
+  'Lars',
+  'Maya',
+  'Noah',
+  'Olga',
+  'Priya',
+  'Quentin',
+  'Rosa',
+  'Sami',
+  'Tara',
+  'Uma',
+  'Viktor',
+  'Wen',
+  'Yara',
+] as const;
+const LAST_NAMES = [
+  'Adler',
+  'Brandt',
+  'Castillo',
+  'Dubois',
+  'Engel',
+  'Ferreira',
+  'Gupta',
+  'Hoffman',
+  'Ivanov',
+  'Jensen',
+  'Kowalski',
+  'Lindqvist',
+  'Moreau',
+  'Nakamura',
+  'Okafor',
+  'Petrov',
+  'Quinn',
+  'Rossi',
+  'Silva',
+  'Tanaka',
+] as const;
+
+export function publisherName(rng: Rng): string {
+  const person = `${one(rng, FIRST_NAMES)} ${one(rng, LAST_NAMES)}`;
+  return rng.bernoulli(0.3) ? `${person.split(' ')[1]} Media` : person;
+}
+
+const INTROS = [
+  (name: string, what: string) => `${name} is a newsletter about ${what}.`,
+  (name: string, what: string) => `${name} brings ${what} to your inbox.`,
+  (_name: string, what: string) => `A letter on ${what}.`,
+  (_name: string, what: string) => `Everything worth knowing about ${what}.`,
+] as const;
+const COVER_LEADS = [
+  'Expect',
+  'Regular sections on',
+  'Every issue has',
+  'We write about',
+  'Read us for',
+] as const;
+const PUBLICATION_UNITS = 10;
+
+/**
+ * Name and description of a publication with topic mixture `weights`: ten mentions shared out among the
+ * topics, two of which buy a whole sentence.
+ */
+export function publicationTexts(
+  rng: Rng,
+  weights: ArrayLike<number>,
+): { name: string; description: string } {
+  const counts = apportion(weights, PUBLICATION_UNITS);
+  const order = ranked(counts);
+  const main = TOPICS[order[0]!]!;
+  const name = one(rng, NAME_SHAPES)(one(rng, main.names));
+  const about = order
+    .filter((k) => counts[k]! >= 2)
+    .slice(0, 3)
+    .map((k) => TOPICS[k]!.name);
+  if (about.length === 0) about.push(main.name);
+  const sentences = [one(rng, INTROS)(name, list(about))];
+  const covers: string[] = [];
+  for (const k of order) {
+    const topic = TOPICS[k]!;
+    const count = counts[k]!;
+    sentences.push(...pick(rng, topic.angles, Math.floor(count / 2)));
+    covers.push(...pick(rng, topic.covers, Math.ceil(count / 2) + (count > 2 ? 1 : 0)));
+  }
+  for (let i = 0; i < covers.length; i += 4) {
+    sentences.push(`${one(rng, COVER_LEADS)} ${list(covers.slice(i, i + 4))}.`);
+  }
+  return { name, description: sentences.join(' ') };
+}
+
+export function postTitle(rng: Rng, weights: ArrayLike<number>): string {
+  const topic = TOPICS[rng.weighted(weights)]!;
+  return rng.bernoulli(0.5)
+    ? one(rng, topic.subjects)
+    : capitalise(
+        `${one(rng, topic.covers)}${one(rng, [', explained', ': what changed', ' this week', ' and you', ': five notes'])}`,
+      );
+}
+
+const BRAND_HEADS = [
+  'Lumo',
+  'North',
+  'Vela',
+  'Bright',
+  'Terra',
+  'Quill',
+  'Nova',
+  'Hearth',
+  'Kite',
+  'Cobalt',
+  'Maple',
+  'Rivet',
+  'Sable',
+  'Orbit',
+  'Fern',
+  'Atlas',
+  'Juno',
+  'Pebble',
+  'Marlow',
+  'Zephyr',
+  'Birch',
+  'Clover',
+  'Ember',
+  'Flint',
+] as const;
+const BRAND_TAILS = [
+  'ra',
+  'beam',
+  'ly',
+  'works',
+  'well',
+  'stack',
+  'path',
+  'side',
+  'craft',
+  'leaf',
+  'port',
+  'wise',
+  'field',
+  'spark',
+  'bridge',
+  'nest',
+  'wave',
+  'mint',
+] as const;
+
+export function brandName(rng: Rng): string {
+  return `${one(rng, BRAND_HEADS)}${one(rng, BRAND_TAILS)}`;
+}
+
+export function slug(text: string): string {
+  return text
+    .toLowerCase()
+    .replace(/[^a-z0-9]+/g, '-')
+    .replace(/^-|-$/g, '');
+}
+
+const CAMPAIGN_UNITS = 8;
+const FOR_WHOM = [
+  'Made for people who follow',
+  'For readers interested in',
+  'Goes well with',
+  'Built for fans of',
+] as const;
+
+export interface CampaignTexts {
+  readonly name: string;
+  readonly description: string;
+  /** Product of the top topic. */
+  readonly product: readonly [noun: string, pitch: string, headline: string];
+}
+
+/** Texts of a campaign with topic mixture `weights`: the product comes from its top topic. */
+export function campaignTexts(rng: Rng, brand: string, weights: ArrayLike<number>): CampaignTexts {
+  const counts = apportion(weights, CAMPAIGN_UNITS);
+  const order = ranked(counts);
+  const main = TOPICS[order[0]!]!;
+  const product = one(rng, main.products);
+  const sentences = [`${brand}: ${product[0]} that ${product[1]}.`];
+  const covers: string[] = [];
+  for (const k of order) {
+    const topic = TOPICS[k]!;
+    const count = counts[k]! - (topic === main ? 2 : 0);
+    if (count >= 2) {
+      const others = topic.products.filter((p) => p !== product);
+      for (const other of pick(rng, others, Math.floor(count / 2))) {
+        sentences.push(`Also ${other[0]} that ${other[1]}.`);
+      }
+    }
+    if (count >= 1)
+      covers.push(...pick(rng, topic.covers, Math.ceil(count / 2) + (topic === main ? 1 : 0)));
+  }
+  for (let i = 0; i < covers.length; i += 4) {
+    sentences.push(`${one(rng, FOR_WHOM)} ${list(covers.slice(i, i + 4))}.`);
+  }
+  return { name: `${brand} ${product[0]}`, description: sentences.join(' '), product };
+}
+
+const CALLS = [
+  'Try it free for two weeks.',
+  'Readers get 20 % off.',
+  'See how it works.',
+  'Start today.',
+  'No card needed.',
+  'Order by Friday.',
+] as const;
+
+export function creativeTexts(
+  rng: Rng,
+  brand: string,
+  product: CampaignTexts['product'],
+  weights: ArrayLike<number>,
+): { headline: string; body: string } {
+  const topic = TOPICS[rng.weighted(weights)]!;
+  const headline = one(rng, [
+    product[2],
+    `${brand}: ${product[2]}`,
+    `${product[2]} with ${brand}`,
+    capitalise(`${product[0]} for people who love ${one(rng, topic.covers)}`),
+  ]);
+  const body = one(rng, [
+    `${brand} ${product[1]}. ${one(rng, CALLS)}`,
+    `Meet ${brand}, the ${product[0]} that ${product[1]}. ${one(rng, CALLS)}`,
+    `If you read about ${one(rng, topic.covers)}, you will like ${brand}: ${product[0]} that ${product[1]}.`,
+  ]);
+  return { headline, body };
+}
+
+function ranked(counts: Uint8Array): number[] {
+  const order: number[] = [];
+  for (let k = 0; k < counts.length; k++) if (counts[k]! > 0) order.push(k);
+  return order.sort((a, b) => counts[b]! - counts[a]! || a - b);
+}

@@ -1,0 +1,1 @@
+export { TRUTH_TABLES, type TruthName } from './tables.js';
