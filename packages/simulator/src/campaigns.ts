@@ -64,6 +64,8 @@ export const CAMPAIGN_SIGMA = 0.45;
 export const CREATIVE_SIGMA = 0.25;
 const NEW_PER_WEEK = 0.08;
 const MICROS = 1_000_000;
+/** Budgets follow what each kind of demand can buy. */
+const BUDGET_LEVEL = { open: 1, programmatic: 0.12, direct: 0.7 } as const;
 
 export function createAdvertiser(
   config: WorldConfig,
@@ -137,7 +139,10 @@ export function createCampaign(
     bid = 180 * Math.exp(0.5 * priceZ);
   }
   const bidMicros = Math.max(10_000, Math.round(bid * 100) * 10_000);
-  const budget = config.budgetMedian * Math.exp(normalQuantile(evenly(1, offsets[1], index)));
+  const budget =
+    config.budgetMedian *
+    BUDGET_LEVEL[kind] *
+    Math.exp(normalQuantile(evenly(1, offsets[1], index)));
   const budgetMicros = Math.max(50, Math.round(budget)) * MICROS;
   const dailyBudgetMicros = rng.bernoulli(0.15)
     ? Math.round(((budget / flightDays) * (1 + rng.uniform()) + 1) * 100) * 10_000

@@ -60,7 +60,7 @@ export function createPosts(
     if (!publication.days.includes(weekday)) continue;
     if (publication.sparse && (Math.floor((day + 4) / 7) + publication.index) % 2 === 1) continue;
     const rng = streamOf(config.seed, STREAM.posts, publication.index, day);
-    if (rng.bernoulli(0.03)) continue; // a skipped issue
+    if (rng.bernoulli(0.015)) continue; // a skipped issue
     const minute = rng.bernoulli(0.6) ? 0 : rng.integer(20);
     const localMs = day * DAY_MS + publication.sendHour * HOUR_MS + minute * MINUTE_MS;
     const plannedMs = localMs - publication.offsetHours * HOUR_MS;

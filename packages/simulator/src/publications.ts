@@ -211,7 +211,7 @@ export function createPublication(
     maxAds,
     minPayoutMicros: Math.round(minPayout * 100) * 10_000,
     autoAccept: rng.bernoulli(0.1),
-    status: rng.bernoulli(0.02) ? 'paused' : 'eligible',
+    status: rng.bernoulli(0.01) ? 'paused' : 'eligible',
   };
 }
 
