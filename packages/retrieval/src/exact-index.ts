@@ -1,0 +1,123 @@
+import { topk, topkSync } from '@waggle/native';
+import { BitSet } from './bit-set.js';
+import { retrievalError } from './errors.js';
+
+export interface Neighbours {
+  /** int32, best first, as many as were found (at most k). */
+  readonly rows: Int32Array;
+  /** float32, inner products in the same order. */
+  readonly scores: Float32Array;
+}
+
+/** Exact inner-product search over unit vectors, restricted to a bitmap. */
+export class ExactIndex {
+  readonly nRows: number;
+  readonly dim: number;
+  readonly #matrix: Float32Array;
+
+  /**
+   * @param matrix float32 [nRows × dim], row-major, unit-norm; borrowed for the life of the index
+   * @throws WAGGLE_RETRIEVAL_SHAPE
+   */
+  constructor(matrix: Float32Array, dim: number) {
+    if (dim < 1 || matrix.length % dim !== 0) {
+      throw retrievalError(
+        'WAGGLE_RETRIEVAL_SHAPE',
+        `${matrix.length} values do not fill rows of dimension ${dim}`,
+      );
+    }
+    this.nRows = matrix.length / dim;
+    this.dim = dim;
+    this.#matrix = matrix;
+  }
+
+  /**
+   * The k rows most similar to the query among those in `filter`; ties go to the lower row.
+   * @param query float32 [dim]
+   * @throws WAGGLE_RETRIEVAL_SHAPE; O(nRows · dim) off the event loop
+   */
+  async search(
+    query: Float32Array,
+    options: { k: number; filter?: BitSet; signal?: AbortSignal },
+  ): Promise<Neighbours> {
+    const found = await topk({
+      ...this.#input(query, options),
+      ...(options.signal === undefined ? {} : { signal: options.signal }),
+    });
+    return trim(found);
+  }
+
+  /** As `search`, on the calling thread: about 10 µs per 1,000 rows of dimension 384. */
+  searchSync(query: Float32Array, options: { k: number; filter?: BitSet }): Neighbours {
+    return trim(topkSync(this.#input(query, options)));
+  }
+
+  #input(query: Float32Array, { k, filter }: { k: number; filter?: BitSet }) {
+    if (query.length !== this.dim) {
+      throw retrievalError(
+        'WAGGLE_RETRIEVAL_SHAPE',
+        `a query of ${query.length} values against dimension ${this.dim}`,
+      );
+    }
+    if (filter !== undefined && filter.size !== this.nRows) {
+      throw retrievalError(
+        'WAGGLE_RETRIEVAL_SHAPE',
+        `a bitmap over ${filter.size} rows against ${this.nRows}`,
+      );
+    }
+    return {
+      queries: query,
+      nQueries: 1,
+      matrix: this.#matrix,
+      nRows: this.nRows,
+      dim: this.dim,
+      k: Math.min(k, Math.max(1, this.nRows)),
+      metric: 'ip' as const,
+      ...(filter === undefined
+        ? {}
+        : { filter: filter.bytes.subarray(0, (filter.size + 7) >>> 3) }),
+    };
+  }
+}
+
+function trim(found: { rows: Int32Array; scores: Float32Array }): Neighbours {
+  let n = 0;
+  while (n < found.rows.length && found.rows[n]! >= 0) n++;
+  return { rows: found.rows.slice(0, n), scores: found.scores.slice(0, n) };
+}
+
+/**
+ * Cuts a large eligible set down to `limit` rows before the expensive scoring: half of the places go to the
+ * most similar rows, the rest to the rows with the highest prior value; rows in both leave room for more of
+ * the latter. Deterministic; ties go to the lower row.
+ * @param prior float64 [nRows], any monotone measure of what a row is worth before its features are known
+ * @returns a bitmap with min(limit, |eligible|) rows; O(n log n)
+ */
+export function preselect(o: {
+  eligible: BitSet;
+  similar: Int32Array;
+  prior: Float64Array;
+  limit: number;
+}): BitSet {
+  const { eligible, similar, prior, limit } = o;
+  if (eligible.count() <= limit) return eligible.clone();
+  const chosen = new BitSet(eligible.size);
+  let n = 0;
+  const half = limit >>> 1;
+  for (let i = 0; i < similar.length && n < half; i++) {
+    const row = similar[i]!;
+    if (eligible.has(row) && !chosen.has(row)) {
+      chosen.add(row);
+      n++;
+    }
+  }
+  const byPrior = eligible.toRows().sort((a, b) => prior[b]! - prior[a]! || a - b);
+  for (let i = 0; i < byPrior.length && n < limit; i++) {
+    const row = byPrior[i]!;
+    if (!chosen.has(row)) {
+      chosen.add(row);
+      n++;
+    }
+  }
+  return chosen;
+}
