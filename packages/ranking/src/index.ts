@@ -1,3 +1,7 @@
 export * from './calibration.js';
 export { rankingErrors } from './errors.js';
+export * from './feature-matrix.js';
 export * from './linear-model.js';
+export * from './payout-interval.js';
+export * from './score-terms.js';
+export * from './scorer.js';
