@@ -1,4 +1,4 @@
-export * from './errors.js';
+export { modelsError, modelsErrors } from './errors.js';
 export * from './runner/inline-runner.js';
 export * from './runner/onnx-runner.js';
 export * from './runner/runner.js';
