@@ -141,41 +141,40 @@ try {
   stop('cmake-js is not installed', 'run npm install in the repository root');
 }
 
-function build(cuda) {
-  const jobs = process.env.CMAKE_BUILD_PARALLEL_LEVEL ?? String(availableParallelism());
-  const args = [
-    cmakeJs,
-    'compile',
-    '--directory',
-    native,
-    '--config',
-    'Release',
-    '--generator',
-    generator,
-    '--parallel',
-    jobs,
-    `--CDWAGGLE_CUDA=${cuda ? 'ON' : 'OFF'}`,
-    '--CDWAGGLE_TESTS=OFF',
-    ...(cuda ? [`--CDCMAKE_CUDA_COMPILER=${nvcc}`] : []),
-  ];
-  const started = performance.now();
-  say(`building${cuda ? ' with the CUDA plugin' : ''} (${generator}, ${jobs} jobs)`);
-  // cmake-js resolves node-addon-api relative to the folder it runs in.
-  const run = spawnSync(process.execPath, args, {
+// cmake-js resolves node-addon-api relative to the folder it runs in.
+function runCmakeJs(command, options) {
+  const run = spawnSync(process.execPath, [cmakeJs, command, '--directory', native, ...options], {
     cwd: native,
     encoding: 'utf8',
     maxBuffer: 1 << 28,
     stdio: verbose ? ['ignore', 2, 2] : ['ignore', 'pipe', 'pipe'],
   });
-  if (run.status === 0 && existsSync(addon)) {
-    say(`built in ${((performance.now() - started) / 1000).toFixed(1)} s`);
-    return true;
-  }
+  if (run.status === 0) return true;
   if (!verbose) {
     const log = `${run.stdout ?? ''}${run.stderr ?? ''}`.trimEnd().split('\n');
     process.stderr.write(`${log.slice(-60).join('\n')}\n`);
   }
   return false;
+}
+
+function build(cuda) {
+  const jobs = process.env.CMAKE_BUILD_PARALLEL_LEVEL ?? String(availableParallelism());
+  const common = ['--config', 'Release', '--generator', generator];
+  const started = performance.now();
+  say(`building${cuda ? ' with the CUDA plugin' : ''} (${generator}, ${jobs} jobs)`);
+  // Configured each time: `compile` alone would keep the options of an older configuration.
+  const built =
+    runCmakeJs('configure', [
+      ...common,
+      `--CDWAGGLE_CUDA=${cuda ? 'ON' : 'OFF'}`,
+      '--CDWAGGLE_TESTS=OFF',
+      ...(cuda ? [`--CDCMAKE_CUDA_COMPILER=${nvcc}`] : []),
+    ]) &&
+    runCmakeJs('build', [...common, '--parallel', jobs]) &&
+    existsSync(addon) &&
+    (!cuda || existsSync(plugin));
+  if (built) say(`built in ${((performance.now() - started) / 1000).toFixed(1)} s`);
+  return built;
 }
 
 mkdirSync(release, { recursive: true });

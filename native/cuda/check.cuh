@@ -1,0 +1,42 @@
+// Every CUDA call is checked and becomes a status with a text; nothing aborts.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdarg>
+#include <cstdio>
+
+#include "abi/backend_abi.h"
+
+namespace waggle::cuda {
+
+#if defined(__GNUC__)
+__attribute__((format(printf, 3, 4)))
+#endif
+inline int32_t fail(waggle_text* error, int32_t status, const char* format, ...) {
+  if (error != nullptr) {
+    va_list arguments;
+    va_start(arguments, format);
+    std::vsnprintf(error->text, sizeof error->text, format, arguments);
+    va_end(arguments);
+  }
+  return status;
+}
+
+inline int32_t fail_cuda(waggle_text* error, cudaError_t result, const char* what) {
+  // Out of memory is no lasting damage: clear it, so that the next call does not report it again.
+  (void)cudaGetLastError();
+  return fail(error, result == cudaErrorMemoryAllocation ? WAGGLE_BACKEND_OUT_OF_MEMORY : WAGGLE_BACKEND_FAILED,
+              "%s: %s (%s)", what, cudaGetErrorString(result), cudaGetErrorName(result));
+}
+
+}  // namespace waggle::cuda
+
+/// Returns from the enclosing function (int32_t, with a `waggle_text* error` in scope) on failure.
+#define WAGGLE_CUDA_CHECK(call)                                                        \
+  do {                                                                                 \
+    const cudaError_t waggle_result = (call);                                          \
+    if (waggle_result != cudaSuccess) {                                                \
+      return ::waggle::cuda::fail_cuda(error, waggle_result, #call);                   \
+    }                                                                                  \
+  } while (false)

@@ -1,0 +1,90 @@
+// The plugin's one exported symbol, its probe and its state.
+#include <cuda_runtime_api.h>
+
+#include <cstdio>
+#include <new>
+
+#include "abi/backend_abi.h"
+#include "cuda/check.cuh"
+#include "cuda/ops/topk.cuh"
+#include "cuda/resources.hpp"
+
+namespace waggle::cuda {
+
+namespace {
+
+constexpr int kOldestMajor = 8;  // sm_80: the oldest code in the library
+
+// The device with the most memory that can run our code; −1 with a reason when there is none.
+int32_t choose_device(int* device, cudaDeviceProp* properties, waggle_text* error) {
+  int count = 0;
+  WAGGLE_CUDA_CHECK(cudaGetDeviceCount(&count));
+  *device = -1;
+  for (int i = 0; i < count; ++i) {
+    cudaDeviceProp candidate;
+    WAGGLE_CUDA_CHECK(cudaGetDeviceProperties(&candidate, i));
+    if (candidate.major < kOldestMajor) continue;
+    if (*device < 0 || candidate.totalGlobalMem > properties->totalGlobalMem) {
+      *device = i;
+      *properties = candidate;
+    }
+  }
+  if (*device < 0) {
+    return fail(error, WAGGLE_BACKEND_UNSUPPORTED, "%d CUDA device(s), none of compute capability %d.0 or newer", count,
+                kOldestMajor);
+  }
+  return WAGGLE_BACKEND_OK;
+}
+
+int32_t probe(waggle_device_info* info, waggle_text* error) {
+  int device = -1;
+  cudaDeviceProp properties = {};
+  if (const int32_t status = choose_device(&device, &properties, error); status != WAGGLE_BACKEND_OK) return status;
+  if (info != nullptr && info->struct_size >= sizeof(waggle_device_info)) {
+    std::snprintf(info->name, sizeof info->name, "%s, %.1f GiB, sm_%d%d", properties.name,
+                  static_cast<double>(properties.totalGlobalMem) / (1u << 30), properties.major, properties.minor);
+    std::snprintf(info->libraries, sizeof info->libraries, "none (CUDA runtime %d.%d linked statically)",
+                  CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
+    info->memory_bytes = properties.totalGlobalMem;
+  }
+  return WAGGLE_BACKEND_OK;
+}
+
+int32_t open(void** state, waggle_text* error) {
+  int device = -1;
+  cudaDeviceProp properties = {};
+  if (const int32_t status = choose_device(&device, &properties, error); status != WAGGLE_BACKEND_OK) return status;
+  State* made = new (std::nothrow) State();
+  if (made == nullptr) return fail(error, WAGGLE_BACKEND_OUT_OF_MEMORY, "no host memory");
+  made->device = device;
+  made->memory_bytes = properties.totalGlobalMem;
+  *state = made;
+  return WAGGLE_BACKEND_OK;
+}
+
+// No exception crosses the line.
+int32_t topk_f32(void* state, const waggle_topk_f32_args* args, waggle_text* error) {
+  if (state == nullptr || args == nullptr || args->struct_size < sizeof(waggle_topk_f32_args)) {
+    return fail(error, WAGGLE_BACKEND_UNSUPPORTED, "the host's topk arguments are too old");
+  }
+  try {
+    return topk_f32_on_device(*static_cast<State*>(state), *args, error);
+  } catch (const std::bad_alloc&) {
+    return fail(error, WAGGLE_BACKEND_OUT_OF_MEMORY, "no host memory");
+  } catch (...) {
+    return fail(error, WAGGLE_BACKEND_FAILED, "unexpected exception");
+  }
+}
+
+constexpr waggle_op_table kOps = {sizeof(waggle_op_table), topk_f32};
+constexpr waggle_backend kBackend = {
+    sizeof(waggle_backend), WAGGLE_BACKEND_ABI_VERSION, "cuda", probe, open, &kOps,
+};
+
+}  // namespace
+
+}  // namespace waggle::cuda
+
+extern "C" __attribute__((visibility("default"))) const waggle_backend* waggle_backend_entry(uint32_t host_abi) {
+  return host_abi == WAGGLE_BACKEND_ABI_VERSION ? &waggle::cuda::kBackend : nullptr;
+}
