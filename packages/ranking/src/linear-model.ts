@@ -28,7 +28,8 @@ export type LinearModelName = 'pctr' | 'accept';
 
 /** What ranking needs to know of a feature set; `FeatureSet` of @waggle/features is one. */
 export interface FeatureSetShape {
-  readonly name: 'ctr' | 'accept';
+  /** `ctr` or `accept`. */
+  readonly name: string;
   readonly names: readonly string[];
   readonly fingerprint: string;
 }
@@ -54,6 +55,9 @@ export function sealLinearModel(model: Omit<LinearModel, 'version'>): LinearMode
  * @throws WAGGLE_RANKING_MODEL_INVALID when the set has no prior feature
  */
 export function priorOnlyModel(set: FeatureSetShape): LinearModel {
+  if (set.name !== 'ctr' && set.name !== 'accept') {
+    throw rankingError('WAGGLE_RANKING_MODEL_INVALID', `no model reads feature set ${set.name}`);
+  }
   const index = set.names.indexOf(PRIOR_FEATURE[set.name]);
   if (index < 0) {
     throw rankingError(

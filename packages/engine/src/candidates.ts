@@ -1,0 +1,374 @@
+import type { FilterName } from '@waggle/core/contract';
+import {
+  BitSet,
+  explainFilters,
+  type FilterCounts,
+  type FilterPasses,
+  type PublicationFilters,
+  preselect,
+} from '@waggle/retrieval';
+import type { BudgetState } from './budget-view.js';
+import { engineError } from './errors.js';
+import { priorClickRate, type RankingRelease } from './ranking-release.js';
+import type { ScoredBlock } from './scored-block.js';
+
+/**
+ * The campaigns that may run in a publication during one stretch of time in one language, with everything
+ * about them that requests share. Budgets and the request's own exclusions are applied on top, per request.
+ */
+export interface CandidateSet {
+  readonly publicationRow: number;
+  readonly language: string;
+  readonly segment: number;
+  /** BudgetState.passVersion it was cut with; −1 when it was small enough not to be cut. */
+  readonly cutWith: number;
+  readonly n: number;
+  /** Campaign of each candidate, int32 [n], ascending. */
+  readonly campaignRows: Int32Array;
+  /** Candidate × servable creative: pair p of candidate i lies in [pairOffsets[i], pairOffsets[i + 1]). */
+  readonly pairOffsets: Int32Array;
+  readonly pairCampaigns: Int32Array;
+  readonly pairCreatives: Int32Array;
+  /** Cosine of the texts, float32 [n]. */
+  readonly fit: Float32Array;
+  readonly advertiser: Int32Array;
+  readonly competitorGroup: Int32Array;
+  readonly mu: Float32Array | undefined;
+  readonly omega: Float32Array | undefined;
+  /** Filters by name, budget and request excluded; candidates are what passes them all (or a cut of it). */
+  readonly passes: FilterPasses;
+  /** Everything that passes, before any cut. */
+  readonly eligible: BitSet;
+  /** Counts without exclusions, kept for the budget state they were made in. */
+  counts:
+    | {
+        readonly budgetVersion: number;
+        readonly filtered: FilterCounts;
+        readonly remaining: number;
+        readonly broke: readonly number[];
+      }
+    | undefined;
+  /** Recently scored contexts, latest first. */
+  readonly blocks: ScoredBlock[];
+  /** Exploration blocks by diversity rules, made when first needed. */
+  readonly diversityBlocks: Map<number, { blocks: Int32Array; nBlocks: number; sizes: Int32Array }>;
+  /** Scratch of the request at hand: which candidates are in play. */
+  readonly mask: BitSet;
+  /** The mask as native code reads it. */
+  readonly maskBytes: Uint8Array;
+}
+
+interface PublicationPlan {
+  readonly filters: PublicationFilters;
+  readonly sets: CandidateSet[];
+  cells: number;
+}
+
+const SETS_PER_PUBLICATION = 8;
+/** Candidate rows that all cached sets and blocks of a release may hold, some 50 bytes each. */
+const MAX_CACHED_CELLS = 2_000_000;
+
+/** Candidate sets by publication, kept while they are used. One per release and engine. */
+export class CandidateCache {
+  readonly #release: RankingRelease;
+  readonly #plans = new Map<number, PublicationPlan>();
+  #cells = 0;
+
+  constructor(release: RankingRelease) {
+    this.#release = release;
+  }
+
+  /** The candidates at a time in a language. O(1) when kept, O(campaigns / 32 + n·dim) otherwise. */
+  get(publicationRow: number, language: string, atMs: number, budget: BudgetState): CandidateSet {
+    const { segment } = this.#release.eligibility.flights.at(atMs);
+    const plan = this.#plan(publicationRow);
+    for (const set of plan.sets) {
+      if (
+        set.segment === segment &&
+        set.language === language &&
+        (set.cutWith === -1 || set.cutWith === budget.passVersion)
+      ) {
+        return set;
+      }
+    }
+    const set = buildSet(this.#release, plan.filters, { publicationRow, language, atMs, budget });
+    plan.sets.unshift(set);
+    if (plan.sets.length > SETS_PER_PUBLICATION) this.#forget(plan, plan.sets.pop()!);
+    this.charge(set, set.n * 2);
+    return set;
+  }
+
+  /** Accounts for rows added to a set; the longest unused publications make room. */
+  charge(set: CandidateSet, cells: number): void {
+    const plan = this.#plans.get(set.publicationRow);
+    if (plan === undefined) return;
+    plan.cells += cells;
+    this.#cells += cells;
+    for (const [row, oldest] of this.#plans) {
+      if (this.#cells <= MAX_CACHED_CELLS || row === set.publicationRow) break;
+      this.#plans.delete(row);
+      this.#cells -= oldest.cells;
+    }
+  }
+
+  #plan(publicationRow: number): PublicationPlan {
+    let plan = this.#plans.get(publicationRow);
+    if (plan === undefined) {
+      plan = {
+        filters: this.#release.eligibility.publicationFilters(
+          this.#release.publications.rules[publicationRow]!,
+        ),
+        sets: [],
+        cells: 0,
+      };
+      this.#plans.set(publicationRow, plan);
+    }
+    return plan;
+  }
+
+  #forget(plan: PublicationPlan, set: CandidateSet): void {
+    const cells = set.n * (2 + set.blocks.length);
+    plan.cells -= cells;
+    this.#cells -= cells;
+  }
+}
+
+function buildSet(
+  release: RankingRelease,
+  filters: PublicationFilters,
+  o: { publicationRow: number; language: string; atMs: number; budget: BudgetState },
+): CandidateSet {
+  const { campaigns, eligibility, policy } = release;
+  const { publicationRow, language } = o;
+  const flight = eligibility.flights.at(o.atMs);
+  const passes: FilterPasses = {
+    status: filters.status,
+    flight: flight.inFlight,
+    language: eligibility.language(language),
+    target: filters.target,
+    blocked_category: filters.blockedCategory,
+    blocked_advertiser: filters.blockedAdvertiser,
+    creative: eligibility.creative,
+  };
+  const eligible = BitSet.full(campaigns.n);
+  for (const pass of Object.values(passes)) eligible.and(pass);
+
+  let chosen = eligible;
+  let cutWith = -1;
+  if (eligible.count() > policy.max_scored) {
+    // Only campaigns that can pay compete for the places.
+    const paying = eligible.clone().and(o.budget.pass);
+    const { dim, publicationVectors } = release;
+    const query = publicationVectors.subarray(publicationRow * dim, (publicationRow + 1) * dim);
+    const similar = release.similar.searchSync(query, {
+      k: Math.max(1, policy.max_scored >>> 1),
+      filter: paying,
+    });
+    chosen = preselect({
+      eligible: paying,
+      similar: similar.rows,
+      prior: priorValues(release, publicationRow),
+      limit: policy.max_scored,
+    });
+    cutWith = o.budget.passVersion;
+  }
+
+  const campaignRows = chosen.toRows();
+  const n = campaignRows.length;
+  const pairOffsets = new Int32Array(n + 1);
+  for (let i = 0; i < n; i++) {
+    const c = campaignRows[i]!;
+    pairOffsets[i + 1] =
+      pairOffsets[i]! + campaigns.creativeOffsets[c + 1]! - campaigns.creativeOffsets[c]!;
+  }
+  const pairCampaigns = new Int32Array(pairOffsets[n]!);
+  const pairCreatives = new Int32Array(pairOffsets[n]!);
+  for (let i = 0; i < n; i++) {
+    const c = campaignRows[i]!;
+    for (
+      let p = pairOffsets[i]!, from = campaigns.creativeOffsets[c]!;
+      p < pairOffsets[i + 1]!;
+      p++
+    ) {
+      pairCampaigns[p] = c;
+      pairCreatives[p] = campaigns.creativeRows[from++]!;
+    }
+  }
+  const mask = new BitSet(n);
+  return {
+    publicationRow,
+    language,
+    segment: flight.segment,
+    cutWith,
+    n,
+    campaignRows,
+    pairOffsets,
+    pairCampaigns,
+    pairCreatives,
+    fit: cosines(release, publicationRow, campaignRows),
+    advertiser: Int32Array.from(campaignRows, (c) => campaigns.advertiser[c]!),
+    competitorGroup: Int32Array.from(campaignRows, (c) => campaigns.competitorGroup[c]!),
+    mu: gather(campaigns.mu, campaignRows),
+    omega: gather(campaigns.omega, campaignRows),
+    passes,
+    eligible,
+    counts: undefined,
+    blocks: [],
+    diversityBlocks: new Map(),
+    mask,
+    maskBytes: mask.bytes.subarray(0, (n + 7) >>> 3),
+  };
+}
+
+function gather(values: Float32Array | undefined, rows: Int32Array): Float32Array | undefined {
+  return values === undefined ? undefined : Float32Array.from(rows, (r) => values[r]!);
+}
+
+/** Inner products of unit vectors; 0 where either side has none. */
+function cosines(release: RankingRelease, publicationRow: number, rows: Int32Array): Float32Array {
+  const { dim, publicationVectors, campaignVectors } = release;
+  const out = new Float32Array(rows.length);
+  const p = publicationRow * dim;
+  for (let i = 0; i < rows.length; i++) {
+    const c = rows[i]! * dim;
+    let sum = 0;
+    for (let d = 0; d < dim; d++) sum += publicationVectors[p + d]! * campaignVectors[c + d]!;
+    out[i] = sum;
+  }
+  return out;
+}
+
+/** Expected spend per send before any feature is evaluated: bid × the campaign's average rate. */
+function priorValues(release: RankingRelease, publicationRow: number): Float64Array {
+  const { campaigns, publications } = release;
+  const delivered = publications.deliveredPerSend[publicationRow]!;
+  const openRate = publications.eligibleOpenRate[publicationRow]!;
+  return Float64Array.from({ length: campaigns.n }, (_, c) => {
+    const bid = campaigns.bidMicros[c]!;
+    switch (campaigns.pricing[c]) {
+      case 0:
+        return bid * delivered * priorClickRate(campaigns, c);
+      case 1:
+        return (bid * delivered * openRate) / 1000;
+      default:
+        return bid;
+    }
+  });
+}
+
+/** The request's own restrictions, in campaign rows. */
+export interface Restrictions {
+  /** Undefined when the request adds none. */
+  readonly universe: BitSet | undefined;
+  readonly passes: Partial<Record<FilterName, BitSet>>;
+}
+
+export interface RequestConstraints {
+  readonly bcat?: readonly string[];
+  readonly badv?: readonly string[];
+  readonly exclude_campaigns?: readonly string[];
+  readonly candidates?: readonly string[];
+}
+
+const NAMED_UNKNOWN = 5;
+
+/**
+ * Turns a request's constraints into bitmaps; undefined when there are none. Unknown categories, advertisers
+ * and excluded campaigns have nothing to exclude; an unknown candidate is a mistake worth knowing.
+ * @throws WAGGLE_UNKNOWN_CANDIDATES
+ */
+export function readRestrictions(
+  release: RankingRelease,
+  constraints: RequestConstraints | undefined,
+): Restrictions | undefined {
+  if (constraints === undefined) return undefined;
+  const { eligibility } = release;
+  const n = eligibility.nCampaigns;
+  const { bcat, badv, exclude_campaigns: excluded, candidates } = constraints;
+  const passes: Partial<Record<FilterName, BitSet>> = {};
+  let universe: BitSet | undefined;
+  if (bcat !== undefined && bcat.length > 0) {
+    passes.blocked_category = eligibility.withoutCategories(BitSet.full(n), bcat);
+  }
+  if (badv !== undefined && badv.length > 0) {
+    passes.blocked_advertiser = eligibility.withoutAdvertisers(BitSet.full(n), badv);
+  }
+  if (excluded !== undefined && excluded.length > 0) {
+    const pass = BitSet.full(n);
+    for (const id of excluded) {
+      const row = eligibility.rowOf(id);
+      if (row !== undefined) pass.delete(row);
+    }
+    passes.excluded = pass;
+  }
+  if (candidates !== undefined) {
+    universe = new BitSet(n);
+    const unknown: string[] = [];
+    for (const id of candidates) {
+      const row = eligibility.rowOf(id);
+      if (row === undefined) unknown.push(id);
+      else universe.add(row);
+    }
+    if (unknown.length > 0) {
+      throw engineError(
+        'WAGGLE_UNKNOWN_CANDIDATES',
+        `release ${release.id} does not know ${unknown.length} of ${candidates.length} candidates: ${unknown.slice(0, NAMED_UNKNOWN).join(', ')}${unknown.length > NAMED_UNKNOWN ? ', …' : ''}`,
+        { details: { unknown: unknown.slice(0, NAMED_UNKNOWN), nUnknown: unknown.length } },
+      );
+    }
+  }
+  if (universe === undefined && Object.keys(passes).length === 0) return undefined;
+  return { universe, passes };
+}
+
+/**
+ * Which candidates of a set are in play for a request, before prices are known, and what each filter left out.
+ * The set's `mask` holds the answer until the next call.
+ * @returns counts by filter, how many campaigns remain (before any cut), and the rows of those that only
+ *   lack money, which a replay needs to know
+ */
+export function applyFilters(
+  release: RankingRelease,
+  set: CandidateSet,
+  budget: BudgetState,
+  restrictions: Restrictions | undefined,
+): { filtered: FilterCounts; remaining: number; broke: readonly number[] } {
+  const { mask, campaignRows, n } = set;
+  if (restrictions === undefined) {
+    let { counts } = set;
+    if (counts === undefined || counts.budgetVersion !== budget.passVersion) {
+      const found = explainFilters(BitSet.full(release.campaigns.n), {
+        ...set.passes,
+        budget: budget.pass,
+      });
+      counts = {
+        budgetVersion: budget.passVersion,
+        filtered: found.filtered,
+        remaining: found.eligible.count(),
+        broke: [...set.eligible.clone().andNot(budget.pass).toRows()],
+      };
+      set.counts = counts;
+    }
+    mask.clear();
+    const { words } = mask;
+    const pass = budget.pass.words;
+    for (let i = 0; i < n; i++) {
+      const row = campaignRows[i]!;
+      words[i >>> 5]! |= ((pass[row >>> 5]! >>> (row & 31)) & 1) << (i & 31);
+    }
+    return counts;
+  }
+  const passes: Partial<Record<FilterName, BitSet>> = { ...set.passes, budget: budget.pass };
+  for (const [name, pass] of Object.entries(restrictions.passes) as [FilterName, BitSet][]) {
+    const own = passes[name];
+    passes[name] = own === undefined ? pass : own.clone().and(pass);
+  }
+  const found = explainFilters(restrictions.universe ?? BitSet.full(release.campaigns.n), passes);
+  mask.clear();
+  for (let i = 0; i < n; i++) if (found.eligible.has(campaignRows[i]!)) mask.add(i);
+  return {
+    filtered: found.filtered,
+    remaining: found.eligible.count(),
+    broke: [...set.eligible.clone().andNot(budget.pass).toRows()],
+  };
+}

@@ -1,0 +1,248 @@
+import {
+  type Column,
+  type ColumnTable,
+  numericColumn,
+  stringColumn,
+  stringListColumn,
+} from '@waggle/core';
+import { engineError } from './errors.js';
+
+/** The part of a `Store` (@waggle/store) that a catalog needs. */
+export interface CatalogStore {
+  query<T extends object>(
+    sql: string,
+    options?: { params?: Record<string, unknown>; signal?: AbortSignal },
+  ): Promise<T[]>;
+}
+
+export interface CatalogRequest {
+  readonly tenantId: string;
+  /** Entities in the version valid then, events up to then; UTC ms. */
+  readonly asOfMs: number;
+  readonly signal?: AbortSignal;
+}
+
+/** Entities in id order; the row numbers are the ordinals of the whole release. */
+export interface Catalog {
+  readonly publications: ColumnTable;
+  readonly campaigns: ColumnTable;
+  readonly creatives: ColumnTable;
+  readonly advertisers: ColumnTable;
+}
+
+/** Delivered emails that the network-wide open rate is worth beside a publication's own. */
+const OPEN_RATE_PRIOR_DELIVERED = 5_000;
+/** Share of a list that a send reaches, for publications without a send yet. */
+const DELIVERED_SHARE = 0.98;
+/** Open rate assumed for a network without any send. */
+const FALLBACK_OPEN_RATE = 0.3;
+/** Sends whose opens are complete enough to give a rate. */
+const MATURITY_MS = 72 * 3_600_000;
+
+type Row = Record<string, unknown>;
+
+/**
+ * Reads what a release serves from: every entity in its version valid at `asOfMs`, what each publication's
+ * sends usually deliver and how many of those are opened by people, and what each campaign has committed.
+ * @throws WAGGLE_CATALOG_EMPTY, store errors
+ */
+export async function buildCatalog(store: CatalogStore, request: CatalogRequest): Promise<Catalog> {
+  const params = { tenant: request.tenantId, as_of: request.asOfMs, maturity: MATURITY_MS };
+  const options = { params, ...(request.signal === undefined ? {} : { signal: request.signal }) };
+  const read = (sql: string) => store.query<Row>(sql, options);
+  const [publications, campaigns, creatives, advertisers, sends, spent] = [
+    await read(current('publications', 'publication_id')),
+    await read(current('campaigns', 'campaign_id')),
+    await read(current('creatives', 'creative_id')),
+    await read(current('advertisers', 'advertiser_id')),
+    await read(SENDS_SQL),
+    await read(COMMITTED_SQL),
+  ];
+  if (publications.length === 0 || campaigns.length === 0) {
+    throw engineError(
+      'WAGGLE_CATALOG_EMPTY',
+      `${request.tenantId} has ${publications.length} publications and ${campaigns.length} campaigns at ${new Date(request.asOfMs).toISOString()}`,
+      { details: { tenantId: request.tenantId, asOfMs: request.asOfMs } },
+    );
+  }
+  const meta = { tenant_id: request.tenantId, as_of_ms: request.asOfMs };
+
+  const sendsOf = new Map(sends.map((row) => [row['publication_id'] as string, row]));
+  const networkDelivered = sum(sends, 'delivered');
+  const networkRate =
+    networkDelivered > 0 ? sum(sends, 'human_opens') / networkDelivered : FALLBACK_OPEN_RATE;
+  const openRate = (id: string): number => {
+    const own = sendsOf.get(id);
+    const opens = Number(own?.['human_opens'] ?? 0) + OPEN_RATE_PRIOR_DELIVERED * networkRate;
+    return Math.min(1, opens / (Number(own?.['delivered'] ?? 0) + OPEN_RATE_PRIOR_DELIVERED));
+  };
+  const delivered = (row: Row): number => {
+    const recent = Number(sendsOf.get(row['publication_id'] as string)?.['recent_delivered'] ?? 0);
+    return Math.max(
+      1,
+      Math.round(recent > 0 ? recent : Number(row['active_subscribers']) * DELIVERED_SHARE),
+    );
+  };
+  const committedOf = new Map(
+    spent.map((row) => [row['campaign_id'] as string, Number(row['committed_micros'])]),
+  );
+
+  return {
+    publications: table(publications, meta, {
+      ...strings(
+        publications,
+        'publication_id',
+        'publisher_id',
+        'name',
+        'language',
+        'category',
+        'status',
+      ),
+      ...lists(
+        publications,
+        'tags',
+        'allowed_categories',
+        'blocked_categories',
+        'blocked_advertisers',
+      ),
+      ...numbers(publications, 'max_ads_per_send', 'min_payout_micros', 'active_subscribers'),
+      delivered_per_send: numericColumn('f64', Float64Array.from(publications, delivered)),
+      eligible_open_rate: numericColumn(
+        'f64',
+        Float64Array.from(publications, (row) => openRate(row['publication_id'] as string)),
+      ),
+    }),
+    campaigns: table(campaigns, meta, {
+      ...strings(
+        campaigns,
+        'campaign_id',
+        'advertiser_id',
+        'name',
+        'category',
+        'goal',
+        'pricing',
+        'status',
+      ),
+      ...lists(campaigns, 'target_languages', 'target_categories'),
+      ...numbers(
+        campaigns,
+        'bid_micros',
+        'budget_micros',
+        'daily_budget_micros',
+        'guaranteed_units',
+      ),
+      ...numbers(campaigns, 'flight_start_ms', 'flight_end_ms'),
+      spent_micros: numericColumn(
+        'f64',
+        Float64Array.from(campaigns, (row) =>
+          Math.max(0, committedOf.get(row['campaign_id'] as string) ?? 0),
+        ),
+      ),
+    }),
+    creatives: table(
+      creatives,
+      meta,
+      strings(creatives, 'creative_id', 'campaign_id', 'kind', 'headline', 'status'),
+    ),
+    advertisers: table(
+      advertisers,
+      meta,
+      strings(
+        advertisers,
+        'advertiser_id',
+        'name',
+        'domain',
+        'category',
+        'competitor_group',
+        'status',
+      ),
+    ),
+  };
+}
+
+/** Every entity in its highest version that was true at the as-of time. */
+function current(entities: string, id: string): string {
+  const flight =
+    entities === 'campaigns'
+      ? ', toUnixTimestamp64Milli(flight_start) AS flight_start_ms, toUnixTimestamp64Milli(flight_end) AS flight_end_ms'
+      : '';
+  return `SELECT *${flight} FROM (
+    SELECT * FROM ${entities}
+    WHERE tenant_id = {tenant:String} AND toUnixTimestamp64Milli(updated_at) <= {as_of:Int64}
+    ORDER BY ${id}, version DESC LIMIT 1 BY ${id}
+  ) ORDER BY ${id}`;
+}
+
+/** Per publication: emails delivered by matured sends and people's opens of them; what a recent send delivers. */
+const SENDS_SQL = `SELECT publication_id,
+    sumIf(s.delivered, matured) AS delivered,
+    sumIf(o.human_opens, matured) AS human_opens,
+    arrayAvg(arraySlice(arrayReverseSort(x -> x.1, groupArray((s.ts_ms, s.delivered))), 1, 10).2) AS recent_delivered
+  FROM (
+    SELECT post_id, publication_id, delivered, toUnixTimestamp64Milli(ts) AS ts_ms,
+      ts_ms + {maturity:Int64} <= {as_of:Int64} AS matured
+    FROM sends FINAL
+    WHERE tenant_id = {tenant:String} AND toUnixTimestamp64Milli(ts) <= {as_of:Int64}
+  ) AS s
+  LEFT JOIN (
+    SELECT post_id, sum(human_opens) AS human_opens
+    FROM opens FINAL
+    WHERE tenant_id = {tenant:String} AND toUnixTimestamp64Milli(ts) <= {as_of:Int64}
+    GROUP BY post_id
+  ) AS o USING (post_id)
+  GROUP BY publication_id`;
+
+/**
+ * Per campaign: money that is gone or held. A reference counts what was charged for it; while nothing was
+ * charged and it was not released, what it reserved. Adjustments are added as they are.
+ */
+const COMMITTED_SQL = `SELECT campaign_id, sum(micros) AS committed_micros FROM (
+    SELECT campaign_id, reference_id,
+      sumIf(amount_micros, type = 'ledger.charge') AS charged,
+      countIf(type = 'ledger.charge') AS n_charges,
+      countIf(type = 'ledger.release') AS n_releases,
+      sumIf(amount_micros, type = 'ledger.reserve') AS reserved,
+      sumIf(amount_micros, type = 'ledger.adjust') AS adjusted,
+      if(n_charges > 0, charged, if(n_releases > 0, 0, reserved)) + adjusted AS micros
+    FROM ledger_entries FINAL
+    WHERE tenant_id = {tenant:String} AND toUnixTimestamp64Milli(ts) <= {as_of:Int64}
+    GROUP BY campaign_id, reference_id
+  ) GROUP BY campaign_id`;
+
+function table(
+  rows: readonly Row[],
+  meta: ColumnTable['meta'],
+  columns: Record<string, Column>,
+): ColumnTable {
+  return { nRows: rows.length, meta, columns };
+}
+
+function strings(rows: readonly Row[], ...names: string[]): Record<string, Column> {
+  return Object.fromEntries(
+    names.map((name) => [name, stringColumn(rows.map((row) => String(row[name])))]),
+  );
+}
+
+function lists(rows: readonly Row[], ...names: string[]): Record<string, Column> {
+  return Object.fromEntries(
+    names.map((name) => [name, stringListColumn(rows.map((row) => row[name] as string[]))]),
+  );
+}
+
+function numbers(rows: readonly Row[], ...names: string[]): Record<string, Column> {
+  return Object.fromEntries(
+    names.map((name) => [
+      name,
+      numericColumn(
+        'f64',
+        Float64Array.from(rows, (row) => Number(row[name])),
+      ),
+    ]),
+  );
+}
+
+function sum(rows: readonly Row[], name: string): number {
+  let total = 0;
+  for (const row of rows) total += Number(row[name]);
+  return total;
+}

@@ -1,0 +1,208 @@
+import type { Clock, IdKind, Logger } from '@waggle/core';
+import type { Degradation, RankRequestBody, RankResponseBody } from '@waggle/core/contract';
+import { BudgetView } from './budget-view.js';
+import { CandidateCache } from './candidates.js';
+import { type DecisionParts, decisionRow, responseBody } from './decision.js';
+import { engineError } from './errors.js';
+import { LedgerMoney } from './money.js';
+import type { DecisionPort, LedgerPort } from './ports.js';
+import type { RankingRelease } from './ranking-release.js';
+import { Deadline, type RequestContext, readContext } from './request-context.js';
+import { ScoringScratch } from './scored-block.js';
+import { type Run, runFill, runOffers, type StagesResult } from './stages.js';
+
+export interface EngineOptions {
+  /** The release to serve a tenant from; undefined before the first. Asked once per request. */
+  readonly current: (tenantId: string) => RankingRelease | undefined;
+  /** A release by id, for requests that pin one. */
+  readonly byId?: (releaseId: string) => RankingRelease | undefined;
+  readonly ledger: LedgerPort;
+  readonly decisions: DecisionPort;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly ids: (kind: IdKind) => string;
+}
+
+export interface RankCall {
+  /** From the caller's key, never from the body. */
+  readonly tenantId: string;
+  /** Used when the body names none. */
+  readonly requestId: string;
+  /** When the request arrived, `clock.monotonicMs()`; the deadline counts from here. */
+  readonly receivedAtMs: number;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Releases whose caches are kept: the active one, the one before, and pinned ones. */
+const KEPT_RELEASES = 4;
+
+interface ServedRelease {
+  readonly release: RankingRelease;
+  readonly cache: CandidateCache;
+  readonly view: BudgetView;
+  readonly money: LedgerMoney;
+  readonly staleDegraded: readonly Degradation[];
+}
+
+/**
+ * From a request to a decision: context → candidates → scores → prices → choice under one deadline. Reads the
+ * release and the ledger's counters, never a store.
+ */
+export class Engine {
+  readonly #options: EngineOptions;
+  readonly #scratch = new ScoringScratch();
+  readonly #served = new Map<string, ServedRelease>();
+  #last: ServedRelease | undefined;
+
+  constructor(options: EngineOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Ranks. `offers` answers at once; `fill` resolves when its reservations are durable.
+   * @throws WAGGLE_NO_ACTIVE_RELEASE, WAGGLE_PIN_UNKNOWN, WAGGLE_UNKNOWN_PUBLICATION, WAGGLE_UNKNOWN_CANDIDATES,
+   *   WAGGLE_RANK_INVALID, WAGGLE_DEADLINE_EXCEEDED, WAGGLE_ABORTED (synchronously or as a rejection)
+   */
+  rank(request: RankRequestBody, call: RankCall): RankResponseBody | Promise<RankResponseBody> {
+    const { clock } = this.#options;
+    const deadline = new Deadline({
+      clock,
+      receivedAtMs: call.receivedAtMs,
+      deadlineMs: request.deadline_ms,
+      signal: call.signal,
+    });
+    const served = this.#serve(request, call.tenantId);
+    const { release } = served;
+    const context = readContext(release, request, {
+      requestId: request.request_id ?? call.requestId,
+      nowMs: clock.nowMs(),
+    });
+    const run: Run = {
+      release,
+      cache: served.cache,
+      scratch: this.#scratch,
+      money: served.money,
+      context,
+      late: () => deadline.passed,
+      check: () => deadline.check(),
+    };
+    const decisionId = this.#options.ids('decision');
+    if (request.mode === 'fill') return this.#fill(served, run, decisionId, call);
+    return this.#finish(served, context, decisionId, call, runOffers(run));
+  }
+
+  /** Forgets cached work and stops listening to the ledger. */
+  close(): void {
+    for (const served of this.#served.values()) served.view.close();
+    this.#served.clear();
+    this.#last = undefined;
+  }
+
+  async #fill(
+    served: ServedRelease,
+    run: Run,
+    decisionId: string,
+    call: RankCall,
+  ): Promise<RankResponseBody> {
+    const { ids, logger } = this.#options;
+    const stages = await runFill(
+      run,
+      { decisionId, placementId: () => ids('placement') },
+      (cause) =>
+        logger.error({ decision_id: decisionId, err: cause }, 'a slot could not be filled'),
+    );
+    return this.#finish(served, run.context, decisionId, call, stages);
+  }
+
+  #finish(
+    served: ServedRelease,
+    context: RequestContext,
+    decisionId: string,
+    call: RankCall,
+    stages: StagesResult,
+  ): RankResponseBody {
+    const { clock, decisions, logger } = this.#options;
+    const { release } = served;
+    const stale = context.nowMs - release.asOfMs > release.policy.stale_features_ms;
+    const standing = stale ? served.staleDegraded : release.degraded;
+    const parts: DecisionParts = {
+      decisionId,
+      items: stages.items,
+      draws: stages.draws,
+      nEligible: stages.nEligible,
+      filtered: stages.filtered,
+      degraded: stages.degraded.length === 0 ? standing : [...standing, ...stages.degraded],
+      latencyMs: clock.monotonicMs() - call.receivedAtMs,
+      explored: stages.explored,
+    };
+    const response = responseBody(release, context, parts);
+    try {
+      decisions.record(decisionRow(release, context, parts));
+    } catch (cause) {
+      // An answer without its log row is worse than none for learning, but better for the caller.
+      logger.error(
+        { decision_id: decisionId, err: cause },
+        'a decision was not logged; check the data directory',
+      );
+    }
+    return response;
+  }
+
+  #serve(request: RankRequestBody, tenantId: string): ServedRelease {
+    const { current, byId } = this.#options;
+    const pinned = request.pin?.release;
+    const active = current(tenantId);
+    let release = active;
+    if (pinned !== undefined && pinned !== active?.id) {
+      release = byId?.(pinned);
+      if (release === undefined || release.tenantId !== tenantId) {
+        throw engineError('WAGGLE_PIN_UNKNOWN', `release ${pinned} is not loaded here`, {
+          details: { pinned, active: active?.id ?? null },
+        });
+      }
+    }
+    if (release === undefined || release.tenantId !== tenantId) {
+      throw engineError('WAGGLE_NO_ACTIVE_RELEASE', `no release is active for ${tenantId}`);
+    }
+    if (this.#last?.release === release) return this.#last;
+    let served = this.#served.get(release.id);
+    if (served?.release !== release) {
+      served?.view.close();
+      served = this.#admit(release);
+    }
+    // Re-inserting keeps the map in order of last use.
+    this.#served.delete(release.id);
+    this.#served.set(release.id, served);
+    if (this.#served.size > KEPT_RELEASES) {
+      const [id, oldest] = this.#served.entries().next().value!;
+      oldest.view.close();
+      this.#served.delete(id);
+    }
+    this.#last = served;
+    return served;
+  }
+
+  #admit(release: RankingRelease): ServedRelease {
+    const { ledger, logger } = this.#options;
+    const { campaigns, eligibility } = release;
+    const view = new BudgetView(
+      campaigns.ids,
+      (id) => eligibility.rowOf(id),
+      ledger,
+      (row) => campaigns.budgetMicros[row]! - campaigns.spentMicros[row]!,
+    );
+    const money = new LedgerMoney(view, ledger, (cause) =>
+      logger.error(
+        { err: cause },
+        'the budget ledger does not answer; offers use its last answers',
+      ),
+    );
+    return {
+      release,
+      cache: new CandidateCache(release),
+      view,
+      money,
+      staleDegraded: [...release.degraded, 'stale_features'],
+    };
+  }
+}

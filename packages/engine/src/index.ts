@@ -1,0 +1,20 @@
+export type { BudgetState } from './budget-view.js';
+export * from './catalog.js';
+export type { DrawMoney, LoggedItems } from './decision.js';
+export * from './duals.js';
+export * from './embeddings.js';
+export * from './engine.js';
+export { engineErrors } from './errors.js';
+export { decisionSeed, propensityOf } from './exploration.js';
+export * from './policy.js';
+export * from './ports.js';
+export {
+  type LoadDependencies,
+  ledgerBudgets,
+  loadRankingRelease,
+  PRICING_CODES,
+  type RankingRelease,
+} from './ranking-release.js';
+export * from './release-files.js';
+export * from './replay.js';
+export { expectedSpend } from './scored-block.js';

@@ -1,0 +1,442 @@
+import {
+  type ColumnTable,
+  type Logger,
+  numericData,
+  type StringColumn,
+  stringAt,
+  stringData,
+  stringListData,
+  stringsAt,
+  WaggleError,
+} from '@waggle/core';
+import type { Degradation, PricingModel } from '@waggle/core/contract';
+import {
+  acceptFeatures,
+  ctrFeatures,
+  decodeSnapshot,
+  type FeatureSet,
+  OnlineFeatures,
+} from '@waggle/features';
+import { type LinearModel, LinearScorer, logit, parseLinearModel, sigmoid } from '@waggle/ranking';
+import type { Release } from '@waggle/releases';
+import { EligibilityIndex, ExactIndex, type PublicationRules, SERVABLE } from '@waggle/retrieval';
+import { type Duals, parseDuals } from './duals.js';
+import { engineError } from './errors.js';
+import { type EnginePolicy, parsePolicy } from './policy.js';
+
+export interface LoadDependencies {
+  readonly logger: Logger;
+}
+
+/** A model with the features it reads. */
+export interface ServedModel {
+  readonly model: LinearModel;
+  readonly scorer: LinearScorer;
+  readonly features: OnlineFeatures;
+}
+
+export const PRICING_CODES = { cpc: 0, cpm: 1, flat: 2 } as const satisfies Record<
+  PricingModel,
+  number
+>;
+export const PRICING_NAMES: readonly PricingModel[] = ['cpc', 'cpm', 'flat'];
+
+export interface CampaignColumns {
+  readonly n: number;
+  readonly ids: readonly string[];
+  /** Code of the advertiser, int32 [n]. */
+  readonly advertiser: Int32Array;
+  /** Code of the advertiser's competitor group, int32 [n], −1 for none. */
+  readonly competitorGroup: Int32Array;
+  readonly nCompetitorGroups: number;
+  /** PRICING_CODES, uint8 [n]. */
+  readonly pricing: Uint8Array;
+  readonly bidMicros: Float64Array;
+  readonly budgetMicros: Float64Array;
+  readonly dailyBudgetMicros: Float64Array;
+  /** Committed before the release was built. */
+  readonly spentMicros: Float64Array;
+  /** 1 where a goal unit is an eligible open, 0 where it is a click. */
+  readonly goalOpens: Uint8Array;
+  /** Servable creatives of campaign c: creativeRows[creativeOffsets[c] … creativeOffsets[c + 1]). */
+  readonly creativeOffsets: Int32Array;
+  readonly creativeRows: Int32Array;
+  /** ln(p/(1 − p)) of a click on an average publication, for preselection and the deadline's fallback. */
+  readonly priorLogit: Float64Array;
+  /** Shadow prices; undefined where all are 0. */
+  readonly mu: Float32Array | undefined;
+  readonly omega: Float32Array | undefined;
+}
+
+export interface PublicationColumns {
+  readonly n: number;
+  readonly ids: readonly string[];
+  readonly rowOf: ReadonlyMap<string, number>;
+  readonly language: readonly string[];
+  readonly rules: readonly PublicationRules[];
+  readonly maxAdsPerSend: Float64Array;
+  readonly minPayoutMicros: Float64Array;
+  readonly deliveredPerSend: Float64Array;
+  readonly eligibleOpenRate: Float64Array;
+  readonly rho: Float64Array | undefined;
+}
+
+/** One release, checked and turned into columns that requests only read. */
+export interface RankingRelease {
+  readonly id: string;
+  readonly tenantId: string;
+  /** Features hold what was known then; a sample network's clock starts here. UTC ms. */
+  readonly asOfMs: number;
+  readonly policy: Readonly<EnginePolicy>;
+  readonly duals: Duals;
+  readonly versions: {
+    readonly release: string;
+    readonly model: string;
+    readonly calibration: string;
+    readonly duals: string;
+    readonly features_asof: string;
+  };
+  /** What every answer of this release must admit. */
+  readonly degraded: readonly Degradation[];
+  readonly campaigns: CampaignColumns;
+  readonly creativeIds: readonly string[];
+  readonly publications: PublicationColumns;
+  readonly eligibility: EligibilityIndex;
+  readonly dim: number;
+  readonly publicationVectors: Float32Array;
+  readonly campaignVectors: Float32Array;
+  readonly similar: ExactIndex;
+  readonly pctr: ServedModel;
+  readonly accept: ServedModel;
+}
+
+/** Publications that the campaigns' average click rate is taken over. */
+const PRIOR_SAMPLE = 8;
+
+/**
+ * Builds what is served from an opened release, checking that its parts belong together: catalog, snapshot and
+ * embeddings row by row, models against the feature sets of this build.
+ * @throws WAGGLE_RELEASE_UNSERVABLE (cause: the part's own error), WAGGLE_RELEASE_INCOMPLETE, WAGGLE_RELEASE_CORRUPT
+ */
+export async function loadRankingRelease(
+  release: Release,
+  deps: LoadDependencies,
+): Promise<RankingRelease> {
+  try {
+    return load(release, deps);
+  } catch (cause) {
+    if (cause instanceof WaggleError && /^WAGGLE_RELEASE_/.test(cause.code)) throw cause;
+    throw engineError(
+      'WAGGLE_RELEASE_UNSERVABLE',
+      `release ${release.id}: ${cause instanceof Error ? cause.message : String(cause)}`,
+      { cause, details: { release: release.id } },
+    );
+  }
+}
+
+function load(release: Release, { logger }: LoadDependencies): RankingRelease {
+  const unservable = (why: string) =>
+    engineError('WAGGLE_RELEASE_UNSERVABLE', `release ${release.id}: ${why}`, {
+      details: { release: release.id },
+    });
+  const publicationTable = release.table('catalog', 'publications.col');
+  const campaignTable = release.table('catalog', 'campaigns.col');
+  const creativeTable = release.table('catalog', 'creatives.col');
+  const advertiserTable = release.table('catalog', 'advertisers.col');
+  const tenantId = campaignTable.meta['tenant_id'];
+  if (typeof tenantId !== 'string') throw unservable('the catalog does not say whose it is');
+
+  const snapshot = decodeSnapshot((file) => release.read('features', file));
+  if (snapshot.tenantId !== tenantId) {
+    throw unservable(`catalog of ${tenantId}, features of ${snapshot.tenantId}`);
+  }
+  const tables = {
+    publication: publicationTable,
+    campaign: campaignTable,
+    creative: creativeTable,
+  };
+  let dim = 0;
+  let embedder = '';
+  let hashed = false;
+  const vectors = (kind: keyof typeof tables): Float32Array => {
+    const table = release.table('embeddings', `${kind}.col`);
+    const column = table.columns['vector'];
+    if (column?.kind !== 'numeric' || column.dtype !== 'f32') {
+      throw unservable(`embeddings/${kind}.col has no float32 column "vector"`);
+    }
+    if (dim !== 0 && dim !== column.width) {
+      throw unservable(`embeddings have ${dim} and ${column.width} dimensions`);
+    }
+    dim = column.width;
+    if (table.nRows !== tables[kind].nRows) {
+      throw unservable(
+        `${table.nRows} ${kind} embeddings for ${tables[kind].nRows} in the catalog`,
+      );
+    }
+    embedder = String(table.meta['model'] ?? '');
+    hashed ||= table.meta['degraded'] === 'hashed_embedder' || embedder.startsWith('hashed-');
+    const data = column.data as Float32Array;
+    for (let i = 0; i < data.length; i++) {
+      if (!Number.isFinite(data[i]))
+        throw unservable(`${kind} embedding ${Math.floor(i / dim)} is not a number`);
+    }
+    return data;
+  };
+  const embeddings = {
+    publication: vectors('publication'),
+    campaign: vectors('campaign'),
+    creative: vectors('creative'),
+    dim,
+  };
+  for (const kind of ['publication', 'campaign', 'creative'] as const) {
+    const rows = snapshot.tables[kind]?.columns['id'];
+    const ids = stringData(tables[kind], `${kind}_id`);
+    if (rows?.kind !== 'string' || rows.codes.length !== ids.codes.length) {
+      throw unservable(`the snapshot's ${kind} rows are not the catalog's`);
+    }
+    for (let r = 0; r < ids.codes.length; r++) {
+      if (stringAt(rows, r) !== stringAt(ids, r)) {
+        throw unservable(
+          `row ${r} is ${kind} ${stringAt(ids, r)} in the catalog, ${stringAt(rows, r)} in the snapshot`,
+        );
+      }
+    }
+  }
+
+  const served = (file: string, name: LinearModel['name'], set: FeatureSet): ServedModel => {
+    const model = parseLinearModel(release.json('models', file));
+    if (model.name !== name) throw unservable(`models/${file} is a model of ${model.name}`);
+    if (model.featureSetFingerprint !== set.fingerprint) {
+      throw unservable(
+        `${model.version} reads features ${model.featureSetFingerprint}, this build declares ${set.fingerprint}`,
+      );
+    }
+    if (model.featureNames.join() !== set.names.join()) {
+      throw unservable(`${model.version} names other features than ${set.fingerprint}`);
+    }
+    return {
+      model,
+      scorer: new LinearScorer(model),
+      features: new OnlineFeatures(set, snapshot, embeddings),
+    };
+  };
+  const pctr = served('pctr.json', 'pctr', ctrFeatures);
+  const accept = served('accept.json', 'accept', acceptFeatures);
+
+  const policy = parsePolicy(release.json('engine', 'policy.json'));
+  const duals = parseDuals(release.json('duals', 'duals.json'));
+  const publications = publicationColumns(publicationTable, duals);
+  const eligibility = new EligibilityIndex({
+    campaigns: campaignTable,
+    advertisers: advertiserTable,
+    creatives: creativeTable,
+  });
+  const campaigns = campaignColumns({
+    campaignTable,
+    creativeTable,
+    advertiserTable,
+    eligibility,
+    duals,
+    priorLogits: (c) => averageLogits(pctr, c, publications.n, snapshot.asOfMs),
+  });
+  const degraded: Degradation[] = [];
+  if (pctr.model.priorOnly || accept.model.priorOnly) degraded.push('prior_only_model');
+  if (hashed) degraded.push('hashed_embedder');
+  logger.info(
+    {
+      release: release.id,
+      publications: publications.n,
+      campaigns: campaigns.n,
+      model: pctr.model.version,
+      embedder,
+      degraded,
+    },
+    'release loaded',
+  );
+  return {
+    id: release.id,
+    tenantId,
+    asOfMs: snapshot.asOfMs,
+    policy,
+    duals,
+    versions: {
+      release: release.id,
+      model: `${pctr.model.version}+${accept.model.version}`,
+      calibration: `${pctr.model.calibration.kind}+${accept.model.calibration.kind}`,
+      duals: duals.version,
+      features_asof: new Date(snapshot.asOfMs).toISOString(),
+    },
+    degraded,
+    campaigns,
+    creativeIds: texts(creativeTable, 'creative_id'),
+    publications,
+    eligibility,
+    dim,
+    publicationVectors: embeddings.publication,
+    campaignVectors: embeddings.campaign,
+    similar: new ExactIndex(embeddings.campaign, dim),
+    pctr,
+    accept,
+  };
+}
+
+/** What the ledger must know before a release is served; never lowers what it already holds. */
+export function* ledgerBudgets(release: RankingRelease): Generator<{
+  campaignId: string;
+  budgetMicros: number;
+  dailyBudgetMicros: number;
+  spentMicros: number;
+}> {
+  const { campaigns } = release;
+  for (let r = 0; r < campaigns.n; r++) {
+    yield {
+      campaignId: campaigns.ids[r]!,
+      budgetMicros: campaigns.budgetMicros[r]!,
+      dailyBudgetMicros: campaigns.dailyBudgetMicros[r]!,
+      spentMicros: campaigns.spentMicros[r]!,
+    };
+  }
+}
+
+function publicationColumns(table: ColumnTable, duals: Duals): PublicationColumns {
+  const ids = texts(table, 'publication_id');
+  const status = stringData(table, 'status');
+  const category = stringData(table, 'category');
+  const allowed = stringListData(table, 'allowed_categories');
+  const blocked = stringListData(table, 'blocked_categories');
+  const advertisers = stringListData(table, 'blocked_advertisers');
+  return {
+    n: table.nRows,
+    ids,
+    rowOf: new Map(ids.map((id, row) => [id, row])),
+    language: texts(table, 'language'),
+    rules: ids.map((_, row) => ({
+      status: stringAt(status, row),
+      category: stringAt(category, row),
+      allowedCategories: stringsAt(allowed, row),
+      blockedCategories: stringsAt(blocked, row),
+      blockedAdvertisers: stringsAt(advertisers, row),
+    })),
+    maxAdsPerSend: numericData(table, 'max_ads_per_send', 'f64'),
+    minPayoutMicros: numericData(table, 'min_payout_micros', 'f64'),
+    deliveredPerSend: numericData(table, 'delivered_per_send', 'f64'),
+    eligibleOpenRate: numericData(table, 'eligible_open_rate', 'f64'),
+    rho: prices(ids, duals.rho),
+  };
+}
+
+function campaignColumns(o: {
+  campaignTable: ColumnTable;
+  creativeTable: ColumnTable;
+  advertiserTable: ColumnTable;
+  eligibility: EligibilityIndex;
+  duals: Duals;
+  priorLogits: (pairs: { campaignRows: Int32Array; creativeRows: Int32Array }) => Float64Array;
+}): CampaignColumns {
+  const { campaignTable, creativeTable, advertiserTable, eligibility, duals } = o;
+  const n = campaignTable.nRows;
+  const ids = texts(campaignTable, 'campaign_id');
+  const groupColumn = stringData(advertiserTable, 'competitor_group');
+  const groupCodes = groupColumn.dictionary.filter((group) => group !== '');
+  const groupOf = new Map<string, number>();
+  texts(advertiserTable, 'advertiser_id').forEach((id, row) => {
+    groupOf.set(id, groupCodes.indexOf(stringAt(groupColumn, row)));
+  });
+  const advertiserColumn = stringData(campaignTable, 'advertiser_id');
+  const groupByCode = advertiserColumn.dictionary.map((id) => groupOf.get(id) ?? -1);
+  const pricingColumn = stringData(campaignTable, 'pricing');
+  const pricingByCode = pricingColumn.dictionary.map((name) => {
+    const code = PRICING_CODES[name as PricingModel];
+    if (code === undefined)
+      throw engineError('WAGGLE_RELEASE_UNSERVABLE', `unknown pricing ${name}`);
+    return code;
+  });
+  const goal = stringData(campaignTable, 'goal');
+
+  const creativesOf: number[][] = Array.from({ length: n }, () => []);
+  const creativeStatus = stringData(creativeTable, 'status');
+  const creativeCampaign = stringData(creativeTable, 'campaign_id');
+  for (let r = 0; r < creativeTable.nRows; r++) {
+    if (!(SERVABLE.creative as readonly string[]).includes(stringAt(creativeStatus, r))) continue;
+    const row = eligibility.rowOf(stringAt(creativeCampaign, r));
+    if (row !== undefined) creativesOf[row]!.push(r);
+  }
+  const creativeOffsets = new Int32Array(n + 1);
+  for (let r = 0; r < n; r++) creativeOffsets[r + 1] = creativeOffsets[r]! + creativesOf[r]!.length;
+  const creativeRows = Int32Array.from(creativesOf.flat());
+  const bidMicros = numericData(campaignTable, 'bid_micros', 'f64');
+
+  return {
+    n,
+    ids,
+    advertiser: Int32Array.from(advertiserColumn.codes),
+    competitorGroup: Int32Array.from(advertiserColumn.codes, (code) => groupByCode[code]!),
+    nCompetitorGroups: groupCodes.length,
+    pricing: Uint8Array.from(pricingColumn.codes, (code) => pricingByCode[code]!),
+    bidMicros,
+    budgetMicros: numericData(campaignTable, 'budget_micros', 'f64'),
+    dailyBudgetMicros: numericData(campaignTable, 'daily_budget_micros', 'f64'),
+    spentMicros: numericData(campaignTable, 'spent_micros', 'f64'),
+    goalOpens: Uint8Array.from({ length: n }, (_, r) => (stringAt(goal, r) === 'opens' ? 1 : 0)),
+    creativeOffsets,
+    creativeRows,
+    priorLogit: o.priorLogits({
+      campaignRows: Int32Array.from({ length: n }, (_, r) => r),
+      creativeRows: Int32Array.from({ length: n }, (_, r) => creativesOf[r]![0] ?? -1),
+    }),
+    mu: float32(prices(ids, duals.mu)),
+    omega: float32(prices(ids, duals.omega)),
+  };
+}
+
+/** Mean raw logit of each campaign over a spread of publications, position 1. */
+function averageLogits(
+  served: ServedModel,
+  pairs: { campaignRows: Int32Array; creativeRows: Int32Array },
+  nPublications: number,
+  asOfMs: number,
+): Float64Array {
+  const { campaignRows, creativeRows } = pairs;
+  const n = campaignRows.length;
+  const { features, scorer } = served;
+  const x = new Float32Array(n * features.nFeatures);
+  const p = new Float64Array(n);
+  const total = new Float64Array(n);
+  const used = Math.min(PRIOR_SAMPLE, nPublications);
+  for (let s = 0; s < used; s++) {
+    const publicationRow = Math.floor((s * nPublications) / used);
+    features.evaluate(
+      { publicationRow, tsMs: asOfMs, position: 1, nAds: 1 },
+      campaignRows,
+      creativeRows,
+      x,
+    );
+    scorer.scoreInto(x, n, p);
+    for (let i = 0; i < n; i++) {
+      total[i]! += logit(Math.min(1 - 1e-9, Math.max(1e-9, p[i]!))) / used;
+    }
+  }
+  return total;
+}
+
+/** The campaign's click probability on an average publication. */
+export function priorClickRate(campaigns: CampaignColumns, row: number): number {
+  return sigmoid(campaigns.priorLogit[row]!);
+}
+
+function prices(
+  ids: readonly string[],
+  byId: Readonly<Record<string, number>>,
+): Float64Array | undefined {
+  if (Object.values(byId).every((price) => price === 0)) return undefined;
+  return Float64Array.from(ids, (id) => byId[id] ?? 0);
+}
+
+function float32(values: Float64Array | undefined): Float32Array | undefined {
+  return values === undefined ? undefined : Float32Array.from(values);
+}
+
+function texts(table: ColumnTable, name: string): string[] {
+  const column: StringColumn = stringData(table, name);
+  return Array.from(column.codes, (code) => column.dictionary[code]!);
+}

@@ -1,0 +1,161 @@
+import { throwIfAborted } from '@waggle/core';
+import { RANK_LIMITS, type RankRequestBody, type RankSlotBody } from '@waggle/core/contract';
+import type { DiversityRules } from './choice.js';
+import { engineError } from './errors.js';
+import { decisionSeed } from './exploration.js';
+import type { RankingRelease } from './ranking-release.js';
+
+/** A request made definite: defaults applied, ids resolved, times in milliseconds. */
+export interface RequestContext {
+  readonly request: RankRequestBody;
+  readonly requestId: string;
+  readonly publicationRow: number;
+  readonly nowMs: number;
+  /** When the ad would run: the planned time, but not before now. */
+  readonly atMs: number;
+  /** `atMs` rounded down to the policy's step: the time that features see. */
+  readonly featureTsMs: number;
+  readonly language: string;
+  readonly slots: readonly SlotContext[];
+  readonly nAds: number;
+  /** How many of the slots may be filled under the publication's limit of ads per send. */
+  readonly capacity: number;
+  readonly k: number;
+  readonly diversity: DiversityRules;
+  readonly explain: 'none' | 'summary' | 'full';
+  readonly seed: number;
+}
+
+export interface SlotContext {
+  readonly id: string | undefined;
+  readonly position: number;
+  readonly delivered: number;
+  readonly floorMicros: number;
+}
+
+/**
+ * @throws WAGGLE_UNKNOWN_PUBLICATION, WAGGLE_RANK_INVALID
+ */
+export function readContext(
+  release: RankingRelease,
+  request: RankRequestBody,
+  o: { requestId: string; nowMs: number; seed?: number },
+): RequestContext {
+  const { publications, policy } = release;
+  const publicationRow = publications.rowOf.get(request.publication_id);
+  if (publicationRow === undefined) {
+    throw engineError(
+      'WAGGLE_UNKNOWN_PUBLICATION',
+      `release ${release.id} does not know publication ${request.publication_id}`,
+      { details: { publication_id: request.publication_id, release: release.id } },
+    );
+  }
+  const slots = readSlots(release, publicationRow, request);
+  const { planned_at: plannedAt, language, n_ads: givenAds } = request.context ?? {};
+  let atMs = o.nowMs;
+  if (plannedAt !== undefined) {
+    const plannedMs = Date.parse(plannedAt);
+    if (Number.isNaN(plannedMs)) throw invalid('context.planned_at', `${plannedAt} is not a date`);
+    if (plannedMs > atMs) atMs = plannedMs;
+  }
+  const nAds = givenAds ?? slots.length;
+  const { constraints } = request;
+  const maxPerAdvertiser =
+    constraints?.max_per_advertiser ??
+    (request.mode === 'fill' ? policy.max_per_advertiser_per_send : policy.max_per_advertiser);
+  return {
+    request,
+    requestId: o.requestId,
+    publicationRow,
+    nowMs: o.nowMs,
+    atMs,
+    featureTsMs: atMs - (atMs % policy.feature_time_step_ms),
+    language: language ?? publications.language[publicationRow]!,
+    slots,
+    nAds,
+    capacity: Math.max(
+      0,
+      Math.min(slots.length, publications.maxAdsPerSend[publicationRow]! - (nAds - slots.length)),
+    ),
+    k: request.mode === 'fill' ? 1 : (request.k ?? policy.default_k),
+    diversity: { separation: constraints?.separation ?? true, maxPerAdvertiser },
+    explain: request.explain ?? 'none',
+    seed: o.seed ?? decisionSeed(o.requestId, release.id),
+  };
+}
+
+const ONE_SLOT: readonly RankSlotBody[] = [{ id: '' } as RankSlotBody];
+
+function readSlots(
+  release: RankingRelease,
+  publicationRow: number,
+  request: RankRequestBody,
+): SlotContext[] {
+  const { publications } = release;
+  const given = request.slots;
+  if (request.mode === 'fill') {
+    if (given === undefined || given.length === 0) {
+      throw invalid('slots', 'mode fill needs the slots to fill');
+    }
+    if (given.length > 1 && new Set(given.map((slot) => slot.id)).size !== given.length) {
+      throw invalid('slots', 'slot ids repeat');
+    }
+    if (request.context?.n_ads !== undefined && request.context.n_ads < given.length) {
+      throw invalid(
+        'context.n_ads',
+        `${request.context.n_ads} ads cannot hold ${given.length} slots`,
+      );
+    }
+  } else if (given !== undefined && given.length > 1) {
+    throw invalid('slots', 'mode offers takes at most one slot');
+  }
+  return (given ?? ONE_SLOT).map((slot, i) => ({
+    id: given === undefined ? undefined : slot.id,
+    position: slot.position ?? i + 1,
+    delivered: slot.n_forecast ?? publications.deliveredPerSend[publicationRow]!,
+    floorMicros: Math.max(slot.floor_micros ?? 0, publications.minPayoutMicros[publicationRow]!),
+  }));
+}
+
+function invalid(field: string, why: string): Error {
+  return engineError('WAGGLE_RANK_INVALID', `${field}: ${why}`, { details: { field } });
+}
+
+/** The time a request has left, on the monotonic clock. */
+export class Deadline {
+  readonly #clock: { monotonicMs(): number };
+  readonly #atMs: number;
+  readonly #signal: AbortSignal | undefined;
+
+  /** @throws WAGGLE_DEADLINE_EXCEEDED when it has passed already, WAGGLE_ABORTED */
+  constructor(o: {
+    clock: { monotonicMs(): number };
+    receivedAtMs: number;
+    deadlineMs: number | undefined;
+    signal: AbortSignal | undefined;
+  }) {
+    const deadlineMs = o.deadlineMs ?? RANK_LIMITS.defaultDeadlineMs;
+    this.#clock = o.clock;
+    this.#atMs = o.receivedAtMs + deadlineMs;
+    this.#signal = o.signal;
+    throwIfAborted(o.signal);
+    const waitedMs = o.clock.monotonicMs() - o.receivedAtMs;
+    if (waitedMs >= deadlineMs) {
+      throw engineError(
+        'WAGGLE_DEADLINE_EXCEEDED',
+        `waited ${waitedMs.toFixed(1)} ms of ${deadlineMs} ms before ranking could start`,
+        { details: { deadline_ms: deadlineMs, waited_ms: waitedMs } },
+      );
+    }
+  }
+
+  /** Whether stages that can be skipped must be skipped. */
+  get passed(): boolean {
+    return this.#clock.monotonicMs() >= this.#atMs;
+  }
+
+  /** Whether nobody waits for the answer any more. @throws WAGGLE_ABORTED */
+  check(): void {
+    throwIfAborted(this.#signal);
+  }
+}
