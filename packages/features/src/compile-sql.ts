@@ -276,7 +276,9 @@ export function observedKeysSql(
   asOfMs: number,
 ): string {
   const all = new Set(keySets.flat());
-  const facts = options.set.sources
+  const { sources } = options.set;
+  const facts = sources
+    .filter((s) => !sources.some((other) => other.name === s.keysFrom))
     .map(
       (s) =>
         `SELECT event_ms, ${SPINE_ID_COLUMNS.join(', ')}, position, ${DERIVED_KEYS.map((k) => `'' AS ${overrideColumn(k)}`).join(', ')} FROM (${s.sql(options.read)}) WHERE available_ms <= ${asOfMs}`,

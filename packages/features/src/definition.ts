@@ -43,6 +43,11 @@ export interface FactSource {
   readonly description: string;
   readonly measures: readonly string[];
   readonly sql: (read: TableReader) => string;
+  /**
+   * A cheaper source that shows every combination of keys of this one, no later: snapshots list combinations
+   * from it when the set has it too.
+   */
+  readonly keysFrom?: string;
 }
 
 /** One group of effects of a fit: multipliers of the rate for every value of the keys. */

@@ -62,6 +62,8 @@ interface PublicationCache {
   bytes: number;
 }
 
+/** Computes one node for the first n rows of a run. */
+type FillStep = (publicationRow: number, n: number) => void;
 type Reader = (publicationRow: number, campaignRow: number, creativeRow: number) => number;
 
 /**
@@ -87,9 +89,25 @@ export class OnlineFeatures {
   readonly #nPublications: number;
   readonly #constants: Float64Array;
   readonly #publicationNodes: number[] = [];
-  readonly #candidateNodes: number[] = [];
+  readonly #itemSteps: FillStep[] = [];
+  readonly #pairSteps: FillStep[] = [];
+  /** Publication-wide values that pair steps use, spread over a run. */
+  readonly #pairSpread: { readonly node: number; readonly register: Float64Array }[] = [];
+  /** Item values by cache key, float64 [nKeys × nSavedItems]: computed once, whatever the publication. */
+  readonly #savedItems: { readonly index: number; readonly register: Float64Array }[] = [];
+  readonly #itemValues: Float64Array;
+  readonly #itemKnown: Uint8Array;
+  /** Static features and carried values with the working array each comes from; undefined = a scalar. */
+  readonly #staticOutputs: {
+    readonly feature: number;
+    readonly node: number;
+    readonly register: Float64Array | undefined;
+  }[] = [];
+  readonly #carriedRegisters: Float64Array[] = [];
+  readonly #fillCampaigns = new Int32Array(RUN);
+  readonly #fillCreatives = new Int32Array(RUN);
   readonly #requestNodes: number[] = [];
-  readonly #loops: { readonly node: number; readonly run: (n: number) => void }[] = [];
+  readonly #loops: ((n: number) => void)[] = [];
   /** Per node: working array of a run; shared constants are spread into theirs once per request or ahead. */
   readonly #registers: (Float64Array | undefined)[] = [];
   readonly #spread: { readonly node: number; readonly register: Float64Array }[] = [];
@@ -153,29 +171,95 @@ export class OnlineFeatures {
     );
     this.#constants = new Float64Array(nodes.length);
     this.#scalars = new Float64Array(nodes.length);
-    const used = new Set<number>();
+    const usedByRequest = new Set<number>();
+    const usedByPair = new Set<number>();
     nodes.forEach((node, i) => {
       if (node.rate === 'constant') this.#constants[i] = this.#scalar(i, this.#constants, -1);
       else if (node.rate === 'publication') this.#publicationNodes.push(i);
-      else if (node.rate === 'candidate') this.#candidateNodes.push(i);
       else if (node.rate === 'request') this.#requestNodes.push(i);
-      else for (const arg of node.args) used.add(arg);
+      else if (node.rate === 'pair') for (const arg of node.args) usedByPair.add(arg);
+      else if (node.rate === 'requestCandidate')
+        for (const arg of node.args) usedByRequest.add(arg);
     });
-    // Arrays for everything that the request-time loops touch.
+    this.#prepareFill(usedByPair, usedByRequest);
+    this.#prepareRequest(usedByRequest);
+    this.#itemValues = new Float64Array(this.#nKeys * this.#savedItems.length);
+    this.#itemKnown = new Uint8Array(this.#nKeys);
+    const isRequest = (f: number) => nodes[outputs[f]!]!.rate.startsWith('request');
+    const all = set.features.map((_, f) => f);
+    this.requestFeatures = Int32Array.from(all.filter(isRequest));
+    this.staticFeatures = Int32Array.from(all.filter((f) => !isRequest(f)));
+  }
+
+  /** One cache key per creative, one per campaign without creative, one for a candidate that is unknown altogether. */
+  get #nKeys(): number {
+    return this.#nCreatives + this.#nCampaigns + 1;
+  }
+
+  /** Steps and working arrays for what is cached per item and per publication. */
+  #prepareFill(usedByPair: ReadonlySet<number>, usedByRequest: ReadonlySet<number>): void {
+    const { nodes, outputs } = this.#program;
+    const features = new Set(outputs);
+    const registers: (Float64Array | undefined)[] = [];
+    const registerOf = (i: number): Float64Array => {
+      const found = registers[i];
+      if (found !== undefined) return found;
+      const register = new Float64Array(RUN);
+      registers[i] = register;
+      const { rate } = nodes[i]!;
+      if (rate === 'constant') register.fill(this.#constants[i]!);
+      if (rate === 'publication') this.#pairSpread.push({ node: i, register });
+      return register;
+    };
+    nodes.forEach((node, i) => {
+      if (node.rate !== 'item' && node.rate !== 'pair') return;
+      const register = registerOf(i);
+      const reader = this.#readers[i];
+      const steps = node.rate === 'item' ? this.#itemSteps : this.#pairSteps;
+      if (reader === undefined) {
+        const run = vectorLoop(node.expression, node.args.map(registerOf), register);
+        steps.push((_, n) => run(n));
+      } else {
+        const campaigns = this.#fillCampaigns;
+        const creatives = this.#fillCreatives;
+        steps.push((publicationRow, n) => {
+          for (let j = 0; j < n; j++) {
+            register[j] = reader(publicationRow, campaigns[j]!, creatives[j]!);
+          }
+        });
+      }
+      if (node.rate === 'item' && (usedByPair.has(i) || usedByRequest.has(i) || features.has(i))) {
+        this.#savedItems.push({ index: this.#savedItems.length, register });
+      }
+      if (usedByRequest.has(i)) {
+        this.#carriedNodes.push(i);
+        this.#carriedRegisters.push(register);
+      }
+    });
+    outputs.forEach((node, feature) => {
+      if (!nodes[node]!.rate.startsWith('request')) {
+        this.#staticOutputs.push({ feature, node, register: registers[node] });
+      }
+    });
+  }
+
+  /** Loops and working arrays for what changes with every request. */
+  #prepareRequest(used: ReadonlySet<number>): void {
+    const { nodes } = this.#program;
     nodes.forEach((node, i) => {
       if (node.rate === 'requestCandidate') {
         const register = new Float64Array(RUN);
         this.#registers[i] = register;
-        if (node.leaf?.op === 'candidate')
+        if (node.leaf?.op === 'candidate') {
           this.#candidateLeaves.push({ leaf: node.leaf, register });
-        else if (node.leaf !== undefined) {
+        } else if (node.leaf !== undefined) {
           throw featuresError(
             'WAGGLE_FEATURES_DECLARATION',
-            `${set.name}: a fact cannot be looked up by position and by campaign at once`,
+            `${this.set.name}: a fact cannot be looked up by position and by campaign at once`,
           );
         } else {
           const args = node.args.map((arg) => this.#registers[arg]!);
-          this.#loops.push({ node: i, run: vectorLoop(node.expression, args, register) });
+          this.#loops.push(vectorLoop(node.expression, args, register));
         }
         return;
       }
@@ -183,15 +267,10 @@ export class OnlineFeatures {
       const register = new Float64Array(RUN);
       this.#registers[i] = register;
       if (node.rate === 'constant') register.fill(this.#constants[i]!);
-      else if (node.rate === 'candidate') {
-        this.#carriedUsed.push({ index: this.#carriedNodes.length, register });
-        this.#carriedNodes.push(i);
+      else if (node.rate === 'item' || node.rate === 'pair') {
+        this.#carriedUsed.push({ index: this.#carriedNodes.indexOf(i), register });
       } else this.#spread.push({ node: i, register });
     });
-    const isRequest = (f: number) => nodes[outputs[f]!]!.rate.startsWith('request');
-    const all = set.features.map((_, f) => f);
-    this.requestFeatures = Int32Array.from(all.filter(isRequest));
-    this.staticFeatures = Int32Array.from(all.filter((f) => !isRequest(f)));
   }
 
   /**
@@ -266,7 +345,7 @@ export class OnlineFeatures {
       if (column === undefined) register.fill(Number.NaN, 0, count);
       else for (let i = 0; i < count; i++) register[i] = column[from + i]!;
     }
-    for (const loop of this.#loops) loop.run(count);
+    for (const loop of this.#loops) loop(count);
     const { nodes, outputs } = this.#program;
     const features = this.requestFeatures;
     for (let k = 0; k < features.length; k++) {
@@ -321,14 +400,14 @@ export class OnlineFeatures {
     const scalars = Float64Array.from(this.#constants);
     for (const i of this.#publicationNodes) scalars[i] = this.#scalar(i, scalars, publicationRow);
     const cache: PublicationCache = {
-      slotOf: new Int32Array(this.#nCreatives + this.#nCampaigns + 1).fill(-1),
+      slotOf: new Int32Array(this.#nKeys).fill(-1),
       nSlots: 0,
       rows: new Float32Array(0),
       carried: new Float64Array(0),
       scalars,
       bytes: 0,
     };
-    cache.bytes = (this.#nCreatives + this.#nCampaigns + 1) * 4 + nodes.length * 8;
+    cache.bytes = this.#nKeys * 4 + nodes.length * 8;
     this.#cache.set(publicationRow, cache);
     this.#cacheBytes += cache.bytes;
     this.#evict();
@@ -357,12 +436,10 @@ export class OnlineFeatures {
     for (let i = 0; i < count; i++) {
       const creative = creativeRows[from + i]!;
       const campaign = campaignRows[from + i]!;
-      const key =
-        creative >= 0 && creative < this.#nCreatives
-          ? creative
-          : campaign >= 0 && campaign < this.#nCampaigns
-            ? this.#nCreatives + campaign
-            : this.#nCreatives + this.#nCampaigns;
+      const key = this.#key(
+        this.#known(campaign, this.#nCampaigns),
+        this.#known(creative, this.#nCreatives),
+      );
       let slot = slotOf[key]!;
       if (slot < 0) {
         slot = cache.nSlots + missing.length;
@@ -374,7 +451,7 @@ export class OnlineFeatures {
     if (missing.length > 0) this.#fill(publicationRow, cache, campaignRows, creativeRows, missing);
   }
 
-  /** Static nodes for candidates seen for the first time, one candidate at a time. */
+  /** Static nodes for candidates that this publication meets for the first time; at most one run of them. */
   #fill(
     row: number,
     cache: PublicationCache,
@@ -400,31 +477,73 @@ export class OnlineFeatures {
       this.#cacheBytes += grown;
       this.#evict();
     }
-    const { nodes, outputs } = this.#program;
-    const values = Float64Array.from(cache.scalars);
-    for (const at of missing) {
-      const campaign = campaignRows[at]! < this.#nCampaigns ? campaignRows[at]! : -1;
-      const creative = creativeRows[at]! < this.#nCreatives ? creativeRows[at]! : -1;
-      for (const i of this.#candidateNodes) {
-        const reader = this.#readers[i];
-        values[i] =
-          reader === undefined
-            ? this.#apply(i, values)
-            : reader(publicationRow, campaign, creative);
-      }
-      const slot = cache.nSlots++;
-      for (let k = 0; k < this.staticFeatures.length; k++) {
-        const f = this.staticFeatures[k]!;
-        const node = outputs[f]!;
-        const value = Math.fround(
-          nodes[node]!.rate === 'constant' ? this.#constants[node]! : values[node]!,
-        );
-        cache.rows[slot * width + f] = value - value === 0 ? value : this.#defaults[f]!;
-      }
-      for (let k = 0; k < nCarried; k++) {
-        cache.carried[slot * nCarried + k] = values[this.#carriedNodes[k]!]!;
+    this.#fillItems(campaignRows, creativeRows, missing);
+    const n = missing.length;
+    const campaigns = this.#fillCampaigns;
+    const creatives = this.#fillCreatives;
+    const nSaved = this.#savedItems.length;
+    for (let j = 0; j < n; j++) {
+      campaigns[j] = this.#known(campaignRows[missing[j]!]!, this.#nCampaigns);
+      creatives[j] = this.#known(creativeRows[missing[j]!]!, this.#nCreatives);
+    }
+    for (const { index, register } of this.#savedItems) {
+      for (let j = 0; j < n; j++) {
+        register[j] = this.#itemValues[this.#key(campaigns[j]!, creatives[j]!) * nSaved + index]!;
       }
     }
+    for (const { node, register } of this.#pairSpread) register.fill(cache.scalars[node]!, 0, n);
+    for (const step of this.#pairSteps) step(publicationRow, n);
+    const { rows, carried } = cache;
+    const first = cache.nSlots;
+    for (const { feature, node, register } of this.#staticOutputs) {
+      const fallback = Math.fround(this.#defaults[feature]!);
+      for (let j = 0; j < n; j++) {
+        const value = Math.fround(register === undefined ? cache.scalars[node]! : register[j]!);
+        rows[(first + j) * width + feature] = value - value === 0 ? value : fallback;
+      }
+    }
+    this.#carriedRegisters.forEach((register, k) => {
+      for (let j = 0; j < n; j++) carried[(first + j) * nCarried + k] = register[j]!;
+    });
+    cache.nSlots += n;
+  }
+
+  /** Item nodes for candidates that no publication has met yet. */
+  #fillItems(
+    campaignRows: Int32Array,
+    creativeRows: Int32Array,
+    candidates: readonly number[],
+  ): void {
+    const campaigns = this.#fillCampaigns;
+    const creatives = this.#fillCreatives;
+    const keys: number[] = [];
+    for (const at of candidates) {
+      const campaign = this.#known(campaignRows[at]!, this.#nCampaigns);
+      const creative = this.#known(creativeRows[at]!, this.#nCreatives);
+      const key = this.#key(campaign, creative);
+      if (this.#itemKnown[key] === 1) continue;
+      this.#itemKnown[key] = 1;
+      campaigns[keys.length] = campaign;
+      creatives[keys.length] = creative;
+      keys.push(key);
+    }
+    if (keys.length === 0) return;
+    for (const step of this.#itemSteps) step(-1, keys.length);
+    const nSaved = this.#savedItems.length;
+    for (const { index, register } of this.#savedItems) {
+      keys.forEach((key, j) => {
+        this.#itemValues[key * nSaved + index] = register[j]!;
+      });
+    }
+  }
+
+  #known(row: number, nRows: number): number {
+    return row >= 0 && row < nRows ? row : -1;
+  }
+
+  #key(campaign: number, creative: number): number {
+    if (creative >= 0) return creative;
+    return this.#nCreatives + (campaign >= 0 ? campaign : this.#nCampaigns);
   }
 
   #scalar(i: number, values: Float64Array, publicationRow: number): number {

@@ -12,8 +12,11 @@ import {
   UNARY,
 } from './expression.js';
 
-/** How often a node has to be computed: once, once per publication, per candidate, or per request as well. */
-export type Rate = 'constant' | 'publication' | 'candidate' | 'request' | 'requestCandidate';
+/**
+ * How often a node has to be computed: once; per publication; per campaign and creative (`item`); per
+ * publication and item (`pair`); per request; per request and candidate.
+ */
+export type Rate = 'constant' | 'publication' | 'item' | 'pair' | 'request' | 'requestCandidate';
 
 export interface ProgramNode {
   readonly expression: Expression;
@@ -35,7 +38,7 @@ function rateOf(dependencies: ReadonlySet<Dependency>): Rate {
   if (dependencies.has('request') || dependencies.has('candidate')) {
     return row ? 'requestCandidate' : 'request';
   }
-  if (row) return 'candidate';
+  if (row) return dependencies.has('publication') ? 'pair' : 'item';
   return dependencies.has('publication') ? 'publication' : 'constant';
 }
 

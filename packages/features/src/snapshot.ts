@@ -385,13 +385,13 @@ async function addTexts(
         ...(o.signal === undefined ? {} : { signal: o.signal }),
       },
     );
-    const ids = stringData(result, 'v_id');
+    const ids = result.nRows === 0 ? undefined : stringData(result, 'v_id');
     const known = new Float64Array(table.nRows);
     for (const [name, kind] of refs) {
       const one = new Array<string>(table.nRows).fill('');
       const many = new Array<readonly string[]>(table.nRows).fill([]);
-      const column = result.columns[`t_${name}`]!;
-      for (let i = 0; i < result.nRows; i++) {
+      const column = result.columns[`t_${name}`];
+      for (let i = 0; ids !== undefined && i < result.nRows; i++) {
         const row = o.rowOf[entity].get(stringAt(ids, i));
         if (row === undefined) continue;
         known[row] = 1;

@@ -54,6 +54,7 @@ LEFT JOIN (
 
 export const placementOutcomes: FactSource = {
   name: 'placement_outcomes',
+  keysFrom: 'placement_sends',
   description: 'A sent ad with its unique verified clicks, known 72 h after sending.',
   measures: ['delivered', 'clicks', 'raw_clicks'],
   sql: (read) => `
@@ -87,6 +88,7 @@ FROM ${read.events('sends')}`,
 
 export const sendOutcomes: FactSource = {
   name: 'send_outcomes',
+  keysFrom: 'sends',
   description: 'Opens and unsubscribes of an issue within 72 h, known 72 h after sending.',
   measures: ['delivered', 'unsubscribes', 'human_opens', 'mpp_opens', 'proxy_opens'],
   sql: (read) => `
@@ -117,6 +119,7 @@ FROM ${read.events('offers', "type = 'offer.shown'")}`,
 
 export const offerOutcomes: FactSource = {
   name: 'offer_outcomes',
+  keysFrom: 'offers_shown',
   description: 'What a publisher did with an offer, known when it was decided or ran out.',
   measures: ['decided', 'accepted', 'downvoted', 'log_payout', 'accepted_log_payout'],
   sql: (read) => `

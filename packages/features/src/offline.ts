@@ -1,0 +1,114 @@
+import { compileFeatures, numberSql, spineSql } from './compile-sql.js';
+import { numbers } from './dataset.js';
+import { type FeatureSet, resolveParams } from './definition.js';
+import {
+  compileOptions,
+  type FeatureStore,
+  latestEmbeddingModel,
+  QUERY_SETTINGS,
+} from './feature-store.js';
+
+/** A decision that need not have happened: what would its features be, knowing what was known at `asOfMs`? */
+export interface HypotheticalDecision {
+  readonly publicationId: string;
+  readonly campaignId: string;
+  /** '' = none chosen. */
+  readonly creativeId: string;
+  readonly tsMs: number;
+  readonly position: number;
+  readonly nAds: number;
+  readonly menuSize?: number;
+  readonly priceMicros?: number;
+  readonly estPayoutMicros?: number;
+  readonly rank?: number;
+}
+
+export interface OfflineOptions {
+  readonly tenantId: string;
+  readonly asOfMs: number;
+  readonly params?: Readonly<Record<string, number>>;
+  readonly embeddingModel?: string;
+  readonly signal?: AbortSignal;
+}
+
+/** Rows of one statement: a literal list of decisions is part of its text. */
+const MAX_DECISIONS = 20_000;
+
+/**
+ * Features of hypothetical decisions by the training statement: the reference that online evaluation is
+ * compared with, and a way to ask "what did we know then" about any moment.
+ * @returns float32 [nDecisions × nFeatures], row-major; one pass over the tenant's events
+ */
+export async function evaluateOffline(
+  store: FeatureStore,
+  set: FeatureSet,
+  decisions: readonly HypotheticalDecision[],
+  options: OfflineOptions,
+): Promise<Float32Array> {
+  const out = new Float32Array(decisions.length * set.features.length);
+  const embeddingModel =
+    options.embeddingModel ?? (await latestEmbeddingModel(store, options.tenantId, options.signal));
+  for (let from = 0; from < decisions.length; from += MAX_DECISIONS) {
+    const part = decisions.slice(from, from + MAX_DECISIONS);
+    const result = await store.queryColumns(
+      compileFeatures(
+        compileOptions(set, {
+          untilMs: options.asOfMs,
+          params: resolveParams(set, options.params),
+          spine: literalSpine(part, options.asOfMs),
+          fromMs: options.asOfMs,
+          toMs: options.asOfMs,
+          embeddingModel,
+        }),
+      ),
+      {
+        params: { tenant_id: options.tenantId, embedding_model: embeddingModel },
+        settings: QUERY_SETTINGS,
+        ...(options.signal === undefined ? {} : { signal: options.signal }),
+      },
+    );
+    const ordinals = numbers(result, 'ordinal');
+    set.names.forEach((name, f) => {
+      const column = numbers(result, name);
+      for (let i = 0; i < result.nRows; i++) {
+        out[(from + ordinals[i]! - 1) * set.names.length + f] = column[i]!;
+      }
+    });
+  }
+  return out;
+}
+
+function literalSpine(decisions: readonly HypotheticalDecision[], asOfMs: number): string {
+  const text = (value: string) => `'${value.replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'`;
+  const rows = decisions.map(
+    (d, i) =>
+      `(${[
+        i + 1,
+        text(d.publicationId),
+        text(d.campaignId),
+        text(d.creativeId),
+        d.tsMs,
+        d.position,
+        ...[d.nAds, d.menuSize, d.priceMicros, d.estPayoutMicros, d.rank].map((x) =>
+          numberSql(x ?? Number.NaN),
+        ),
+      ].join(',')})`,
+  );
+  return spineSql(
+    {
+      ordinal: 'c1',
+      as_of_ms: String(asOfMs),
+      publication_id: 'c2',
+      campaign_id: 'c3',
+      creative_id: 'c4',
+      ts_ms: 'c5',
+      position: 'c6',
+      n_ads: 'c7',
+      menu_size: 'c8',
+      price_micros: 'c9',
+      est_payout_micros: 'c10',
+      rank: 'c11',
+    },
+    `values('c1 UInt64, c2 String, c3 String, c4 String, c5 Int64, c6 UInt8, c7 Float64, c8 Float64, c9 Float64, c10 Float64, c11 Float64', ${rows.join(', ')})`,
+  );
+}
