@@ -272,7 +272,8 @@ function readColumns(bytes: Uint8Array): ColumnTable {
     ) {
       throw corrupt('an array does not have the length that its header says');
     }
-    const copy = bytes.slice(begin, begin + spec.bytes);
+    // Not `bytes.slice`: a Buffer's shares memory with whatever pool it came from.
+    const copy = new Uint8Array(bytes.subarray(begin, begin + spec.bytes));
     return new Constructor(copy.buffer, 0, expected) as DtypeArrays[D];
   };
   const columns: Record<string, Column> = {};

@@ -83,4 +83,18 @@ describe('column files', () => {
     expect(() => numericData(t, 'value', 'f32')).toThrow(/value/);
     expect(() => stringData(t, 'nope')).toThrow(/nope/);
   });
+
+  it('reads a file from a pooled Buffer without touching its neighbours', () => {
+    const bytes = encodeColumns({
+      nRows: 2,
+      columns: { x: numericColumn('f64', Float64Array.of(1.5, -2)) },
+      meta: {},
+    });
+    const pooled = Buffer.concat([Buffer.from('seven b'), bytes, Buffer.from('after')]);
+    const inside = pooled.subarray(7, 7 + bytes.length);
+    const { data } = decodeColumns(inside).columns['x'] as { data: Float64Array };
+    expect([...data]).toEqual([1.5, -2]);
+    pooled.fill(0);
+    expect([...data]).toEqual([1.5, -2]);
+  });
 });
