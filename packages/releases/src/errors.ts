@@ -18,8 +18,8 @@ const releases = defineErrors({
     remedy: 'Serve it with the version that built it, or build it again with this one.',
   },
   WAGGLE_RELEASE_NAME: {
-    summary: 'A section or file name is not a plain lower-case name.',
-    remedy: 'Use a-z, 0-9, dot, underscore and hyphen, at most 64 characters.',
+    summary: 'A section or file name is not a plain name.',
+    remedy: 'Use letters, digits, dot, underscore and hyphen, at most 64 characters.',
   },
   WAGGLE_RELEASE_NO_PREVIOUS: {
     summary: 'There is no earlier release to roll back to that still opens.',

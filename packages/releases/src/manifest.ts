@@ -23,7 +23,7 @@ export interface ReleaseManifest {
 }
 
 const FORMAT = 1;
-const NAME = /^[a-z0-9][a-z0-9._-]{0,63}$/;
+const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 const ID = /^rel_[0-9a-f]{16}$/;
 
 export function isReleaseId(value: unknown): value is string {
