@@ -5,6 +5,7 @@ import { join, resolve } from 'node:path';
 import type { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { type Logger, silentLogger, WaggleError } from '@waggle/core';
+import { isAlive } from '../directory-lock.js';
 import { storeError } from '../errors.js';
 import {
   firstWord,
@@ -754,14 +755,5 @@ async function ownerPid(data: string): Promise<number | undefined> {
     return match === null ? undefined : Number(match[1]);
   } catch {
     return undefined;
-  }
-}
-
-export function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (err) {
-    return (err as NodeJS.ErrnoException).code === 'EPERM';
   }
 }

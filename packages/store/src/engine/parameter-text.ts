@@ -20,7 +20,7 @@ function format(value: unknown, nested: boolean): string {
     case 'boolean':
       return nested ? (value ? 'TRUE' : 'FALSE') : value ? '1' : '0';
     case 'string':
-      return nested ? `'${escape(value)}'` : escape(value);
+      return nested ? `'${escapeText(value)}'` : escapeText(value);
   }
   if (Array.isArray(value) || ArrayBuffer.isView(value)) {
     return `[${Array.from(value as unknown as Iterable<unknown>, (v) => format(v, true)).join(',')}]`;
@@ -39,7 +39,7 @@ function format(value: unknown, nested: boolean): string {
   throw new TypeError(`a ${typeof value} cannot be a query parameter`);
 }
 
-function escape(text: string): string {
+function escapeText(text: string): string {
   return text.replace(/[\\'\t\n\r]/g, (c) => {
     switch (c) {
       case '\t':

@@ -1,0 +1,782 @@
+import { createHash } from 'node:crypto';
+import { join } from 'node:path';
+import { type Clock, DAY_MS, type Logger, WaggleError } from '@waggle/core';
+import type { LedgerRow } from '@waggle/core/contract';
+import { ledgerError } from '../errors.js';
+import type { Store } from '../store.js';
+import type { WriteAheadLog } from '../wal/index.js';
+import { readIfPresent, writeDurably } from './durable-file.js';
+import { Forwarder, type ForwarderStatus } from './forwarder.js';
+
+export interface BudgetLedgerOptions {
+  /** A log of its own; the snapshot lies beside it. */
+  readonly wal: WriteAheadLog;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** Tenant of the rows sent to `ledger_entries`. @default '' : nothing is sent */
+  readonly tenantId?: string;
+  /** A snapshot is taken by itself after so many records. @default 50_000 */
+  readonly snapshotEvery?: number;
+  /** Settled references are remembered so long for idempotence. @default 7 days */
+  readonly keepSettledMs?: number;
+  readonly intervalMs?: number;
+  readonly maxBackoffMs?: number;
+}
+
+export interface BudgetRow {
+  readonly campaignId: string;
+  readonly budgetMicros: number;
+  /** 0 = no daily limit. */
+  readonly dailyBudgetMicros: number;
+  /** Money that is gone or held outside this ledger. @default 0 */
+  readonly spentMicros?: number;
+}
+
+export interface ReserveRequest {
+  readonly campaignId: string;
+  /** What the money is for; holds once, however often it is asked. */
+  readonly referenceId: string;
+  readonly amountMicros: number;
+  readonly decisionId: string;
+  /** UTC milliseconds; its day is the one whose daily budget is used. */
+  readonly nowMs: number;
+}
+
+export type ReserveResult =
+  | { readonly ok: true }
+  | {
+      readonly ok: false;
+      readonly reason: 'budget' | 'daily_budget' | 'unknown_campaign';
+      readonly availableMicros: number;
+    };
+
+export interface Settlement {
+  /** True when this call settled the reservation, false when an earlier one had. */
+  readonly applied: boolean;
+  /** Given back to the campaign. */
+  readonly releasedMicros: number;
+  readonly chargedMicros: number;
+  /** Asked for beyond what the hard stop allows; never charged. */
+  readonly refusedMicros: number;
+}
+
+/** Accounts of a campaign; `available + held + spent + outside = budget` always. */
+export interface Balances {
+  readonly budgetMicros: number;
+  readonly availableMicros: number;
+  readonly heldMicros: number;
+  readonly spentMicros: number;
+  readonly outsideMicros: number;
+}
+
+/** Ledger entries in the store begin with this: whoever sums money spent outside a ledger leaves them out. */
+export const LEDGER_EVENT_PREFIX = 'wl_';
+
+interface Campaign {
+  budget: number;
+  daily: number;
+  outside: number;
+  held: number;
+  spent: number;
+  /** UTC day of `dayUsed`. */
+  day: number;
+  dayUsed: number;
+}
+
+interface Reference {
+  campaign: string;
+  amount: number;
+  day: number;
+  decision: string;
+  state: 'held' | 'released' | 'charged';
+  charged: number;
+  atMs: number;
+  /** Settles when the latest change of this reference is durable. */
+  durable: Promise<unknown> | undefined;
+}
+
+type RecordBody =
+  | { t: 'reserve'; c: string; r: string; a: number; d: string; at: number }
+  | { t: 'release'; c: string; r: string; a: number; d: string; at: number }
+  | { t: 'charge'; c: string; r: string; a: number; d: string; at: number }
+  | { t: 'adjust'; c: string; r: string; a: number; d: string; at: number };
+
+type SnapshotCampaign = [
+  id: string,
+  budget: number,
+  daily: number,
+  outside: number,
+  held: number,
+  spent: number,
+  day: number,
+  dayUsed: number,
+];
+type SnapshotReference = [
+  id: string,
+  campaign: string,
+  amount: number,
+  day: number,
+  decision: string,
+  state: Reference['state'],
+  charged: number,
+  atMs: number,
+];
+/** First line after the checksum; the references follow in lines of many. */
+interface SnapshotHead {
+  version: 1;
+  sequence: number;
+  campaigns: SnapshotCampaign[];
+}
+
+const SNAPSHOT_SLICE = 2_000;
+const SNAPSHOT_FILE = 'snapshot.json';
+
+/**
+ * Money that campaigns may still commit: a reservation is checked and held in one step, before anything is awaited,
+ * so that any number of concurrent ones never pass the budget together; it is promised to the caller once it is
+ * durable. Hard stop: held + spent + outside never exceeds the budget, and what is held or charged on a UTC day
+ * never exceeds the daily budget. State = snapshot + log.
+ */
+export class BudgetLedger {
+  readonly #wal: WriteAheadLog;
+  readonly #clock: Clock;
+  readonly #logger: Logger;
+  readonly #forwarder: Forwarder | undefined;
+  readonly #snapshotEvery: number;
+  readonly #keepSettledMs: number;
+  readonly #campaigns = new Map<string, Campaign>();
+  readonly #references = new Map<string, Reference>();
+  readonly #listeners = new Set<(campaignId: string) => void>();
+  #version = 0;
+  #sinceSnapshot = 0;
+  #snapshotSequence = 0;
+  #snapshotting: Promise<void> | undefined;
+  #closed = false;
+
+  /**
+   * Rebuilds the state.
+   * @throws WAGGLE_LEDGER_CORRUPT, WAGGLE_WAL_CORRUPT
+   */
+  static async open(options: BudgetLedgerOptions): Promise<BudgetLedger> {
+    let ledger: BudgetLedger | undefined;
+    const tenantId = options.tenantId ?? '';
+    const forwarder =
+      tenantId === ''
+        ? undefined
+        : await Forwarder.open({
+            wal: options.wal,
+            clock: options.clock,
+            logger: options.logger,
+            rowsOf: (payload) => [
+              { table: 'ledger_entries', row: toRow(parse(payload), tenantId) },
+            ],
+            mayRemoveBefore: () => (ledger?.snapshotSequence ?? 0) + 1,
+            ...(options.intervalMs === undefined ? {} : { intervalMs: options.intervalMs }),
+            ...(options.maxBackoffMs === undefined ? {} : { maxBackoffMs: options.maxBackoffMs }),
+          });
+    ledger = new BudgetLedger(options, forwarder);
+    await ledger.#recover();
+    return ledger;
+  }
+
+  private constructor(options: BudgetLedgerOptions, forwarder: Forwarder | undefined) {
+    this.#wal = options.wal;
+    this.#clock = options.clock;
+    this.#logger = options.logger;
+    this.#forwarder = forwarder;
+    this.#snapshotEvery = options.snapshotEvery ?? 50_000;
+    this.#keepSettledMs = options.keepSettledMs ?? 7 * DAY_MS;
+  }
+
+  /** Grows with every change of any campaign's money. */
+  get version(): number {
+    return this.#version;
+  }
+
+  /** Everything up to here is in the snapshot. */
+  get snapshotSequence(): number {
+    return this.#snapshotSequence;
+  }
+
+  /** Names each campaign whose money changes. The listener must not throw. */
+  onChange(listener: (campaignId: string) => void): { close(): void } {
+    this.#listeners.add(listener);
+    return { close: () => this.#listeners.delete(listener) };
+  }
+
+  /**
+   * Budgets of a release's catalog. Held and charged money stays as it is; `spentMicros` replaces the previous
+   * figure but never lowers it. A campaign left out keeps its budget. O(rows).
+   */
+  setBudgets(rows: Iterable<BudgetRow>): void {
+    for (const row of rows) {
+      checkAmount(row.budgetMicros, 'budgetMicros');
+      checkAmount(row.dailyBudgetMicros, 'dailyBudgetMicros');
+      checkAmount(row.spentMicros ?? 0, 'spentMicros');
+      const campaign = this.#campaign(row.campaignId);
+      campaign.budget = row.budgetMicros;
+      campaign.daily = row.dailyBudgetMicros;
+      campaign.outside = Math.max(campaign.outside, row.spentMicros ?? 0);
+      this.#changed(row.campaignId);
+    }
+  }
+
+  /** Micros the campaign may still commit at this time; 0 for an unknown one. O(1), no allocation. */
+  availableMicros(campaignId: string, nowMs: number): number {
+    const campaign = this.#campaigns.get(campaignId);
+    return campaign === undefined ? 0 : available(campaign, Math.floor(nowMs / DAY_MS));
+  }
+
+  /** The campaign's accounts, or undefined for an unknown one. */
+  balances(campaignId: string): Balances | undefined {
+    const campaign = this.#campaigns.get(campaignId);
+    if (campaign === undefined) return undefined;
+    return {
+      budgetMicros: campaign.budget,
+      availableMicros: campaign.budget - campaign.outside - campaign.held - campaign.spent,
+      heldMicros: campaign.held,
+      spentMicros: campaign.spent,
+      outsideMicros: campaign.outside,
+    };
+  }
+
+  /**
+   * Holds money. The check and the hold happen before the first await; the promise settles when the hold is
+   * durable. The same reference again answers like the first time.
+   * @throws WAGGLE_LEDGER_CONFLICT for a reference used otherwise before, WAGGLE_LEDGER_AMOUNT, and the log's
+   *   errors: then nothing is held
+   */
+  async reserve(request: ReserveRequest): Promise<ReserveResult> {
+    this.#assertOpen();
+    const { campaignId, referenceId, amountMicros, decisionId, nowMs } = request;
+    checkAmount(amountMicros, 'amountMicros');
+    const known = this.#references.get(referenceId);
+    if (known !== undefined) {
+      if (
+        known.campaign !== campaignId ||
+        known.amount !== amountMicros ||
+        known.state !== 'held'
+      ) {
+        throw ledgerError(
+          'WAGGLE_LEDGER_CONFLICT',
+          `reference ${referenceId} is ${known.state} already`,
+          {
+            details: {
+              referenceId,
+              campaignId: known.campaign,
+              amountMicros: known.amount,
+              state: known.state,
+            },
+          },
+        );
+      }
+      await known.durable;
+      return { ok: true };
+    }
+    const campaign = this.#campaigns.get(campaignId);
+    if (campaign === undefined)
+      return { ok: false, reason: 'unknown_campaign', availableMicros: 0 };
+    const day = Math.floor(nowMs / DAY_MS);
+    const free = available(campaign, day);
+    if (amountMicros > free) {
+      const total = campaign.budget - campaign.outside - campaign.held - campaign.spent;
+      return {
+        ok: false,
+        reason: amountMicros > total ? 'budget' : 'daily_budget',
+        availableMicros: free,
+      };
+    }
+    const reference: Reference = {
+      campaign: campaignId,
+      amount: amountMicros,
+      day,
+      decision: decisionId,
+      state: 'held',
+      charged: 0,
+      atMs: nowMs,
+      durable: undefined,
+    };
+    this.#hold(campaign, reference);
+    this.#references.set(referenceId, reference);
+    this.#changed(campaignId);
+    await this.#write(
+      { t: 'reserve', c: campaignId, r: referenceId, a: amountMicros, d: decisionId, at: nowMs },
+      reference,
+      () => {
+        this.#unhold(campaign, reference);
+        this.#references.delete(referenceId);
+      },
+    );
+    return { ok: true };
+  }
+
+  /**
+   * Gives a hold back. Again, or after a charge: nothing happens.
+   * @throws WAGGLE_LEDGER_UNKNOWN_REFERENCE, and the log's errors: then it is still held
+   */
+  async release(referenceId: string): Promise<Settlement> {
+    this.#assertOpen();
+    const reference = this.#reference(referenceId);
+    if (reference.state !== 'held') {
+      await reference.durable;
+      return settlement(reference, false, 0);
+    }
+    const campaign = this.#campaign(reference.campaign);
+    this.#unhold(campaign, reference);
+    reference.state = 'released';
+    this.#changed(reference.campaign);
+    await this.#write(
+      {
+        t: 'release',
+        c: reference.campaign,
+        r: referenceId,
+        a: reference.amount,
+        d: reference.decision,
+        at: this.#clock.nowMs(),
+      },
+      reference,
+      () => {
+        reference.state = 'held';
+        this.#hold(campaign, reference);
+      },
+    );
+    return settlement(reference, true, 0);
+  }
+
+  /**
+   * Turns a hold into spending; what is not charged goes back to the campaign. More than was held is charged
+   * only as far as the budgets allow. Again: nothing happens.
+   * @throws WAGGLE_LEDGER_UNKNOWN_REFERENCE, WAGGLE_LEDGER_CONFLICT after a release, WAGGLE_LEDGER_AMOUNT, and
+   *   the log's errors: then it is still held
+   */
+  async charge(referenceId: string, amountMicros: number): Promise<Settlement> {
+    this.#assertOpen();
+    checkAmount(amountMicros, 'amountMicros');
+    const reference = this.#reference(referenceId);
+    if (reference.state === 'charged') {
+      await reference.durable;
+      return settlement(reference, false, 0);
+    }
+    if (reference.state === 'released') {
+      throw ledgerError('WAGGLE_LEDGER_CONFLICT', `reference ${referenceId} was released`, {
+        details: { referenceId },
+      });
+    }
+    const campaign = this.#campaign(reference.campaign);
+    const extra = Math.max(0, amountMicros - reference.amount);
+    const granted = Math.min(extra, available(campaign, reference.day));
+    const charged = amountMicros - extra + granted;
+    const nowMs = this.#clock.nowMs();
+    this.#unhold(campaign, reference);
+    reference.state = 'charged';
+    reference.charged = charged;
+    this.#spend(campaign, reference.day, charged);
+    this.#changed(reference.campaign);
+    await this.#write(
+      {
+        t: 'charge',
+        c: reference.campaign,
+        r: referenceId,
+        a: charged,
+        d: reference.decision,
+        at: nowMs,
+      },
+      reference,
+      () => {
+        this.#spend(campaign, reference.day, -charged);
+        reference.state = 'held';
+        reference.charged = 0;
+        this.#hold(campaign, reference);
+      },
+    );
+    return settlement(reference, true, amountMicros - charged);
+  }
+
+  /**
+   * Corrects a campaign's spending by hand: positive spends more, negative gives back. Idempotent by reference.
+   * @throws WAGGLE_LEDGER_AMOUNT when it would pass the budget or give back more than was spent
+   */
+  async adjust(request: {
+    campaignId: string;
+    referenceId: string;
+    amountMicros: number;
+    nowMs: number;
+  }): Promise<{ applied: boolean }> {
+    this.#assertOpen();
+    const { campaignId, referenceId, amountMicros, nowMs } = request;
+    checkAmount(Math.abs(amountMicros), 'amountMicros');
+    const key = `adjust:${referenceId}`;
+    const known = this.#references.get(key);
+    if (known !== undefined) {
+      if (known.campaign !== campaignId || known.charged !== amountMicros) {
+        throw ledgerError(
+          'WAGGLE_LEDGER_CONFLICT',
+          `adjustment ${referenceId} was made otherwise before`,
+        );
+      }
+      await known.durable;
+      return { applied: false };
+    }
+    const campaign = this.#campaigns.get(campaignId);
+    if (campaign === undefined) {
+      throw ledgerError(
+        'WAGGLE_LEDGER_UNKNOWN_REFERENCE',
+        `campaign ${campaignId} has no budget here`,
+      );
+    }
+    const total = campaign.budget - campaign.outside - campaign.held - campaign.spent;
+    if (amountMicros > total || campaign.spent + amountMicros < 0) {
+      throw ledgerError(
+        'WAGGLE_LEDGER_AMOUNT',
+        `an adjustment of ${amountMicros} micros is not possible`,
+        {
+          details: { availableMicros: total, spentMicros: campaign.spent },
+        },
+      );
+    }
+    const day = Math.floor(nowMs / DAY_MS);
+    const reference: Reference = {
+      campaign: campaignId,
+      amount: 0,
+      day,
+      decision: '',
+      state: 'charged',
+      charged: amountMicros,
+      atMs: nowMs,
+      durable: undefined,
+    };
+    this.#references.set(key, reference);
+    campaign.spent += amountMicros;
+    this.#changed(campaignId);
+    await this.#write(
+      { t: 'adjust', c: campaignId, r: referenceId, a: amountMicros, d: '', at: nowMs },
+      reference,
+      () => {
+        campaign.spent -= amountMicros;
+        this.#references.delete(key);
+      },
+    );
+    return { applied: true };
+  }
+
+  /** Begins sending entries to the store's `ledger_entries`. */
+  start(store: Store): void {
+    this.#forwarder?.start(store);
+  }
+
+  /** Resolves when all durable entries are in the store. */
+  async idle(): Promise<void> {
+    await this.#forwarder?.idle();
+  }
+
+  async stop(drainMs?: number): Promise<void> {
+    await this.#forwarder?.stop(drainMs);
+  }
+
+  status(): ForwarderStatus {
+    if (this.#forwarder !== undefined) return this.#forwarder.status();
+    const { failure } = this.#wal.status();
+    return {
+      ok: failure === undefined,
+      backlog: 0,
+      lagMs: 0,
+      ...(failure === undefined ? {} : { detail: failure.message }),
+    };
+  }
+
+  /** Writes the state beside the log and lets go of the records that it replaces. */
+  snapshot(): Promise<void> {
+    this.#assertOpen();
+    return this.#takeSnapshot();
+  }
+
+  /** Takes a last snapshot. The log stays open: its owner closes it. Idempotent. */
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    await this.#forwarder?.stop();
+    await this.#wal.flush().catch(() => {});
+    await this.#takeSnapshot().catch((err) => {
+      this.#logger.warn({ err }, 'no snapshot of the ledger; the next start replays the log');
+    });
+  }
+
+  #takeSnapshot(): Promise<void> {
+    this.#snapshotting ??= this.#writeSnapshot().finally(() => {
+      this.#snapshotting = undefined;
+    });
+    return this.#snapshotting;
+  }
+
+  async #writeSnapshot(): Promise<void> {
+    // The state may run ahead of the log by operations that nobody has been promised yet. That is the same as if
+    // their records had become durable just before a crash: asking again finds them done, and replaying their
+    // records on top changes nothing. While the log refuses records, flush() throws and no snapshot is taken.
+    await this.#wal.flush();
+    const sequence = this.#wal.durableSequence;
+    const oldest = this.#clock.nowMs() - this.#keepSettledMs;
+    // Copied in one go, because totals and references must agree; written out in slices, because text takes longer.
+    const campaigns: SnapshotCampaign[] = [];
+    for (const [id, c] of this.#campaigns) {
+      campaigns.push([id, c.budget, c.daily, c.outside, c.held, c.spent, c.day, c.dayUsed]);
+    }
+    const references: SnapshotReference[] = [];
+    for (const [id, r] of this.#references) {
+      if (r.state !== 'held' && r.atMs < oldest) this.#references.delete(id);
+      else
+        references.push([id, r.campaign, r.amount, r.day, r.decision, r.state, r.charged, r.atMs]);
+    }
+    this.#sinceSnapshot = 0;
+    const head = JSON.stringify({ version: 1, sequence, campaigns });
+    const hash = createHash('sha256');
+    const parts: string[] = [];
+    const add = (text: string) => {
+      hash.update(text);
+      parts.push(text);
+    };
+    add(head);
+    for (let i = 0; i < references.length; i += SNAPSHOT_SLICE) {
+      add(`\n${JSON.stringify(references.slice(i, i + SNAPSHOT_SLICE))}`);
+      await new Promise((wake) => setImmediate(wake));
+    }
+    await writeDurably(
+      join(this.#wal.dir, SNAPSHOT_FILE),
+      `${hash.digest('hex')}\n${parts.join('')}`,
+    );
+    this.#snapshotSequence = sequence;
+    const forwarded = this.#forwarder?.cursor ?? sequence;
+    await this.#wal.truncateBefore(Math.min(sequence, forwarded) + 1);
+  }
+
+  async #recover(): Promise<void> {
+    const path = join(this.#wal.dir, SNAPSHOT_FILE);
+    const text = await readIfPresent(path);
+    if (text !== undefined) {
+      const split = text.indexOf('\n');
+      const body = text.slice(split + 1);
+      if (createHash('sha256').update(body).digest('hex') !== text.slice(0, split)) {
+        throw ledgerError('WAGGLE_LEDGER_CORRUPT', `${path} does not match its checksum`, {
+          details: { path },
+        });
+      }
+      const [head, ...slices] = body.split('\n');
+      const snapshot = JSON.parse(head!) as SnapshotHead;
+      for (const [id, budget, daily, outside, held, spent, day, dayUsed] of snapshot.campaigns) {
+        this.#campaigns.set(id, { budget, daily, outside, held, spent, day, dayUsed });
+      }
+      for (const slice of slices) {
+        for (const entry of JSON.parse(slice) as SnapshotReference[]) {
+          const [id, campaign, amount, day, decision, state, charged, atMs] = entry;
+          const durable = undefined;
+          this.#references.set(id, {
+            campaign,
+            amount,
+            day,
+            decision,
+            state,
+            charged,
+            atMs,
+            durable,
+          });
+        }
+      }
+      this.#snapshotSequence = snapshot.sequence;
+    }
+    let replayed = 0;
+    for await (const { payload } of this.#wal.read(this.#snapshotSequence + 1)) {
+      this.#replay(parse(payload));
+      replayed++;
+    }
+    this.#sinceSnapshot = replayed;
+    if (replayed > 0) this.#logger.info({ replayed }, 'the budget ledger replayed its log');
+  }
+
+  /** Applies a record that was promised, without checks; applying it twice changes nothing. */
+  #replay(record: RecordBody): void {
+    const campaign = this.#campaign(record.c);
+    const day = Math.floor(record.at / DAY_MS);
+    const reference = this.#references.get(record.t === 'adjust' ? `adjust:${record.r}` : record.r);
+    switch (record.t) {
+      case 'reserve': {
+        if (reference !== undefined) return;
+        const fresh: Reference = {
+          campaign: record.c,
+          amount: record.a,
+          day,
+          decision: record.d,
+          state: 'held',
+          charged: 0,
+          atMs: record.at,
+          durable: undefined,
+        };
+        this.#references.set(record.r, fresh);
+        this.#hold(campaign, fresh);
+        return;
+      }
+      case 'release':
+        if (reference?.state !== 'held') return;
+        this.#unhold(campaign, reference);
+        reference.state = 'released';
+        return;
+      case 'charge':
+        if (reference?.state !== 'held') return;
+        this.#unhold(campaign, reference);
+        reference.state = 'charged';
+        reference.charged = record.a;
+        this.#spend(campaign, reference.day, record.a);
+        return;
+      case 'adjust':
+        if (reference !== undefined) return;
+        campaign.spent += record.a;
+        this.#references.set(`adjust:${record.r}`, {
+          campaign: record.c,
+          amount: 0,
+          day,
+          decision: '',
+          state: 'charged',
+          charged: record.a,
+          atMs: record.at,
+          durable: undefined,
+        });
+        return;
+    }
+  }
+
+  /** Makes a change durable; undoes it in memory when the log refuses it. */
+  async #write(record: RecordBody, reference: Reference, undo: () => void): Promise<void> {
+    const durable = this.#wal.append(Buffer.from(JSON.stringify(record)));
+    reference.durable = durable;
+    // Whoever asks for the same reference meanwhile shares this outcome.
+    durable.catch(() => {});
+    try {
+      await durable;
+    } catch (err) {
+      undo();
+      this.#changed(reference.campaign);
+      throw err instanceof WaggleError
+        ? err
+        : ledgerError('WAGGLE_LEDGER_CLOSED', 'the ledger’s log refused a record', { cause: err });
+    } finally {
+      if (reference.durable === durable) reference.durable = undefined;
+    }
+    this.#forwarder?.notify();
+    if (++this.#sinceSnapshot >= this.#snapshotEvery && !this.#closed) {
+      this.#sinceSnapshot = 0;
+      this.#takeSnapshot().catch((err) => {
+        this.#logger.warn({ err }, 'no snapshot of the ledger; its log grows until the next one');
+      });
+    }
+  }
+
+  #hold(campaign: Campaign, reference: Reference): void {
+    // A late caller's money counts on the day that is limited now.
+    if (reference.day < campaign.day) reference.day = campaign.day;
+    campaign.held += reference.amount;
+    useDay(campaign, reference.day, reference.amount);
+  }
+
+  #unhold(campaign: Campaign, reference: Reference): void {
+    campaign.held -= reference.amount;
+    useDay(campaign, reference.day, -reference.amount);
+  }
+
+  #spend(campaign: Campaign, day: number, amount: number): void {
+    campaign.spent += amount;
+    useDay(campaign, day, amount);
+  }
+
+  #campaign(id: string): Campaign {
+    let campaign = this.#campaigns.get(id);
+    if (campaign === undefined) {
+      campaign = { budget: 0, daily: 0, outside: 0, held: 0, spent: 0, day: 0, dayUsed: 0 };
+      this.#campaigns.set(id, campaign);
+    }
+    return campaign;
+  }
+
+  #reference(id: string): Reference {
+    const reference = this.#references.get(id);
+    if (reference === undefined) {
+      throw ledgerError('WAGGLE_LEDGER_UNKNOWN_REFERENCE', `nothing was reserved for ${id}`, {
+        details: { referenceId: id },
+      });
+    }
+    return reference;
+  }
+
+  #changed(campaignId: string): void {
+    this.#version++;
+    for (const listener of this.#listeners) listener(campaignId);
+  }
+
+  #assertOpen(): void {
+    if (this.#closed) throw ledgerError('WAGGLE_LEDGER_CLOSED', 'the budget ledger is closed');
+  }
+}
+
+function available(campaign: Campaign, day: number): number {
+  const total = campaign.budget - campaign.outside - campaign.held - campaign.spent;
+  if (campaign.daily === 0) return Math.max(0, total);
+  // A day before the counted one is a late caller: it may use what that later day has left.
+  const used = day > campaign.day ? 0 : campaign.dayUsed;
+  const today = campaign.daily - used;
+  return Math.max(0, Math.min(total, today));
+}
+
+/** Counts money on its UTC day; only the latest day is kept, earlier ones no longer limit anything. */
+function useDay(campaign: Campaign, day: number, amount: number): void {
+  if (day < campaign.day) return;
+  if (day > campaign.day) {
+    campaign.day = day;
+    campaign.dayUsed = 0;
+  }
+  campaign.dayUsed += amount;
+}
+
+function settlement(reference: Reference, applied: boolean, refusedMicros: number): Settlement {
+  return {
+    applied,
+    releasedMicros: Math.max(0, reference.amount - reference.charged),
+    chargedMicros: reference.charged,
+    refusedMicros,
+  };
+}
+
+function checkAmount(value: number, name: string): void {
+  if (!Number.isSafeInteger(value) || value < 0) {
+    throw ledgerError(
+      'WAGGLE_LEDGER_AMOUNT',
+      `${name} must be a whole number of micros, got ${value}`,
+      {
+        details: { name, value: String(value) },
+      },
+    );
+  }
+}
+
+function parse(payload: Uint8Array): RecordBody {
+  return JSON.parse(
+    Buffer.from(payload.buffer, payload.byteOffset, payload.byteLength).toString('utf8'),
+  ) as RecordBody;
+}
+
+function toRow(record: RecordBody, tenantId: string): LedgerRow {
+  return {
+    tenant_id: tenantId,
+    event_id: eventId(record.t, record.r),
+    type: `ledger.${record.t}`,
+    ts: new Date(record.at).toISOString(),
+    campaign_id: record.c,
+    reference_id: record.r,
+    amount_micros: record.a,
+    decision_id: record.d,
+  };
+}
+
+/** A reference has one entry of each type, so its id follows from both: sending it twice is once. */
+function eventId(type: string, reference: string): string {
+  const id = `${LEDGER_EVENT_PREFIX}${type}_${reference}`;
+  return id.length <= 64
+    ? id
+    : `${LEDGER_EVENT_PREFIX}${type}_${createHash('sha256').update(reference).digest('hex').slice(0, 40)}`;
+}

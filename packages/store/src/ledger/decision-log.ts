@@ -1,0 +1,90 @@
+import type { Clock, Logger } from '@waggle/core';
+import type { DecisionRow } from '@waggle/core/contract';
+import type { Store } from '../store.js';
+import type { WriteAheadLog } from '../wal/index.js';
+import { Forwarder, type ForwarderStatus } from './forwarder.js';
+
+export interface DecisionLogOptions {
+  /** A log of its own. */
+  readonly wal: WriteAheadLog;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly intervalMs?: number;
+  readonly maxBackoffMs?: number;
+}
+
+/**
+ * Served decisions: `record` never waits and never throws for the disk's sake; a crash loses at most the last
+ * 100 ms (the log's loss window). Forwarded to the table `decisions` like events.
+ */
+export class DecisionLog {
+  readonly #wal: WriteAheadLog;
+  readonly #forwarder: Forwarder;
+  readonly #logger: Logger;
+  #dropped = 0;
+
+  private constructor(wal: WriteAheadLog, forwarder: Forwarder, logger: Logger) {
+    this.#wal = wal;
+    this.#forwarder = forwarder;
+    this.#logger = logger;
+  }
+
+  static async open(options: DecisionLogOptions): Promise<DecisionLog> {
+    const forwarder = await Forwarder.open({
+      wal: options.wal,
+      clock: options.clock,
+      logger: options.logger,
+      // One JSON object per record, as `record` wrote it.
+      rowsOf: (payload) => [
+        {
+          table: 'decisions',
+          row: JSON.parse(
+            Buffer.from(payload.buffer, payload.byteOffset, payload.byteLength).toString('utf8'),
+          ) as object,
+        },
+      ],
+      intervalMs: options.intervalMs ?? 500,
+      ...(options.maxBackoffMs === undefined ? {} : { maxBackoffMs: options.maxBackoffMs }),
+    });
+    return new DecisionLog(options.wal, forwarder, options.logger);
+  }
+
+  /** Queues the decision; durable within the loss window. */
+  record(row: DecisionRow): void {
+    try {
+      this.#wal.appendLater(Buffer.from(JSON.stringify(row)));
+      this.#forwarder.notify();
+    } catch (err) {
+      // A ranking must not fail because its log is full: count it and say so.
+      if (this.#dropped === 0) this.#logger.error({ err }, 'decisions are not logged');
+      this.#dropped++;
+    }
+  }
+
+  /** Decisions that could not be queued since the start. */
+  get dropped(): number {
+    return this.#dropped;
+  }
+
+  start(store: Store): void {
+    this.#forwarder.start(store);
+  }
+
+  /** Resolves when everything recorded so far is in the store. */
+  async idle(): Promise<void> {
+    await this.#wal.flush();
+    await this.#forwarder.idle();
+  }
+
+  async stop(drainMs?: number): Promise<void> {
+    await this.#wal.flush().catch(() => {});
+    await this.#forwarder.stop(drainMs);
+  }
+
+  status(): ForwarderStatus {
+    const status = this.#forwarder.status();
+    return this.#dropped === 0
+      ? status
+      : { ...status, ok: false, detail: `${this.#dropped} decisions were not logged` };
+  }
+}

@@ -1,0 +1,377 @@
+import { cp, mkdtemp, open, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { DAY_MS, manualClock, silentLogger } from '@waggle/core';
+import fc from 'fast-check';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { BudgetLedger } from '../src/ledger/index.js';
+import { nodeFiles, WriteAheadLog } from '../src/wal/index.js';
+
+const T0 = Date.parse('2026-03-02T12:00:00Z');
+let root: string;
+beforeEach(async () => {
+  root = await mkdtemp(join(tmpdir(), 'waggle-ledger-'));
+});
+afterEach(async () => {
+  await rm(root, { recursive: true, force: true });
+});
+
+const clock = manualClock(T0);
+async function openLedger(dir = root) {
+  const wal = await WriteAheadLog.open({ dir });
+  const ledger = await BudgetLedger.open({ wal, clock, logger: silentLogger });
+  return {
+    wal,
+    ledger,
+    async close() {
+      await ledger.close();
+      await wal.close();
+    },
+  };
+}
+const budget = (budgetMicros: number, dailyBudgetMicros = 0, spentMicros = 0) => [
+  { campaignId: 'c', budgetMicros, dailyBudgetMicros, spentMicros },
+];
+const want = (referenceId: string, amountMicros: number, nowMs = T0) => ({
+  campaignId: 'c',
+  referenceId,
+  amountMicros,
+  decisionId: `d-${referenceId}`,
+  nowMs,
+});
+
+describe('reservations', () => {
+  test('five hundred at once on one budget never overspend and share their syncs', async () => {
+    const { ledger, wal, close } = await openLedger();
+    ledger.setBudgets(budget(100_000));
+    const before = wal.status().syncs;
+    const results = await Promise.all(
+      Array.from({ length: 500 }, (_, i) => ledger.reserve(want(`r${i}`, 700))),
+    );
+    expect(results.filter((r) => r.ok)).toHaveLength(Math.floor(100_000 / 700));
+    expect(ledger.balances('c')).toMatchObject({ heldMicros: 142 * 700, availableMicros: 600 });
+    expect(wal.status().syncs - before).toBeLessThanOrEqual(3);
+    expect(results.at(-1)).toEqual({ ok: false, reason: 'budget', availableMicros: 600 });
+    await close();
+  });
+
+  test('the same reference is held once, however often it is asked', async () => {
+    const { ledger, close } = await openLedger();
+    ledger.setBudgets(budget(1000));
+    const twice = await Promise.all([
+      ledger.reserve(want('a', 600)),
+      ledger.reserve(want('a', 600)),
+    ]);
+    expect(twice).toEqual([{ ok: true }, { ok: true }]);
+    expect(ledger.availableMicros('c', T0)).toBe(400);
+    await expect(ledger.reserve(want('a', 500))).rejects.toMatchObject({
+      code: 'WAGGLE_LEDGER_CONFLICT',
+    });
+    await close();
+  });
+
+  test('the daily budget stops a UTC day and begins anew on the next', async () => {
+    const { ledger, close } = await openLedger();
+    ledger.setBudgets(budget(1000, 300));
+    expect(await ledger.reserve(want('a', 250))).toEqual({ ok: true });
+    expect(await ledger.reserve(want('b', 100))).toEqual({
+      ok: false,
+      reason: 'daily_budget',
+      availableMicros: 50,
+    });
+    const tomorrow = T0 + DAY_MS;
+    expect(ledger.availableMicros('c', tomorrow)).toBe(300);
+    expect(await ledger.reserve(want('b', 300, tomorrow))).toEqual({ ok: true });
+    // Yesterday's money given back today widens the total, not today.
+    await ledger.release('a');
+    expect(ledger.availableMicros('c', tomorrow)).toBe(0);
+    expect(ledger.availableMicros('c', tomorrow + DAY_MS)).toBe(300);
+    expect(ledger.balances('c')).toMatchObject({ availableMicros: 700 });
+    await close();
+  });
+
+  test('an unknown campaign, money spent elsewhere and impossible amounts are refused', async () => {
+    const { ledger, close } = await openLedger();
+    expect(await ledger.reserve(want('a', 1))).toEqual({
+      ok: false,
+      reason: 'unknown_campaign',
+      availableMicros: 0,
+    });
+    ledger.setBudgets(budget(1000, 0, 900));
+    expect(ledger.availableMicros('c', T0)).toBe(100);
+    for (const amount of [-1, 1.5, Number.NaN, Number.POSITIVE_INFINITY, 2 ** 53]) {
+      await expect(ledger.reserve(want('x', amount))).rejects.toMatchObject({
+        code: 'WAGGLE_LEDGER_AMOUNT',
+      });
+    }
+    await close();
+  });
+
+  test('a new catalog never frees what is held or was spent', async () => {
+    const { ledger, close } = await openLedger();
+    ledger.setBudgets(budget(1000, 0, 200));
+    await ledger.reserve(want('a', 500));
+    ledger.setBudgets(budget(600, 0, 0));
+    expect(ledger.availableMicros('c', T0)).toBe(0);
+    expect(ledger.balances('c')).toMatchObject({
+      heldMicros: 500,
+      outsideMicros: 200,
+      availableMicros: -100,
+    });
+    await close();
+  });
+
+  test('names the campaign whose money changed', async () => {
+    const { ledger, close } = await openLedger();
+    const names: string[] = [];
+    const subscription = ledger.onChange((id) => names.push(id));
+    const before = ledger.version;
+    ledger.setBudgets(budget(10));
+    await ledger.reserve(want('a', 5));
+    await ledger.release('a');
+    expect(names).toEqual(['c', 'c', 'c']);
+    expect(ledger.version).toBe(before + 3);
+    subscription.close();
+    await close();
+  });
+});
+
+describe('settling', () => {
+  test('a charge returns the rest, a second one changes nothing', async () => {
+    const { ledger, close } = await openLedger();
+    ledger.setBudgets(budget(1000));
+    await ledger.reserve(want('a', 600));
+    expect(await ledger.charge('a', 450)).toEqual({
+      applied: true,
+      releasedMicros: 150,
+      chargedMicros: 450,
+      refusedMicros: 0,
+    });
+    expect(await ledger.charge('a', 450)).toMatchObject({ applied: false, chargedMicros: 450 });
+    expect(await ledger.release('a')).toMatchObject({ applied: false });
+    expect(ledger.balances('c')).toMatchObject({
+      heldMicros: 0,
+      spentMicros: 450,
+      availableMicros: 550,
+    });
+    await close();
+  });
+
+  test('charging more than was held stops hard at the budget', async () => {
+    const { ledger, close } = await openLedger();
+    ledger.setBudgets(budget(1000));
+    await ledger.reserve(want('a', 600));
+    await ledger.reserve(want('b', 300));
+    expect(await ledger.charge('a', 900)).toMatchObject({ chargedMicros: 700, refusedMicros: 200 });
+    expect(ledger.balances('c')).toMatchObject({
+      availableMicros: 0,
+      spentMicros: 700,
+      heldMicros: 300,
+    });
+    await close();
+  });
+
+  test('unknown and released references are told apart', async () => {
+    const { ledger, close } = await openLedger();
+    ledger.setBudgets(budget(10));
+    await expect(ledger.release('nobody')).rejects.toMatchObject({
+      code: 'WAGGLE_LEDGER_UNKNOWN_REFERENCE',
+    });
+    await ledger.reserve(want('a', 5));
+    await ledger.release('a');
+    expect(await ledger.release('a')).toMatchObject({ applied: false, releasedMicros: 5 });
+    await expect(ledger.charge('a', 5)).rejects.toMatchObject({ code: 'WAGGLE_LEDGER_CONFLICT' });
+    await close();
+  });
+
+  test('adjustments count once and stay within the budget', async () => {
+    const { ledger, close } = await openLedger();
+    ledger.setBudgets(budget(100));
+    const adjust = (referenceId: string, amountMicros: number) =>
+      ledger.adjust({ campaignId: 'c', referenceId, amountMicros, nowMs: T0 });
+    expect(await adjust('k', 60)).toEqual({ applied: true });
+    expect(await adjust('k', 60)).toEqual({ applied: false });
+    await expect(adjust('l', 50)).rejects.toMatchObject({ code: 'WAGGLE_LEDGER_AMOUNT' });
+    expect(await adjust('m', -60)).toEqual({ applied: true });
+    await expect(adjust('n', -1)).rejects.toMatchObject({ code: 'WAGGLE_LEDGER_AMOUNT' });
+    expect(ledger.availableMicros('c', T0)).toBe(100);
+    await close();
+  });
+});
+
+type Step =
+  | { do: 'reserve'; ref: number; amount: number; day: number }
+  | { do: 'release'; ref: number }
+  | { do: 'charge'; ref: number; amount: number }
+  | { do: 'snapshot' }
+  | { do: 'restart' }
+  | { do: 'crash' };
+const step: fc.Arbitrary<Step> = fc.oneof(
+  {
+    weight: 6,
+    arbitrary: fc.record({
+      do: fc.constant('reserve' as const),
+      ref: fc.nat(30),
+      amount: fc.nat(400),
+      day: fc.nat(2),
+    }),
+  },
+  { weight: 2, arbitrary: fc.record({ do: fc.constant('release' as const), ref: fc.nat(30) }) },
+  {
+    weight: 3,
+    arbitrary: fc.record({
+      do: fc.constant('charge' as const),
+      ref: fc.nat(30),
+      amount: fc.nat(600),
+    }),
+  },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant('snapshot' as const) }) },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant('restart' as const) }) },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant('crash' as const) }) },
+);
+
+test('accounts balance, budgets hold and state survives restarts and crashes, whatever is done', async () => {
+  await fc.assert(
+    fc.asyncProperty(fc.array(step, { maxLength: 40 }), async (steps) => {
+      let dir = await mkdtemp(join(root, 'law-'));
+      let open = await openLedger(dir);
+      const limits = budget(2000, 900);
+      open.ledger.setBudgets(limits);
+      for (const s of steps) {
+        const before = open.ledger.balances('c');
+        switch (s.do) {
+          case 'reserve':
+            await open.ledger
+              .reserve(want(`r${s.ref}`, s.amount, T0 + s.day * DAY_MS))
+              .catch(expectKnown);
+            break;
+          case 'release':
+            await open.ledger.release(`r${s.ref}`).catch(expectKnown);
+            break;
+          case 'charge':
+            await open.ledger.charge(`r${s.ref}`, s.amount).catch(expectKnown);
+            break;
+          case 'snapshot':
+            await open.ledger.snapshot();
+            break;
+          case 'restart':
+            await open.close();
+            open = await openLedger(dir);
+            break;
+          case 'crash': {
+            // What lies on the disk now is what a killed process would leave.
+            const copy = await mkdtemp(join(root, 'law-'));
+            await cp(dir, copy, { recursive: true, filter: (f) => !f.endsWith('/lock') });
+            await open.close();
+            dir = copy;
+            open = await openLedger(dir);
+            open.ledger.setBudgets(limits);
+            break;
+          }
+        }
+        const b = open.ledger.balances('c')!;
+        if (s.do === 'restart' || s.do === 'crash') expect(b).toEqual(before);
+        expect(b.availableMicros + b.heldMicros + b.spentMicros + b.outsideMicros).toBe(
+          b.budgetMicros,
+        );
+        expect(b.heldMicros + b.spentMicros).toBeLessThanOrEqual(2000);
+        expect(Math.min(b.availableMicros, b.heldMicros, b.spentMicros)).toBeGreaterThanOrEqual(0);
+        for (let day = 0; day < 4; day++) {
+          const free = open.ledger.availableMicros('c', T0 + day * DAY_MS);
+          expect(free).toBeGreaterThanOrEqual(0);
+          expect(free).toBeLessThanOrEqual(Math.min(900, b.availableMicros));
+        }
+      }
+      await open.close();
+    }),
+    { numRuns: 25 },
+  );
+});
+
+function expectKnown(err: { code?: string }): void {
+  expect(err.code).toMatch(/^WAGGLE_LEDGER_/);
+}
+
+describe('recovery', () => {
+  test('rebuilds holds and settled references from the log alone', async () => {
+    const live = join(root, 'live');
+    const first = await openLedger(live);
+    first.ledger.setBudgets(budget(1000, 800));
+    await first.ledger.reserve(want('a', 300));
+    await first.ledger.reserve(want('b', 200));
+    await first.ledger.charge('a', 100);
+    const copy = join(root, 'copy');
+    await cp(live, copy, { recursive: true, filter: (f) => !f.endsWith('/lock') });
+    await first.close();
+    const second = await openLedger(copy);
+    second.ledger.setBudgets(budget(1000, 800));
+    expect(second.ledger.balances('c')).toMatchObject({
+      heldMicros: 200,
+      spentMicros: 100,
+      availableMicros: 700,
+    });
+    expect(second.ledger.availableMicros('c', T0)).toBe(500);
+    expect(await second.ledger.charge('a', 100)).toMatchObject({ applied: false });
+    await second.close();
+  });
+
+  test('a snapshot shortens the log', async () => {
+    const wal = await WriteAheadLog.open({ dir: root, segmentBytes: 500 });
+    const ledger = await BudgetLedger.open({ wal, clock, logger: silentLogger });
+    ledger.setBudgets(budget(1_000_000));
+    for (let i = 0; i < 50; i++) await ledger.reserve(want(`r${i}`, 10));
+    await ledger.snapshot();
+    expect((await readdir(root)).filter((f) => f.endsWith('.wal')).length).toBeLessThanOrEqual(2);
+    await ledger.close();
+    await wal.close();
+    const again = await openLedger();
+    expect(again.ledger.balances('c')).toMatchObject({ heldMicros: 500 });
+    await again.close();
+  });
+
+  test('a damaged snapshot is refused, not guessed', async () => {
+    const first = await openLedger();
+    first.ledger.setBudgets(budget(1000));
+    await first.ledger.reserve(want('a', 300));
+    await first.close();
+    const path = join(root, 'snapshot.json');
+    await writeFile(path, (await readFile(path, 'utf8')).replace('300', '301'));
+    await expect(openLedger()).rejects.toMatchObject({ code: 'WAGGLE_LEDGER_CORRUPT' });
+  });
+
+  test('when the log refuses a reservation, nothing stays held', async () => {
+    let broken = false;
+    const wal = await WriteAheadLog.open({
+      dir: root,
+      files: {
+        ...nodeFiles,
+        async open(path, flags) {
+          const handle = await open(path, flags);
+          return {
+            write: ((...args: Parameters<typeof handle.write>) => {
+              if (broken) throw Object.assign(new Error('full'), { code: 'ENOSPC' });
+              return handle.write(...args);
+            }) as never,
+            datasync: () => handle.datasync(),
+            sync: () => handle.sync(),
+            truncate: (size) => handle.truncate(size),
+            close: () => handle.close(),
+          };
+        },
+      },
+    });
+    const ledger = await BudgetLedger.open({ wal, clock, logger: silentLogger });
+    ledger.setBudgets(budget(1000));
+    await ledger.reserve(want('a', 100));
+    broken = true;
+    await expect(ledger.reserve(want('b', 100))).rejects.toMatchObject({
+      code: 'WAGGLE_WAL_DISK_FULL',
+    });
+    await expect(ledger.release('a')).rejects.toMatchObject({ code: 'WAGGLE_WAL_DISK_FULL' });
+    expect(ledger.availableMicros('c', T0)).toBe(900);
+    broken = false;
+    expect(await ledger.reserve(want('b', 100))).toEqual({ ok: true });
+    await ledger.close();
+    await wal.close();
+  });
+});
