@@ -1,4 +1,17 @@
 export { modelsError, modelsErrors } from './errors.js';
+export { DurableFolder } from './registry/durable-folder.js';
+export type {
+  ArtifactRef,
+  ModelLineage,
+  ModelManifest,
+  PromotionRecord,
+} from './registry/manifest.js';
+export {
+  ModelRegistry,
+  type ModelRegistryOptions,
+  type RegisteredModel,
+  type RegisterRequest,
+} from './registry/model-registry.js';
 export * from './runner/inline-runner.js';
 export * from './runner/onnx-runner.js';
 export * from './runner/runner.js';
