@@ -111,9 +111,19 @@ export class IdempotencyCache {
   ): Promise<StoredAnswer> {
     const { status, body } = await run();
     const storedAtMs = this.#options.clock.nowMs();
-    if (durable && this.#options.journal !== undefined) {
+    const { journal, logger } = this.#options;
+    if (durable && journal !== undefined) {
       const record = JSON.stringify({ v: 1, scope, digest, status, body, storedAtMs });
-      await this.#options.journal.append(Buffer.from(record));
+      try {
+        await journal.append(Buffer.from(record));
+      } catch (err) {
+        // The decision itself is durable in the ledger. Failing the request now would make the client fill
+        // again; remembering it in memory keeps every promise but the one about a restart.
+        logger.error(
+          { err },
+          'a fill answer will not outlive this process; check the disk of the data directory',
+        );
+      }
     }
     this.#keep(scope, { digest, status, body, storedAtMs, bytes: sizeOf(scope, body) });
     return { status, body };
@@ -121,21 +131,9 @@ export class IdempotencyCache {
 
   /** Takes back what the journal kept. Foreign or damaged records are skipped and counted. */
   restore(payload: Uint8Array): boolean {
-    let record: {
-      v: number;
-      scope: string;
-      digest: string;
-      status: number;
-      body: string;
-      storedAtMs: number;
-    };
-    try {
-      record = JSON.parse(Buffer.from(payload).toString('utf8'));
-    } catch {
-      return false;
-    }
-    const { v, scope, digest, status, body, storedAtMs } = record;
-    if (v !== 1 || typeof scope !== 'string' || typeof body !== 'string') return false;
+    const record = parseRecord(payload);
+    if (record === undefined) return false;
+    const { scope, digest, status, body, storedAtMs } = record;
     if (this.#options.clock.nowMs() - storedAtMs > this.#options.ttlMs) return false;
     this.#keep(scope, { digest, status, body, storedAtMs, bytes: sizeOf(scope, body) });
     return true;
@@ -182,6 +180,25 @@ export class IdempotencyCache {
     this.#entries.delete(scope);
     this.#bytes -= entry.bytes;
   }
+}
+
+type StoredRecord = Omit<Entry, 'bytes'> & { readonly scope: string };
+
+function parseRecord(payload: Uint8Array): StoredRecord | undefined {
+  let value: Partial<StoredRecord & { v: number }> | null;
+  try {
+    value = JSON.parse(Buffer.from(payload).toString('utf8'));
+  } catch {
+    return undefined;
+  }
+  const valid =
+    value?.v === 1 &&
+    typeof value.scope === 'string' &&
+    typeof value.digest === 'string' &&
+    typeof value.body === 'string' &&
+    typeof value.status === 'number' &&
+    typeof value.storedAtMs === 'number';
+  return valid ? (value as StoredRecord) : undefined;
 }
 
 function sizeOf(scope: string, body: string): number {

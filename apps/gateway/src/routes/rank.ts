@@ -69,6 +69,9 @@ export function rankRoutes(app: FastifyInstance, context: RouteContext): void {
     ROUTE,
     {
       bodyLimit: RANK_LIMITS.bodyBytes,
+      // An explained answer is mostly doubles: JSON.stringify takes 33 µs where the compiled serialiser takes
+      // 52. The engine's answer is typed by the same contract, and a test compares the two documents.
+      serializerCompiler: () => (answer) => JSON.stringify(answer),
       onRequest: [context.tenant, context.admit],
       schema: {
         operationId: 'rank',

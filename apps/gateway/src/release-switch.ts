@@ -1,0 +1,119 @@
+import { type Clock, type Logger, toWaggleError } from '@waggle/core';
+import type { ReleaseStatus, ReleasesPort, ServedRelease } from './ports.js';
+
+/** A release ready to serve: what HTTP asks of it, and what the engine ranks with. */
+export interface LoadedForServing<R> {
+  readonly served: ServedRelease;
+  readonly ranking: R;
+}
+
+export interface ReleaseSwitchOptions<R> {
+  /** Opens, verifies and builds a release completely, or throws. Nothing of it is served before it returns. */
+  load(id: string): Promise<LoadedForServing<R>>;
+  /** Runs right before the swap, in the same turn of the event loop. */
+  onSwap?(next: LoadedForServing<R>): void;
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
+/**
+ * Holds the release in service and replaces it by another one as a whole. Requests read one reference, so
+ * each sees one release from start to end, and none waits for a swap. A release that does not load is
+ * reported and the one in service stays.
+ */
+export class ReleaseSwitch<R> implements ReleasesPort {
+  readonly #options: ReleaseSwitchOptions<R>;
+  #current: LoadedForServing<R> | undefined;
+  #previous: LoadedForServing<R> | undefined;
+  #loadedAtMs: number | undefined;
+  #swaps = 0;
+  #rejected: ReleaseStatus['rejected'];
+  #wanted: string | undefined;
+  #working: Promise<void> | undefined;
+
+  constructor(options: ReleaseSwitchOptions<R>) {
+    this.#options = options;
+  }
+
+  current(): ServedRelease | undefined {
+    return this.#current?.served;
+  }
+
+  ranking(): R | undefined {
+    return this.#current?.ranking;
+  }
+
+  /** The release in service or the one before it, for requests that pin one. */
+  byId(id: string): R | undefined {
+    if (this.#current?.served.id === id) return this.#current.ranking;
+    return this.#previous?.served.id === id ? this.#previous.ranking : undefined;
+  }
+
+  status(): ReleaseStatus {
+    return {
+      release: this.#current?.served.id,
+      loadedAtMs: this.#loadedAtMs,
+      swaps: this.#swaps,
+      ...(this.#rejected === undefined ? {} : { rejected: this.#rejected }),
+    };
+  }
+
+  /**
+   * Asks for a release; resolves when it, or a later one asked for meanwhile, is in service or was refused.
+   * Releases asked for while another loads are skipped but the last: only that one is wanted any more.
+   */
+  request(id: string): Promise<void> {
+    this.#wanted = id;
+    this.#working ??= this.#work();
+    return this.#working;
+  }
+
+  /** Resolves when nothing is being loaded. */
+  async settled(): Promise<void> {
+    await this.#working;
+  }
+
+  async #work(): Promise<void> {
+    // After this turn `#working` is set; it is unset in the same turn that finds nothing more wanted.
+    await Promise.resolve();
+    const { logger, clock } = this.#options;
+    for (;;) {
+      if (this.#wanted === undefined) {
+        this.#working = undefined;
+        return;
+      }
+      const id = this.#wanted;
+      this.#wanted = undefined;
+      if (id === this.#current?.served.id) {
+        this.#rejected = undefined;
+        continue;
+      }
+      const startedMs = clock.monotonicMs();
+      try {
+        const kept = this.#previous?.served.id === id ? this.#previous : undefined;
+        const next = kept ?? (await this.#options.load(id));
+        this.#options.onSwap?.(next);
+        this.#previous = this.#current;
+        this.#current = next;
+        this.#loadedAtMs = clock.nowMs();
+        this.#swaps++;
+        this.#rejected = undefined;
+        logger.info(
+          {
+            release: id,
+            previous: this.#previous?.served.id,
+            duration_ms: Math.round(clock.monotonicMs() - startedMs),
+          },
+          'release in service',
+        );
+      } catch (thrown) {
+        const error = toWaggleError(thrown);
+        this.#rejected = { release: id, code: error.code, message: error.message };
+        logger.error(
+          { release: id, kept: this.#current?.served.id, code: error.code, err: thrown },
+          `release refused, the previous one stays in service; ${error.remedy ?? 'build it again'}`,
+        );
+      }
+    }
+  }
+}

@@ -1,0 +1,263 @@
+import { manualClock, silentLogger } from '@waggle/core';
+import type { RankRequestBody } from '@waggle/core/contract';
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import { type AnswerLog, DurableAnswers } from '../src/durable-answers.js';
+import { IdempotencyCache } from '../src/idempotency.js';
+import { CLICK, OFFERS, rankResponse, testGateway } from './rank-fixture.js';
+
+const DAY_MS = 86_400_000;
+const FILL: RankRequestBody = { mode: 'fill', publication_id: 'pub_1', slots: [{ id: 'slot_1' }] };
+
+// `inject` starts when it is awaited: an async function starts it at once.
+const post = async (
+  app: ReturnType<typeof testGateway>['app'],
+  key: string,
+  body: unknown,
+  url = '/v1/rank',
+) =>
+  app
+    .inject({
+      method: 'POST',
+      url,
+      headers: { 'content-type': 'application/json', 'idempotency-key': key },
+      payload: typeof body === 'string' ? body : JSON.stringify(body),
+    })
+    .then((response) => response);
+
+describe('an Idempotency-Key', () => {
+  test('gives the same bytes for the same body, and runs it once', async () => {
+    const { app, ranked } = testGateway();
+    const first = await post(app, 'k1', OFFERS);
+    const second = await post(app, 'k1', OFFERS);
+    expect(second.body).toBe(first.body);
+    expect(second.headers['content-type']).toBe(first.headers['content-type']);
+    expect(first.headers['idempotent-replayed']).toBeUndefined();
+    expect(second.headers['idempotent-replayed']).toBe('true');
+    expect(ranked).toHaveLength(1);
+    await app.close();
+  });
+
+  test('answers as a request without a key would', async () => {
+    const { app } = testGateway();
+    const plain = await app.inject({
+      method: 'POST',
+      url: '/v1/rank',
+      payload: { ...OFFERS, request_id: 'r' },
+    });
+    const keyed = await post(app, 'k1', { ...OFFERS, request_id: 'r' });
+    expect(keyed.body).toBe(plain.body);
+    expect(keyed.headers['content-type']).toBe(plain.headers['content-type']);
+    await app.close();
+  });
+
+  test('with another body is refused, and the first answer stays', async () => {
+    const { app, ranked } = testGateway();
+    const first = await post(app, 'k1', OFFERS);
+    const other = await post(app, 'k1', { ...OFFERS, k: 2 });
+    expect([other.statusCode, other.json().error.code]).toEqual([
+      409,
+      'WAGGLE_IDEMPOTENCY_CONFLICT',
+    ]);
+    expect((await post(app, 'k1', OFFERS)).body).toBe(first.body);
+    expect(ranked).toHaveLength(1);
+    await app.close();
+  });
+
+  test('is remembered for 24 hours and no longer', async () => {
+    const { app, clock, ranked } = testGateway();
+    await post(app, 'k1', OFFERS);
+    clock.advance(DAY_MS);
+    await post(app, 'k1', OFFERS);
+    expect(ranked).toHaveLength(1);
+    clock.advance(1);
+    await post(app, 'k1', { ...OFFERS, k: 2 });
+    expect(ranked).toHaveLength(2);
+    await app.close();
+  });
+
+  test('does not keep failures: a retry runs again', async () => {
+    let calls = 0;
+    const { app } = testGateway({
+      engine: {
+        rank(request, context) {
+          if (calls++ === 0) throw new Error('first time unlucky');
+          return rankResponse(request, context);
+        },
+      },
+    });
+    expect((await post(app, 'k1', OFFERS)).statusCode).toBe(500);
+    expect((await post(app, 'k1', OFFERS)).statusCode).toBe(200);
+    await app.close();
+  });
+
+  test('coalesces requests that run at the same time', async () => {
+    let calls = 0;
+    let release: () => void = () => {};
+    const gate = new Promise<void>((resolve) => {
+      release = resolve;
+    });
+    const { app } = testGateway({
+      engine: {
+        async rank(request, context) {
+          calls++;
+          await gate;
+          return rankResponse(request, context);
+        },
+      },
+    });
+    const running = Array.from({ length: 20 }, () => post(app, 'k1', FILL));
+    const conflicting = post(app, 'k1', OFFERS);
+    expect((await conflicting).statusCode).toBe(409);
+    release();
+    const answers = await Promise.all(running);
+    expect(new Set(answers.map((a) => a.body)).size).toBe(1);
+    expect(answers.every((a) => a.statusCode === 200)).toBe(true);
+    expect(calls).toBe(1);
+    await app.close();
+  });
+
+  test('is separate for each tenant and route', async () => {
+    const keys = 'key-of-tenant-a-000:ten_a,key-of-tenant-b-000:ten_b';
+    const { app, ranked } = testGateway({ config: { apiKeys: keys }, release: { ...serveAll } });
+    for (const tenant of ['a', 'b']) {
+      const response = await app.inject({
+        method: 'POST',
+        url: '/v1/rank',
+        headers: { authorization: `Bearer key-of-tenant-${tenant}-000`, 'idempotency-key': 'same' },
+        payload: OFFERS,
+      });
+      expect(response.headers['idempotent-replayed']).toBeUndefined();
+    }
+    expect(ranked.map((r) => r.context.tenantId)).toEqual(['ten_a', 'ten_b']);
+    await app.close();
+  });
+
+  test('works for events too', async () => {
+    const { app } = testGateway();
+    const first = await post(app, 'k', { events: [CLICK] }, '/v1/events');
+    const second = await post(app, 'k', { events: [CLICK] }, '/v1/events');
+    expect([first.statusCode, second.statusCode]).toEqual([202, 202]);
+    expect(second.json()).toEqual({ accepted: 1, duplicates: 0 });
+    await app.close();
+  });
+});
+
+const serveAll = { id: 'rel_a', tenantId: undefined, knows: () => true, summary: () => ({}) };
+
+/** An append-only log in memory with a WriteAheadLog's promises. */
+class MemoryLog implements AnswerLog {
+  readonly records: { sequence: number; payload: Uint8Array }[] = [];
+  #next = 0;
+  async append(payload: Uint8Array): Promise<number> {
+    this.records.push({ sequence: this.#next, payload });
+    return this.#next++;
+  }
+  async *read(from: number) {
+    for (const record of this.records) if (record.sequence >= from) yield record;
+  }
+  async truncateBefore(sequence: number): Promise<void> {
+    while (this.records.length > 0 && this.records[0]!.sequence < sequence) this.records.shift();
+  }
+}
+
+describe('stored answers', () => {
+  const make = (log: AnswerLog, clock = manualClock(0)) => {
+    const journal = new DurableAnswers({ log, clock, ttlMs: DAY_MS });
+    const cache = new IdempotencyCache({
+      clock,
+      logger: silentLogger,
+      ttlMs: DAY_MS,
+      maxBytes: 1e6,
+      journal,
+    });
+    return { journal, cache, clock };
+  };
+
+  test('of fill survive a restart, and the log is cut behind those that expired', async () => {
+    const log = new MemoryLog();
+    const first = make(log);
+    const run = async () => ({ status: 200, body: '{"first":true}' });
+    await first.cache.answer('t\n/v1/rank\nk', 'digest', true, run);
+    await first.cache.answer('t\n/v1/rank\noffers', 'digest', false, run);
+    expect(log.records).toHaveLength(1);
+
+    const second = make(log, first.clock);
+    await second.journal.restoreInto(second.cache, silentLogger);
+    const again = await second.cache.answer('t\n/v1/rank\nk', 'digest', true, async () => {
+      throw new Error('must not run');
+    });
+    expect(again).toEqual({ status: 200, body: '{"first":true}', replayed: true });
+    await expect(second.cache.answer('t\n/v1/rank\nk', 'other', true, run)).rejects.toMatchObject({
+      code: 'WAGGLE_IDEMPOTENCY_CONFLICT',
+    });
+
+    for (let hour = 0; hour < 60; hour++) {
+      second.clock.advance(3_600_000);
+      await second.cache.answer(`k${hour}`, 'd', true, run);
+    }
+    expect(log.records.length).toBeGreaterThanOrEqual(24);
+    expect(log.records.length).toBeLessThanOrEqual(26);
+  });
+
+  test('damaged records are skipped', async () => {
+    const { cache } = make(new MemoryLog());
+    expect(cache.restore(Buffer.from('{"v":1'))).toBe(false);
+    expect(cache.restore(Buffer.from('{"v":2,"scope":"a","body":""}'))).toBe(false);
+    expect(cache.restore(Buffer.from('null'))).toBe(false);
+    expect(cache.size).toBe(0);
+  });
+
+  test('a log that fails does not make the client fill twice', async () => {
+    const log = new MemoryLog();
+    log.append = () => Promise.reject(new Error('disk full'));
+    const { cache } = make(log);
+    let runs = 0;
+    const run = async () => ({ status: 200, body: String(++runs) });
+    await cache.answer('k', 'd', true, run);
+    expect((await cache.answer('k', 'd', true, run)).body).toBe('1');
+  });
+
+  test('memory stays within its bound whatever is stored', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(fc.tuple(fc.string(), fc.nat(5_000)), { maxLength: 60 }),
+        async (writes) => {
+          const maxBytes = 20_000;
+          const cache = new IdempotencyCache({
+            clock: manualClock(0),
+            logger: silentLogger,
+            ttlMs: DAY_MS,
+            maxBytes,
+          });
+          for (const [scope, length] of writes) {
+            await cache.answer(scope, 'd', false, async () => ({
+              status: 200,
+              body: 'x'.repeat(length),
+            }));
+            expect(cache.bytes).toBeLessThanOrEqual(maxBytes);
+          }
+          expect(cache.size === 0).toBe(cache.bytes === 0);
+        },
+      ),
+    );
+  });
+
+  test('the least recently used goes first', async () => {
+    const cache = new IdempotencyCache({
+      clock: manualClock(0),
+      logger: silentLogger,
+      ttlMs: DAY_MS,
+      maxBytes: 5_000,
+    });
+    const store = (scope: string) =>
+      cache.answer(scope, 'd', false, async () => ({ status: 200, body: 'x'.repeat(800) }));
+    await store('a');
+    await store('b');
+    expect((await store('a')).replayed).toBe(true);
+    await store('c');
+    expect(cache.evicted).toBe(1);
+    expect((await store('a')).replayed).toBe(true);
+    expect((await store('b')).replayed).toBe(false);
+  });
+});

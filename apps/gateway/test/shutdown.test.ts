@@ -1,0 +1,179 @@
+import { once } from 'node:events';
+import { connect } from 'node:net';
+import { silentLogger } from '@waggle/core';
+import { afterEach, describe, expect, test, vi } from 'vitest';
+import { gatewayConfig } from '../src/config.js';
+import { listen, shutDown } from '../src/server.js';
+import { isErrorShape } from './error-shape.js';
+import { OFFERS, rankResponse, testGateway } from './rank-fixture.js';
+
+const config = gatewayConfig({ port: 0 });
+const closers: (() => Promise<unknown>)[] = [];
+afterEach(async () => {
+  for (const close of closers.splice(0)) await close();
+});
+
+const rank = (url: string) =>
+  fetch(`${url}/v1/rank`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify(OFFERS),
+  });
+
+function gate() {
+  let open: () => void = () => {};
+  const opened = new Promise<void>((resolve) => {
+    open = resolve;
+  });
+  return { opened, open };
+}
+
+describe('shutdown', () => {
+  test('answers what was accepted, then runs its steps in order', async () => {
+    const { opened, open } = gate();
+    let started = 0;
+    const { app } = testGateway({
+      engine: {
+        async rank(request, context) {
+          started++;
+          await opened;
+          return rankResponse(request, context);
+        },
+      },
+    });
+    const url = await listen(app, config);
+    const answers = Array.from({ length: 10 }, () => rank(url));
+    while (started < 10) await new Promise((resolve) => setImmediate(resolve));
+    const order: string[] = [];
+    const closed = shutDown(
+      app,
+      [
+        { name: 'journal', run: () => order.push('journal') },
+        { name: 'ledger', run: () => order.push('ledger') },
+      ],
+      { timeoutMs: 10_000, logger: silentLogger },
+    );
+    expect(order).toEqual([]);
+    await expect(rank(url)).rejects.toThrow();
+    open();
+    expect((await Promise.all(answers)).map((a) => a.status)).toEqual(Array(10).fill(200));
+    expect(await closed).toBe(true);
+    expect(order).toEqual(['journal', 'ledger']);
+  });
+
+  test('under load loses no request that it took', async () => {
+    const { app, ranked } = testGateway();
+    const url = await listen(app, config);
+    let answered = 0;
+    let refused = 0;
+    const clients = Array.from({ length: 16 }, async () => {
+      for (;;) {
+        try {
+          const response = await rank(url);
+          expect(response.status).toBe(200);
+          await response.json();
+          answered++;
+        } catch (error) {
+          // Only a connection that was never accepted, or closed between two requests, may fail.
+          expect((error as { cause?: { code?: string } }).cause?.code).toMatch(
+            /ECONNREFUSED|UND_ERR_SOCKET|ECONNRESET/,
+          );
+          refused++;
+          return;
+        }
+      }
+    });
+    while (answered < 200) await new Promise((resolve) => setImmediate(resolve));
+    await shutDown(app, [], { timeoutMs: 10_000, logger: silentLogger });
+    await Promise.all(clients);
+    expect(refused).toBe(16);
+    expect(ranked.length).toBe(answered);
+  });
+
+  test('cuts what does not end in time, and still runs every step', async () => {
+    const { app } = testGateway({ engine: { rank: () => new Promise(() => {}) } });
+    const url = await listen(app, config);
+    const hung = rank(url).then(
+      () => 'answered',
+      () => 'cut',
+    );
+    await vi.waitUntil(async () =>
+      /^waggle_http_in_flight 1$/m.test((await app.inject('/metrics')).body),
+    );
+    const order: string[] = [];
+    const clean = await shutDown(
+      app,
+      [
+        { name: 'hangs', run: () => new Promise(() => {}) },
+        {
+          name: 'fails',
+          run: () => {
+            throw new Error('no');
+          },
+        },
+        { name: 'works', run: () => order.push('works') },
+      ],
+      { timeoutMs: 50, logger: silentLogger },
+    );
+    expect([clean, await hung, order]).toEqual([false, 'cut', ['works']]);
+  });
+});
+
+describe('the socket', () => {
+  test('a taken port is a coded error with a remedy', async () => {
+    const first = testGateway();
+    const url = await listen(first.app, config);
+    closers.push(() => first.app.close());
+    const second = testGateway();
+    closers.push(() => second.app.close());
+    await expect(
+      listen(second.app, gatewayConfig({ port: Number(new URL(url).port) })),
+    ).rejects.toMatchObject({
+      code: 'WAGGLE_PORT_IN_USE',
+      remedy: expect.stringContaining('--port'),
+    });
+  });
+
+  test('an address of another machine is a coded error', async () => {
+    const { app } = testGateway();
+    closers.push(() => app.close());
+    const foreign = gatewayConfig({
+      port: 0,
+      host: '192.0.2.1',
+      apiKeys: 'key-of-tenant-a-000:ten_a',
+    });
+    await expect(listen(app, foreign)).rejects.toMatchObject({ code: 'WAGGLE_BIND_FAILED' });
+  });
+
+  test.each([
+    ['something that is not HTTP', 'hello\r\n\r\n', 400, 'WAGGLE_REQUEST_MALFORMED'],
+    [
+      'endless headers',
+      `GET / HTTP/1.1\r\nx: ${'y'.repeat(20_000)}\r\n\r\n`,
+      413,
+      'WAGGLE_REQUEST_TOO_LARGE',
+    ],
+    [
+      'a wrong length',
+      'POST /v1/rank HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\n',
+      400,
+      'WAGGLE_REQUEST_MALFORMED',
+    ],
+  ])('%s gets our error body', async (_title, bytes, status, code) => {
+    const { app } = testGateway();
+    closers.push(() => app.close());
+    const url = await listen(app, config);
+    const socket = connect(Number(new URL(url).port), '127.0.0.1');
+    socket.write(bytes);
+    let text = '';
+    socket.on('data', (chunk) => {
+      text += chunk;
+    });
+    await once(socket, 'close');
+    expect(text).toMatch(new RegExp(`^HTTP/1.1 ${status} `));
+    const body = JSON.parse(text.slice(text.indexOf('\r\n\r\n') + 4));
+    expect(isErrorShape(body)).toBe(true);
+    expect(body.error.code).toBe(code);
+    expect((await fetch(`${url}/healthz`)).status).toBe(200);
+  });
+});
