@@ -137,21 +137,37 @@ class Fit {
     }
   }
 
-  // beta_ holds p standardised coefficients, then the intercept at the feature means.
+  // beta_ holds p standardised coefficients, then the intercept at the feature means. The caller's start is taken
+  // only if it is better than none: from a saturated point, where every curvature is 0, Newton goes nowhere.
   Status set_start() {
-    beta_.assign(static_cast<size_t>(m_), 0.0);
-    if (args_.start != nullptr) {
-      double shift = 0;
-      for (int64_t j = 0; j < p_; ++j) {
-        const size_t at = static_cast<size_t>(j);
-        if (varies_[at] == 0) continue;
-        beta_[at] = args_.start[j] / inverse_scale_[at];
-        shift += args_.start[j] * mean_[at];
-      }
-      if (args_.intercept) beta_[static_cast<size_t>(p_)] = args_.start[p_] + shift;
-      return {};
+    beta_ = default_start();
+    if (args_.start == nullptr) return {};
+    const std::vector<double> given = given_start();
+    Point at_default;
+    Point at_given;
+    if (Status status = evaluate(beta_, false, &at_default); !status.ok()) return status;
+    if (Status status = evaluate(given, false, &at_given); !status.ok()) return status;
+    if (at_given.objective < at_default.objective) beta_ = given;
+    return {};
+  }
+
+  std::vector<double> given_start() const {
+    std::vector<double> beta(static_cast<size_t>(m_), 0.0);
+    double shift = 0;
+    for (int64_t j = 0; j < p_; ++j) {
+      const size_t at = static_cast<size_t>(j);
+      if (varies_[at] == 0) continue;
+      beta[at] = args_.start[j] / inverse_scale_[at];
+      shift += args_.start[j] * mean_[at];
     }
-    if (!args_.intercept) return {};
+    if (args_.intercept) beta[static_cast<size_t>(p_)] = args_.start[p_] + shift;
+    return beta;
+  }
+
+  // Coefficients 0 and the log-odds of the overall rate, less the mean offset.
+  std::vector<double> default_start() const {
+    std::vector<double> beta(static_cast<size_t>(m_), 0.0);
+    if (!args_.intercept) return beta;
     double s = 0;
     double t = 0;
     double offset = 0;
@@ -161,8 +177,8 @@ class Fit {
       if (args_.offset != nullptr) offset += weight(i) * args_.trials[i] * args_.offset[i];
     }
     const double rate = (s + 0.5) / (t + 1.0);
-    beta_[static_cast<size_t>(p_)] = std::log(rate / (1.0 - rate)) - offset / t;
-    return {};
+    beta[static_cast<size_t>(p_)] = std::log(rate / (1.0 - rate)) - offset / t;
+    return beta;
   }
 
   // Row block [begin, end) standardised, feature-major, zero past the end and for features that do not vary.

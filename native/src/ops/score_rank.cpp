@@ -35,6 +35,17 @@ Status check(const ScoreRankArgs& args) {
                   static_cast<long long>((args.n + 7) / 8));
     }
   }
+  // Columns of a term reach its score, and so are checked with it. One of these alone makes no term.
+  if ((args.goal_units == nullptr) != (args.omega == nullptr)) {
+    const bool is_omega = args.omega != nullptr;
+    const float* alone = is_omega ? args.omega : args.goal_units;
+    for (int64_t i = 0; i < args.n; ++i) {
+      if (!std::isfinite(alone[i])) {
+        return fail(Code::kNotFinite, "column %s is %s at candidate %lld", is_omega ? "omega" : "goalUnits",
+                    std::isnan(alone[i]) ? "NaN" : "infinite", static_cast<long long>(i));
+      }
+    }
+  }
   if (args.max_per_group > 0 && args.group == nullptr && args.n > 0) {
     return fail(Code::kInvalidArgument, "maxPerGroup needs group");
   }

@@ -1,0 +1,120 @@
+// Times the conformance suite's large cases through the public API; JSON on stdout, one record per case.
+//
+//   native_bench [--quick] [--filter TEXT]
+//
+// WAGGLE_SIMD and WAGGLE_BACKEND choose what is measured. Each record gives the median of the runs and, for judging
+// a memory-bound case, the read bandwidth this machine reached on the same buffer size in this process.
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "test/conformance/case.hpp"
+#include "waggle/backend.hpp"
+#include "waggle/thread_pool.hpp"
+
+using namespace waggle;
+
+namespace {
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+struct Quartiles {
+  double median = 0;
+  double spread = 0;  // interquartile range
+};
+
+Quartiles quartiles(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  const auto at = [&](double share) { return values[static_cast<size_t>(share * static_cast<double>(values.size() - 1))]; };
+  return {at(0.5), at(0.75) - at(0.25)};
+}
+
+// Bytes per second all threads together read from a buffer larger than the caches.
+double read_bandwidth() {
+  constexpr int64_t kWords = int64_t{32} << 20;  // 256 MiB
+  constexpr int64_t kChunks = 256;
+  std::vector<uint64_t> buffer(static_cast<size_t>(kWords), 1);
+  std::vector<uint64_t> sums(kChunks);
+  double best = 0;
+  for (int run = 0; run < 5; ++run) {
+    const auto start = std::chrono::steady_clock::now();
+    ThreadPool::instance().for_each_chunk(kChunks, RunContext{}, [&](int64_t chunk, int) {
+      const uint64_t* p = buffer.data() + chunk * (kWords / kChunks);
+      uint64_t a = 0, b = 0, c = 0, d = 0;
+      for (int64_t i = 0; i < kWords / kChunks; i += 4) {
+        a += p[i];
+        b += p[i + 1];
+        c += p[i + 2];
+        d += p[i + 3];
+      }
+      sums[static_cast<size_t>(chunk)] = a + b + c + d;
+    });
+    best = std::max(best, static_cast<double>(kWords) * 8 / seconds_since(start));
+  }
+  return std::accumulate(sums.begin(), sums.end(), uint64_t{0}) > 0 ? best : 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  bool quick = false;
+  const char* filter = "";
+  for (int i = 1; i < argc; ++i) {
+    if (std::strcmp(argv[i], "--quick") == 0) {
+      quick = true;
+    } else if (std::strcmp(argv[i], "--filter") == 0 && i + 1 < argc) {
+      filter = argv[++i];
+    } else {
+      std::fprintf(stderr, "usage: native_bench [--quick] [--filter TEXT]\n");
+      return 2;
+    }
+  }
+  if (const Status status = backend_status(); !status.ok()) {
+    std::fprintf(stderr, "%s\n", status.text().c_str());
+    return 1;
+  }
+  const BackendInfo& info = backend_info();
+  const double bandwidth = read_bandwidth();
+  std::printf("[\n");
+  bool first = true;
+  for (const auto& item : conformance::all_cases(true)) {
+    const std::string name = item->name();
+    if (std::strstr(name.c_str(), filter) == nullptr) continue;
+    item->prepare();
+    const Status warm = item->call(RunContext{});
+    if (!warm.ok()) {
+      std::fprintf(stderr, "%s: %s\n", name.c_str(), warm.text().c_str());
+      return 1;
+    }
+    // Calls per run so that a run lasts long enough for the clock.
+    auto start = std::chrono::steady_clock::now();
+    (void)item->call(RunContext{});
+    const double once = seconds_since(start);
+    const int calls = std::max(1, static_cast<int>(0.002 / std::max(once, 1e-9)));
+    const int runs = quick ? 5 : 21;
+    std::vector<double> times;
+    for (int run = 0; run < runs; ++run) {
+      start = std::chrono::steady_clock::now();
+      for (int c = 0; c < calls; ++c) (void)item->call(RunContext{});
+      times.push_back(seconds_since(start) / calls);
+    }
+    const Quartiles q = quartiles(times);
+    std::printf(
+        "%s  {\"suite\": \"native\", \"case\": \"%s\", \"metric\": \"us\", \"unit\": \"us\", \"value\": %.3f, "
+        "\"better\": \"lower\", \"runs\": %d, \"iqr\": %.3f, \"gigaMultiplyAddsPerSecond\": %.3f, "
+        "\"gigabytesPerSecond\": %.3f, \"readBandwidthGigabytesPerSecond\": %.3f, \"backend\": \"%s\", "
+        "\"simd\": \"%s\", \"threads\": %d}",
+        first ? "" : ",\n", name.c_str(), q.median * 1e6, runs, q.spread * 1e6, item->multiply_adds() / q.median / 1e9,
+        item->bytes() / q.median / 1e9, bandwidth / 1e9, info.backend.c_str(), info.simd.c_str(), info.n_threads);
+    first = false;
+    std::fflush(stdout);
+  }
+  std::printf("\n]\n");
+  return 0;
+}

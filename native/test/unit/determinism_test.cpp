@@ -1,0 +1,90 @@
+#include <cstring>
+#include <vector>
+
+#include "cpu/glm_fit.hpp"
+#include "cpu/table.hpp"
+#include "cpu/topk.hpp"
+#include "test/conformance/case.hpp"
+#include "test/unit/check.hpp"
+
+using namespace waggle;
+
+TEST("the score of a pair does not depend on its place in a tile, so duplicates tie") {
+  conformance::Random random(5);
+  for (const cpu::Simd level : {cpu::Simd::kScalar, cpu::Simd::kAvx2, cpu::Simd::kAvx512}) {
+    const cpu::Table* table = cpu::table_for(level);
+    if (table == nullptr || !cpu::features().supports(level)) continue;
+    for (const int64_t dim : {1, 7, 16, 45, 384}) {
+      std::vector<float> row(static_cast<size_t>(dim)), queries(static_cast<size_t>(9 * dim));
+      for (float& v : row) v = static_cast<float>(random.uniform() - 0.5);
+      for (float& v : queries) v = static_cast<float>(random.uniform() - 0.5);
+      constexpr int64_t kCopies = 101;
+      std::vector<float> matrix;
+      for (int64_t i = 0; i < kCopies; ++i) matrix.insert(matrix.end(), row.begin(), row.end());
+      for (const Metric metric : {Metric::kInnerProduct, Metric::kCosine, Metric::kL2}) {
+        std::vector<float> scores(9 * kCopies);
+        std::vector<int32_t> rows(scores.size());
+        TopkArgs args;
+        args.queries = {queries.data(), 9, dim};
+        args.matrix = {matrix.data(), kCopies, dim};
+        args.k = kCopies;
+        args.metric = metric;
+        args.scores = scores.data();
+        args.rows = rows.data();
+        EXPECT(cpu::topk(*table, args, RunContext{}).ok());
+        bool in_order = true;
+        for (int64_t q = 0; q < 9; ++q) {
+          float alone = 0;
+          int32_t alone_row = 0;
+          TopkArgs single = args;
+          single.queries = {queries.data() + q * dim, 1, dim};
+          single.matrix.rows = 1;
+          single.k = 1;
+          single.scores = &alone;
+          single.rows = &alone_row;
+          EXPECT(cpu::topk(*table, single, RunContext{}).ok());
+          for (int64_t i = 0; i < kCopies; ++i) {
+            const size_t at = static_cast<size_t>(q * kCopies + i);
+            in_order = in_order && rows[at] == i && std::memcmp(&scores[at], &alone, sizeof alone) == 0;
+          }
+        }
+        EXPECT(in_order);
+      }
+    }
+  }
+}
+
+TEST("glm.fit gives the same bits on one thread and on many, at every level") {
+  conformance::Random random(9);
+  constexpr int64_t kRows = 9001;
+  constexpr int64_t kFeatures = 11;
+  std::vector<float> x(kRows * kFeatures);
+  std::vector<double> successes(kRows), trials(kRows, 3.0), l2(kFeatures, 0.5);
+  for (float& v : x) v = static_cast<float>(random.uniform());
+  for (double& v : successes) v = static_cast<double>(random.below(4));
+  std::vector<std::vector<double>> answers;
+  for (const cpu::Simd level : {cpu::Simd::kScalar, cpu::Simd::kAvx2, cpu::Simd::kAvx512}) {
+    const cpu::Table* table = cpu::table_for(level);
+    if (table == nullptr || !cpu::features().supports(level)) continue;
+    for (const bool parallel : {false, true, true}) {
+      std::vector<double> coefficients(kFeatures), errors(kFeatures);
+      GlmFitArgs args;
+      args.x = {x.data(), kRows, kFeatures};
+      args.successes = successes.data();
+      args.trials = trials.data();
+      args.l2 = l2.data();
+      args.coefficients = coefficients.data();
+      args.standard_errors = errors.data();
+      GlmFitResult result;
+      RunContext context;
+      context.parallel = parallel;
+      EXPECT(cpu::glm_fit(*table, args, context, &result).ok());
+      EXPECT(result.converged);
+      coefficients.insert(coefficients.end(), errors.begin(), errors.end());
+      coefficients.push_back(result.intercept);
+      coefficients.push_back(result.log_likelihood);
+      answers.push_back(coefficients);
+    }
+  }
+  for (const auto& answer : answers) EXPECT(answer == answers[0]);
+}

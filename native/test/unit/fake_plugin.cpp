@@ -1,0 +1,56 @@
+// Behaves as WAGGLE_FAKE_PLUGIN says.
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+#include "abi/backend_abi.h"
+
+namespace {
+
+bool told(const char* behaviour) {
+  const char* value = std::getenv("WAGGLE_FAKE_PLUGIN");
+  return value != nullptr && std::strcmp(value, behaviour) == 0;
+}
+
+int32_t probe(waggle_device_info* info, waggle_text* reason) {
+  if (told("refuses")) {
+    std::snprintf(reason->text, sizeof reason->text, "no such device here");
+    return WAGGLE_BACKEND_UNSUPPORTED;
+  }
+  std::snprintf(info->name, sizeof info->name, "fake device");
+  return WAGGLE_BACKEND_OK;
+}
+
+int32_t open(void** state, waggle_text*) {
+  static int memory = 0;
+  *state = &memory;
+  return WAGGLE_BACKEND_OK;
+}
+
+int32_t topk(void*, const waggle_topk_f32_args* args, waggle_text* error) {
+  if (told("unsupported")) return WAGGLE_BACKEND_UNSUPPORTED;
+  if (told("fails")) {
+    std::snprintf(error->text, sizeof error->text, "the device caught fire");
+    return WAGGLE_BACKEND_FAILED;
+  }
+  if (told("writes_answer")) {
+    for (int64_t i = 0; i < args->n_queries * args->k; ++i) {
+      args->scores[i] = 42.0f;
+      args->rows[i] = 7;
+    }
+    return WAGGLE_BACKEND_OK;
+  }
+  return WAGGLE_BACKEND_UNSUPPORTED;
+}
+
+const waggle_op_table kOps = {sizeof(waggle_op_table), topk};
+const waggle_op_table kNoOps = {sizeof(waggle_op_table), nullptr};
+waggle_backend backend = {sizeof(waggle_backend), WAGGLE_BACKEND_ABI_VERSION, "cuda", probe, open, &kOps};
+
+}  // namespace
+
+extern "C" __attribute__((visibility("default"))) const waggle_backend* waggle_backend_entry(uint32_t) {
+  if (told("old")) backend.abi_version = 0;
+  if (told("null_op")) backend.ops = &kNoOps;
+  return &backend;
+}

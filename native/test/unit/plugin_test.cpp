@@ -1,0 +1,53 @@
+// plugin_test <behaviour> <auto|cuda>: what becomes of a plugin that behaves like that.
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "waggle/backend.hpp"
+#include "waggle/ops/topk.hpp"
+
+using namespace waggle;
+
+int main(int argc, char** argv) {
+  const std::string behaviour = argc > 1 ? argv[1] : "";
+  const bool forced = argc > 2 && std::string(argv[2]) == "cuda";
+  const bool loads = behaviour != "absent" && behaviour != "broken" && behaviour != "old" && behaviour != "refuses";
+  const BackendInfo& info = backend_info();
+  const auto wrong = [&](const char* what) {
+    std::printf("FAIL %s: %s\n", behaviour.c_str(), what);
+    return 1;
+  };
+
+  if (loads != (info.backend == "cuda")) return wrong("chosen backend");
+  if (backend_status().ok() != (loads || !forced)) return wrong("status: only a forced choice may fail");
+  if (!loads) {
+    if (info.rejected.empty() || info.rejected.back().name != "cuda" || info.rejected.back().reason.empty()) {
+      return wrong("no reason given");
+    }
+    std::printf("reason: %s\n", info.rejected.back().reason.c_str());
+  } else if (info.device != "fake device") {
+    return wrong("device name");
+  }
+
+  std::vector<float> queries = {1, 0}, matrix = {1, 0, 3, 0, 2, 0};
+  float score = 0;
+  int32_t row = 0;
+  TopkArgs args;
+  args.queries = {queries.data(), 1, 2};
+  args.matrix = {matrix.data(), 3, 2};
+  args.k = 1;
+  args.scores = &score;
+  args.rows = &row;
+  const Status status = topk(args, RunContext{});
+  if (forced && (!loads || behaviour == "fails")) {
+    if (status.code() != Code::kBackend) return wrong("a forced choice that fails must be an error");
+    std::printf("error: %s\n", status.text().c_str());
+  } else {
+    if (!status.ok()) return wrong(status.text().c_str());
+    // Small work goes to a device only when it was forced.
+    const bool from_plugin = forced && behaviour == "writes_answer";
+    if (row != (from_plugin ? 7 : 1) || score != (from_plugin ? 42.0f : 3.0f)) return wrong("answer");
+  }
+  std::printf("1 passed, 0 failed\n");
+  return 0;
+}

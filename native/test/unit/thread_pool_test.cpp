@@ -1,0 +1,120 @@
+#include "waggle/thread_pool.hpp"
+
+#include <atomic>
+#include <future>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "test/unit/check.hpp"
+
+using namespace waggle;
+
+TEST("a loop runs every chunk exactly once, with worker indexes in range") {
+  ThreadPool pool(4);
+  for (int round = 0; round < 200; ++round) {
+    std::vector<std::atomic<int>> seen(97);
+    std::atomic<bool> in_range{true};
+    pool.for_each_chunk(97, RunContext{}, [&](int64_t chunk, int worker) {
+      seen[static_cast<size_t>(chunk)].fetch_add(1);
+      if (worker < 0 || worker >= pool.max_workers()) in_range = false;
+    });
+    bool once = true;
+    for (const auto& count : seen) once = once && count.load() == 1;
+    EXPECT(once);
+    EXPECT(in_range.load());
+  }
+}
+
+TEST("two threads never share a worker index at the same time") {
+  ThreadPool pool(4);
+  std::vector<std::atomic<int>> inside(static_cast<size_t>(pool.max_workers()));
+  std::atomic<bool> alone{true};
+  for (int round = 0; round < 50; ++round) {
+    pool.for_each_chunk(200, RunContext{}, [&](int64_t, int worker) {
+      if (inside[static_cast<size_t>(worker)].fetch_add(1) != 0) alone = false;
+      inside[static_cast<size_t>(worker)].fetch_sub(1);
+    });
+  }
+  EXPECT(alone.load());
+}
+
+TEST("chunks ascend for each worker") {
+  ThreadPool pool(3);
+  std::vector<int64_t> last(static_cast<size_t>(pool.max_workers()), -1);
+  std::atomic<bool> ascending{true};
+  pool.for_each_chunk(5000, RunContext{}, [&](int64_t chunk, int worker) {
+    if (last[static_cast<size_t>(worker)] >= chunk) ascending = false;
+    last[static_cast<size_t>(worker)] = chunk;
+  });
+  EXPECT(ascending.load());
+}
+
+TEST("a serial context stays on the calling thread") {
+  ThreadPool pool(4);
+  RunContext serial;
+  serial.parallel = false;
+  const std::thread::id caller = std::this_thread::get_id();
+  bool same = true;
+  pool.for_each_chunk(100, serial, [&](int64_t, int worker) {
+    same = same && std::this_thread::get_id() == caller && worker == 0;
+  });
+  EXPECT(same);
+}
+
+TEST("a stop request ends a loop early") {
+  ThreadPool pool(4);
+  std::atomic<bool> stop{false};
+  RunContext context;
+  context.cancelled = &stop;
+  std::atomic<int64_t> ran{0};
+  pool.for_each_chunk(1000000, context, [&](int64_t, int) {
+    if (ran.fetch_add(1) == 10) stop = true;
+  });
+  EXPECT(ran.load() < 1000);
+}
+
+TEST("jobs with loops inside finish when there are more jobs than threads") {
+  ThreadPool pool(2);
+  std::atomic<int64_t> total{0};
+  std::vector<std::promise<void>> done(16);
+  for (auto& promise : done) {
+    pool.submit([&] {
+      pool.for_each_chunk(50, RunContext{}, [&](int64_t chunk, int) { total.fetch_add(chunk); });
+      promise.set_value();
+    });
+  }
+  for (auto& promise : done) promise.get_future().wait();
+  EXPECT(total.load() == 16 * 49 * 50 / 2);
+}
+
+TEST("a queued job can be withdrawn, a finished one cannot") {
+  ThreadPool pool(1);
+  std::promise<void> started;
+  std::promise<void> gate;
+  std::shared_future<void> open = gate.get_future().share();
+  const ThreadPool::JobId first = pool.submit([&started, open] {
+    started.set_value();
+    open.wait();
+  });
+  started.get_future().wait();
+  std::atomic<bool> ran{false};
+  const ThreadPool::JobId second = pool.submit([&] { ran = true; });
+  EXPECT(pool.depth() == 2);
+  EXPECT(pool.withdraw(second));
+  EXPECT(!pool.withdraw(second));
+  EXPECT(!pool.withdraw(first));
+  EXPECT(pool.depth() == 1);
+  gate.set_value();
+  std::promise<void> last;
+  pool.submit([&] { last.set_value(); });
+  last.get_future().wait();
+  EXPECT(!ran.load());
+}
+
+TEST("an empty loop returns at once") {
+  ThreadPool pool(2);
+  bool called = false;
+  pool.for_each_chunk(0, RunContext{}, [&](int64_t, int) { called = true; });
+  EXPECT(!called);
+}
