@@ -36,7 +36,7 @@ import {
 import { compiledFile } from './worker-file.js';
 
 export interface OnnxRunnerOptions {
-  /** Worker threads, each with its own sessions. @default cores available to the process */
+  /** Worker threads, each with its own sessions. @default cores available to the process, at most 8: every worker holds its own copy of a model */
   readonly workers?: number;
   /** Threads in all; each session gets its share, at least one. @default cores available */
   readonly threads?: number;
@@ -98,7 +98,7 @@ export class OnnxRunner implements Runner {
   /** @throws WAGGLE_RUNNER_WORKER_MISSING, WAGGLE_INVALID_ARGUMENT */
   constructor(options: OnnxRunnerOptions = {}) {
     const cores = availableParallelism();
-    this.#workers = whole('workers', options.workers ?? cores, 1, 256);
+    this.#workers = whole('workers', options.workers ?? Math.min(cores, 8), 1, 256);
     const threads = whole('threads', options.threads ?? cores, 1, 4096);
     this.#threadsPerSession = Math.max(1, Math.floor(threads / this.#workers));
     this.#maxQueue = whole('maxQueue', options.maxQueue ?? 1024, 1, 10_000_000);
