@@ -1,0 +1,2 @@
+export { type LiveOwner, type Owner, readLiveOwner } from './owner-file.js';
+export * from './store-server.js';
