@@ -1,5 +1,5 @@
-import type { EffectFit, FeatureSet, TableReader } from './definition.js';
-import { leafKeysBy } from './definition.js';
+import type { EffectFit, FactSource, FeatureSet, TableReader } from './definition.js';
+import { leafKeysBy, walk } from './definition.js';
 import { featuresError } from './errors.js';
 import {
   type AttributeRead,
@@ -33,6 +33,7 @@ export const DERIVED_KEYS = [
   'pubCategory',
   'pubAudience',
   'pubSize',
+  'pubLanguage',
   'advertiser',
   'campCategory',
   'campPricing',
@@ -244,11 +245,12 @@ function keyedSql(
       `if(r.${overrideColumn(key)} != '', r.${overrideColumn(key)}, ${from}) AS ${keyColumn(key)}`,
     );
   let joins = '';
-  if (need('pubCategory', 'pubAudience', 'pubSize')) {
-    joins += `\nASOF LEFT JOIN (${versionsSql(options, 'publication', ['toString(category) AS v_category', 'toString(audience) AS v_audience', 'toString(floor(log10(active_subscribers + 1.0) * 2.0)) AS v_size'])}) AS p ON p.v_id = r.publication_id AND p.v_ms <= r.event_ms`;
+  if (need('pubCategory', 'pubAudience', 'pubSize', 'pubLanguage')) {
+    joins += `\nASOF LEFT JOIN (${versionsSql(options, 'publication', ['toString(category) AS v_category', 'toString(audience) AS v_audience', 'toString(language) AS v_language', 'toString(floor(log10(active_subscribers + 1.0) * 2.0)) AS v_size'])}) AS p ON p.v_id = r.publication_id AND p.v_ms <= r.event_ms`;
     if (need('pubCategory')) pick('pubCategory', 'p.v_category');
     if (need('pubAudience')) pick('pubAudience', 'p.v_audience');
     if (need('pubSize')) pick('pubSize', 'p.v_size');
+    if (need('pubLanguage')) pick('pubLanguage', 'p.v_language');
   }
   if (need('advertiser', 'campCategory', 'campPricing')) {
     joins += `\nASOF LEFT JOIN (${versionsSql(options, 'campaign', ['advertiser_id AS v_advertiser', 'toString(category) AS v_category', 'toString(pricing) AS v_pricing'])}) AS c ON c.v_id = r.campaign_id AND c.v_ms <= r.event_ms`;
@@ -317,6 +319,30 @@ function leavesSql(
       select.push(`f_${fit.name}.${leaf.output === 'evidence' ? 'v' : 'e'}_${leaf.level} AS l${i}`);
     }
   }
+  const described = describedLeaves(options, leaves, 'as_of_ms');
+  select.push(...described.select);
+  joins.push(...described.joins);
+  if (keysOut.length > 0) {
+    const spineRows = `SELECT *, as_of_ms AS event_ms FROM (${spine})`;
+    joins.push(
+      `\nLEFT JOIN (${keyedSql(options, spineRows, new Set(keysOut), ['ordinal'])}) AS k ON k.ordinal = s.ordinal`,
+    );
+    for (const key of keysOut) select.push(`k.${keyColumn(key)} AS ${keyColumn(key)}`);
+  }
+  return `\nSELECT ${select.join(',\n  ')}\nFROM (${spine}) AS s${joins.join('')}`;
+}
+
+/**
+ * Leaves that describe a row `s` rather than count facts: attributes, comparisons, similarities, request and
+ * candidate fields. Entity versions are those valid at `s.<timeColumn>`.
+ */
+function describedLeaves(
+  options: CompileOptions,
+  leaves: readonly (Leaf | undefined)[],
+  timeColumn: string,
+): { select: string[]; joins: string[] } {
+  const select: string[] = [];
+  const joins: string[] = [];
   // Attributes and the strings that matches compare, from the version valid at the decision.
   for (const entity of ['publication', 'campaign', 'creative'] as const) {
     const columns = new Map<string, string>();
@@ -336,7 +362,7 @@ function leavesSql(
         options,
         entity,
         [...columns].map(([name, sql]) => `${sql} AS ${name}`),
-      )}) AS ${alias} ON ${alias}.v_id = s.${ENTITY[entity].id} AND ${alias}.v_ms <= s.as_of_ms`,
+      )}) AS ${alias} ON ${alias}.v_id = s.${ENTITY[entity].id} AND ${alias}.v_ms <= s.${timeColumn}`,
     );
     leaves.forEach((leaf, i) => {
       if (leaf?.op === 'attribute' && leaf.ref.entity === entity) {
@@ -357,34 +383,44 @@ function leavesSql(
       `if(v_${leaf.left.entity}.v_ms > 0 AND v_${leaf.right.entity}.v_ms > 0, toFloat64(${test}), nan) AS l${i}`,
     );
   });
-  const embedded = new Set<EntityName>();
+  const embedded = new Map<string, { entity: EntityName; centered: boolean }>();
   leaves.forEach((leaf, i) => {
     if (leaf?.op !== 'similarity') return;
-    embedded.add(leaf.left);
-    embedded.add(leaf.right);
-    const left = `e_${leaf.left}.vector`;
-    const right = `e_${leaf.right}.vector`;
+    const vectorOf = (entity: EntityName): string => {
+      const alias = `${leaf.centered ? 'c' : 'e'}_${entity}`;
+      embedded.set(alias, { entity, centered: leaf.centered });
+      return `${alias}.vector`;
+    };
+    const left = vectorOf(leaf.left);
+    const right = vectorOf(leaf.right);
     select.push(
       `if(empty(${left}) OR length(${left}) != length(${right}), nan, toFloat64(dotProduct(if(length(${left}) = length(${right}), ${left}, ${right}), ${right}))) AS l${i}`,
     );
   });
-  for (const entity of embedded) {
+  for (const [alias, { entity, centered }] of embedded) {
     joins.push(
-      `\nLEFT JOIN (SELECT entity_id, vector FROM ${options.embeddings(entity)}) AS e_${entity} ON e_${entity}.entity_id = s.${ENTITY[entity].id}`,
+      `\nLEFT JOIN (${embeddingSql(options, entity, centered)}) AS ${alias} ON ${alias}.entity_id = s.${ENTITY[entity].id}`,
     );
   }
   leaves.forEach((leaf, i) => {
     if (leaf?.op === 'request') select.push(`toFloat64(s.${REQUEST_COLUMN[leaf.field]}) AS l${i}`);
     if (leaf?.op === 'candidate') select.push(`s.${CANDIDATE_COLUMN[leaf.field]} AS l${i}`);
   });
-  if (keysOut.length > 0) {
-    const spineRows = `SELECT *, as_of_ms AS event_ms FROM (${spine})`;
-    joins.push(
-      `\nLEFT JOIN (${keyedSql(options, spineRows, new Set(keysOut), ['ordinal'])}) AS k ON k.ordinal = s.ordinal`,
-    );
-    for (const key of keysOut) select.push(`k.${keyColumn(key)} AS ${keyColumn(key)}`);
-  }
-  return `\nSELECT ${select.join(',\n  ')}\nFROM (${spine}) AS s${joins.join('')}`;
+  return { select, joins };
+}
+
+/**
+ * Unit vectors of an entity; centred ones have the mean vector of their kind taken away first. What all texts
+ * of a kind have in common says nothing about which of them go together, but takes up most of a plain cosine.
+ */
+export function embeddingSql(
+  options: Pick<CompileOptions, 'embeddings'>,
+  entity: EntityName,
+  centered: boolean,
+): string {
+  const from = options.embeddings(entity);
+  if (!centered) return `SELECT entity_id, vector FROM ${from}`;
+  return `SELECT entity_id, arrayMap(x -> toFloat32(x / norm), difference) AS vector FROM (SELECT entity_id, arrayMap((x, m) -> x - m, vector, (SELECT avgForEach(vector) FROM ${from})) AS difference, sqrt(arraySum(x -> x * x, difference)) AS norm FROM ${from})`;
 }
 
 /** Running sums: `ordinal` and `l<i>` per aggregate leaf, for spine rows. */
@@ -424,7 +460,7 @@ function aggregatesSql(
     return `SELECT toUInt64(0) AS ordinal, toInt64(available_ms + shift) AS t_ms, toInt64(event_ms) AS event_ms, publication_id, campaign_id, creative_id, toUInt8(position) AS position, ${blank}, ${[null, ...windows].map((w, i) => `${sign(w)} AS ${signs[i]}`).join(', ')}, ${measures
       .map(
         (m) =>
-          `${m.source !== s.name ? '0.' : m.name === 'count' ? '1.' : `toFloat64(${m.name})`} AS ${m.column}`,
+          `${m.source !== s.name ? '0.' : m.name === 'count' ? '1.' : `round(toFloat64(${m.name}))`} AS ${m.column}`,
       )
       .join(
         ', ',
@@ -459,6 +495,40 @@ function aggregatesSql(
 
 const windowName = (days: number): string => String(days).replace('.', 'p');
 
+/** Facts of a fit by the time they can take part, with what its offset needs as `l<i>`. */
+function fitFactsSql(
+  options: CompileOptions,
+  fit: EffectFit,
+  source: FactSource,
+  lastMs: number,
+): string {
+  const context = new Set(source.context ?? []);
+  const has = (column: string) => (context.has(column) ? `toFloat64(${column})` : 'nan');
+  const facts = `SELECT toInt64(event_ms) AS event_ms, toInt64(available_ms) AS t_ms, toInt64(event_ms) AS ts_ms, publication_id, campaign_id, creative_id, toUInt8(position) AS position, ${['n_ads', 'menu_size', 'price_micros', 'est_payout_micros', 'rank'].map((c) => `${has(c)} AS ${c}`).join(', ')}, toFloat64(${fit.successes}) AS n, toFloat64(${fit.trials}) AS d FROM (${source.sql(options.read)}) WHERE t_ms <= ${lastMs} AND d > 0`;
+  if (fit.offset === undefined) return facts;
+  const described = describedLeaves(options, offsetLeaves(fit.offset), 'event_ms');
+  return `SELECT ${['event_ms', 't_ms', ...SPINE_ID_COLUMNS, 'position', 'n', 'd'].map((c) => `s.${c} AS ${c}`).join(', ')}, ${described.select.join(', ')} FROM (${facts}) AS s${described.joins.join('')}`;
+}
+
+function offsetSql(options: CompileOptions, fit: EffectFit): string {
+  if (fit.offset === undefined) return '0.';
+  const leaves = offsetLeaves(fit.offset).map(canonicalJson);
+  const sql = expressionSql(
+    fit.offset,
+    (leaf) => `l${leaves.indexOf(canonicalJson(leaf))}`,
+    options.params,
+  );
+  return `ifNotFinite(${sql}, 0.)`;
+}
+
+function offsetLeaves(offset: Expression): Leaf[] {
+  const found = new Map<string, Leaf>();
+  walk(offset, (node) => {
+    if (isLeaf(node)) found.set(canonicalJson(node), node);
+  });
+  return [...found.values()];
+}
+
 /** Level effects of a fit: `ordinal`, `e_<level>`, `v_<level>` (evidence) and `e_base`, for spine rows. */
 function fitSql(options: CompileOptions, fit: EffectFit): string {
   const { set, params } = options;
@@ -470,13 +540,14 @@ function fitSql(options: CompileOptions, fit: EffectFit): string {
   const keys = new Set(fit.levels.flatMap((l) => l.by));
   const p = (name: string) => numberSql(params[name]!);
   const blank = DERIVED_KEYS.map((k) => `'' AS ${overrideColumn(k)}`).join(', ');
-  const facts = `SELECT toUInt64(0) AS ordinal, toInt64(event_ms) AS event_ms, toInt64(available_ms) AS t_ms, publication_id, campaign_id, creative_id, toUInt8(position) AS position, ${blank}, toFloat64(${fit.successes}) AS n, toFloat64(${fit.trials}) AS d FROM (${source.sql(options.read)}) WHERE t_ms <= ${lastMs} AND d > 0`;
-  const spine = `SELECT ordinal, as_of_ms AS event_ms, as_of_ms AS t_ms, publication_id, campaign_id, creative_id, position, ${DERIVED_KEYS.map(overrideColumn).join(', ')}, 0. AS n, 0. AS d FROM (${options.spine})`;
+  const facts = `SELECT toUInt64(0) AS ordinal, event_ms, t_ms, publication_id, campaign_id, creative_id, position, ${blank}, n, d, ${offsetSql(options, fit)} AS o FROM (${fitFactsSql(options, fit, source, lastMs)})`;
+  const spine = `SELECT ordinal, as_of_ms AS event_ms, as_of_ms AS t_ms, publication_id, campaign_id, creative_id, position, ${DERIVED_KEYS.map(overrideColumn).join(', ')}, 0. AS n, 0. AS d, 0. AS o FROM (${options.spine})`;
   const keyed = keyedSql(options, `${facts}\nUNION ALL\n${spine}`, keys, [
     'ordinal',
     't_ms',
     'n',
     'd',
+    'o',
   ]);
   // A fact takes part in every refit from when it is available until the window has passed.
   const upTo = (ms: string) => `intDiv(${ms} + ${everyMs - 1}, ${everyMs})`;
@@ -484,7 +555,7 @@ function fitSql(options: CompileOptions, fit: EffectFit): string {
   const has = (l: (typeof fit.levels)[number]) =>
     l.by.map((k) => `${keyColumn(k)} != ''`).join(' AND ');
   const names = fit.levels.map((l) => l.name);
-  let sql = `SELECT ordinal, n, d, refit, ${fit.levels
+  let sql = `SELECT ordinal, n, d * exp(o) AS d, refit, ${fit.levels
     .map(
       (l) =>
         `if(${has(l)}, cityHash64(refit, ${l.by.map(keyColumn).join(', ')}), 0) AS h_${l.name}`,

@@ -36,7 +36,8 @@ export interface TableReader {
 /**
  * Facts are what features count. Each row of `sql` has `event_ms` (when it happened: entity attributes are
  * read as of then), `available_ms` (from when on a decision may know it), the ids `publication_id`,
- * `campaign_id`, `creative_id` ('' where none) and `position` (0 where none), and one number per measure.
+ * `campaign_id`, `creative_id` ('' where none) and `position` (0 where none), and one number per measure. Measures are whole numbers (others are rounded): sums of whole
+ * doubles are exact in any order, so taking an expired fact out again leaves nothing behind.
  */
 export interface FactSource {
   readonly name: string;
@@ -48,6 +49,8 @@ export interface FactSource {
    * from it when the set has it too.
    */
   readonly keysFrom?: string;
+  /** Columns of `sql` that a fit's offset may read as request or candidate fields: `n_ads`, `menu_size` … */
+  readonly context?: readonly string[];
 }
 
 /** One group of effects of a fit: multipliers of the rate for every value of the keys. */
@@ -70,6 +73,11 @@ export interface EffectFit {
   readonly successes: string;
   readonly trials: string;
   readonly levels: readonly EffectLevel[];
+  /**
+   * What describes a decision without counting facts (attributes, comparisons, similarities, request fields) and
+   * is taken out before effects are fitted: log-rate = base + offset + Σ effects. Missing counts as 0.
+   */
+  readonly offset?: Expression;
   readonly rounds: number;
   readonly everyHours: number;
   /** Facts older than this are left out. */
@@ -133,6 +141,14 @@ export function defineFeatureSet(spec: FeatureSetSpec): FeatureSet {
     checkFact(fit.name, fit.source, fit.trials);
     for (const name of [fit.dispersion, fit.baseRate, fit.baseStrength]) checkParam(fit.name, name);
     for (const level of fit.levels) checkParam(`${fit.name}.${level.name}`, level.strength);
+    if (fit.offset !== undefined) {
+      walk(fit.offset, (node) => {
+        if (node.op === 'aggregate' || node.op === 'effect') {
+          throw wrong(fit.name, 'an offset describes a fact, it cannot count others');
+        }
+        if (node.op === 'param') checkParam(fit.name, node.name);
+      });
+    }
     if (!(fit.everyHours > 0) || !(fit.rounds >= 1) || !(fit.windowDays > 0)) {
       throw wrong(fit.name, 'everyHours, rounds and windowDays must be positive');
     }
@@ -221,6 +237,7 @@ const KEY_DEPENDENCY: Readonly<Record<Key, Dependency>> = {
   pubCategory: 'publication',
   pubAudience: 'publication',
   pubSize: 'publication',
+  pubLanguage: 'publication',
   campaign: 'campaign',
   advertiser: 'campaign',
   campCategory: 'campaign',

@@ -11,6 +11,7 @@ export const KEYS = [
   'pubCategory',
   'pubAudience',
   'pubSize',
+  'pubLanguage',
   'campaign',
   'advertiser',
   'campCategory',
@@ -82,7 +83,13 @@ export type Leaf =
       readonly right: AttributeRef;
     }
   /** Inner product of two unit embeddings, their cosine; missing where either has no embedding. */
-  | { readonly op: 'similarity'; readonly left: EntityName; readonly right: EntityName }
+  | {
+      readonly op: 'similarity';
+      readonly left: EntityName;
+      readonly right: EntityName;
+      /** With the mean vector of each kind taken away first. */
+      readonly centered: boolean;
+    }
   | { readonly op: 'request'; readonly field: RequestField }
   | { readonly op: 'candidate'; readonly field: CandidateField };
 
@@ -209,6 +216,14 @@ export const similarity = (left: EntityName, right: EntityName): Expression => (
   op: 'similarity',
   left,
   right,
+  centered: false,
+});
+/** Similarity after taking away what all texts of a kind have in common. */
+export const centeredSimilarity = (left: EntityName, right: EntityName): Expression => ({
+  op: 'similarity',
+  left,
+  right,
+  centered: true,
 });
 export const request = (field: RequestField): Expression => ({ op: 'request', field });
 export const candidate = (field: CandidateField): Expression => ({ op: 'candidate', field });

@@ -1,6 +1,7 @@
 import type { ColumnTable } from '@waggle/core';
 import type { CompileOptions } from './compile-sql.js';
 import type { FeatureSet, TableReader } from './definition.js';
+import type { EntityName } from './expression.js';
 
 /** The part of a `Store` (@waggle/store) that features need. */
 export interface FeatureStore {
@@ -72,9 +73,13 @@ export function compileOptions(set: FeatureSet, request: CompileRequest): Compil
     fromMs: request.fromMs,
     toMs: request.toMs,
     embeddingModel: request.embeddingModel,
-    embeddings: (kind) =>
-      `(SELECT entity_id, vector FROM embeddings FINAL WHERE tenant_id = {tenant_id:String} AND entity_kind = '${kind}' AND model = {embedding_model:String})`,
+    embeddings: embeddingsOf,
   };
+}
+
+/** Vectors of a kind by the model in parameter `embedding_model`, as a sub-select in brackets. */
+export function embeddingsOf(kind: EntityName): string {
+  return `(SELECT entity_id, vector FROM embeddings FINAL WHERE tenant_id = {tenant_id:String} AND entity_kind = '${kind}' AND model = {embedding_model:String})`;
 }
 
 /** The model of the tenant's most recently written vectors; '' when there are none. */

@@ -592,7 +592,11 @@ function storedReader(
     case 'candidate':
       return undefined;
     case 'similarity':
-      return similarityReader(embeddings, leaf.left, leaf.right);
+      return similarityReader(
+        leaf.centered ? centered(snapshot, embeddings) : embeddings,
+        leaf.left,
+        leaf.right,
+      );
     case 'match':
       return matchReader(snapshot, leaf);
     default:
@@ -631,6 +635,7 @@ const KEY_ENTITY: Readonly<Record<Key, EntityName | 'position'>> = {
   pubCategory: 'publication',
   pubAudience: 'publication',
   pubSize: 'publication',
+  pubLanguage: 'publication',
   campaign: 'campaign',
   advertiser: 'campaign',
   campCategory: 'campaign',
@@ -685,6 +690,50 @@ function pairReader(
     }
     return read(rowOf.get(code) ?? -1);
   };
+}
+
+const CENTERED = new WeakMap<
+  EmbeddingMatrices,
+  { snapshot: FeatureSnapshot; matrices: EmbeddingMatrices }
+>();
+
+/** Unit rows after taking away the snapshot's mean vector of each kind; made once per snapshot. */
+function centered(snapshot: FeatureSnapshot, m: EmbeddingMatrices): EmbeddingMatrices {
+  const known = CENTERED.get(m);
+  if (known?.snapshot === snapshot) return known.matrices;
+  const { dim } = m;
+  const one = (entity: EntityName): Float32Array => {
+    const source = m[entity];
+    const column = tableOf(snapshot, 'global').columns[`mean:${entity}`];
+    const out = new Float32Array(source.length);
+    // Without any vectors when the snapshot was built there is no mean, and nothing to compare either.
+    if (column?.kind !== 'numeric' || column.width !== dim) return out;
+    const mean = column.data as Float64Array;
+    const difference = new Float64Array(dim);
+    for (let from = 0; from < source.length; from += dim) {
+      let present = false;
+      let square = 0;
+      for (let d = 0; d < dim; d++) {
+        const x = source[from + d]!;
+        if (x !== 0) present = true;
+        const y = x - mean[d]!;
+        difference[d] = y;
+        square += y * y;
+      }
+      const norm = Math.sqrt(square);
+      if (!present || norm === 0) continue;
+      for (let d = 0; d < dim; d++) out[from + d] = difference[d]! / norm;
+    }
+    return out;
+  };
+  const matrices = {
+    dim,
+    publication: one('publication'),
+    campaign: one('campaign'),
+    creative: one('creative'),
+  };
+  CENTERED.set(m, { snapshot, matrices });
+  return matrices;
 }
 
 function similarityReader(m: EmbeddingMatrices, left: EntityName, right: EntityName): Reader {

@@ -34,6 +34,7 @@ import {
 } from './expression.js';
 import {
   compileOptions,
+  embeddingsOf,
   type FeatureStore,
   latestEmbeddingModel,
   QUERY_SETTINGS,
@@ -252,6 +253,7 @@ export async function buildSnapshot(
       }
     }
   }
+  await addMeans(store, sets, { ...query, tables });
   await addTexts(store, sets, { ...query, asOfMs, rowOf, tables });
   return {
     asOfMs,
@@ -293,7 +295,7 @@ function splitSections(ordinal: ArrayLike<number>): Map<number, number[]> {
 }
 
 /** Sections in order: the whole, positions, publications, campaigns, creatives, then one per pair key set. */
-function snapshotSpineSql(
+export function snapshotSpineSql(
   compile: CompileOptions,
   pairs: readonly (readonly Key[])[],
   asOfMs: number,
@@ -343,6 +345,40 @@ function snapshotSpineSql(
     );
   }
   return parts.join('\nUNION ALL\n');
+}
+
+/** Adds `mean:<entity>` [1 × dim] for similarities that are centred. */
+async function addMeans(
+  store: FeatureStore,
+  sets: readonly FeatureSet[],
+  o: {
+    readonly params: Record<string, unknown>;
+    readonly settings: Record<string, string | number>;
+    readonly signal?: AbortSignal;
+    readonly tables: Record<string, { nRows: number; columns: Record<string, Column> }>;
+  },
+): Promise<void> {
+  const { tables, ...query } = o;
+  const entities = new Set(
+    sets.flatMap((set) =>
+      set.leaves.flatMap((leaf) =>
+        leaf.op === 'similarity' && leaf.centered ? [leaf.left, leaf.right] : [],
+      ),
+    ),
+  );
+  for (const entity of entities) {
+    const result = await store.queryColumns(
+      `SELECT avgForEach(vector) AS mean FROM ${embeddingsOf(entity)} HAVING count() > 0`,
+      query,
+    );
+    const mean = result.columns['mean'];
+    if (result.nRows === 0 || mean?.kind !== 'numeric') continue;
+    tables['global']!.columns[`mean:${entity}`] = numericColumn(
+      'f64',
+      Float64Array.from(mean.data as Float64Array),
+      mean.width,
+    );
+  }
 }
 
 /** Adds the strings that `match` compares: `text:<column>` per entity, '' or [] where unknown. */

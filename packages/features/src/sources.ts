@@ -57,10 +57,11 @@ export const placementOutcomes: FactSource = {
   keysFrom: 'placement_sends',
   description: 'A sent ad with its unique verified clicks, known 72 h after sending.',
   measures: ['delivered', 'clicks', 'raw_clicks'],
+  context: ['n_ads'],
   sql: (read) => `
 SELECT toUnixTimestamp64Milli(p.ts) AS event_ms, event_ms + ${CLICK_WINDOW_MS} AS available_ms,
   p.publication_id AS publication_id, p.campaign_id AS campaign_id, p.creative_id AS creative_id, p.position AS position,
-  toFloat64(p.delivered) AS delivered, c.clicks AS clicks, c.raw_clicks AS raw_clicks
+  p.n_ads AS n_ads, toFloat64(p.delivered) AS delivered, c.clicks AS clicks, c.raw_clicks AS raw_clicks
 FROM ${read.events('placements', "type = 'placement.sent'")} AS p
 LEFT JOIN (${clicksPerPlacementSql(read)}) AS c ON c.placement_id = p.placement_id`,
 };
@@ -121,11 +122,17 @@ export const offerOutcomes: FactSource = {
   name: 'offer_outcomes',
   keysFrom: 'offers_shown',
   description: 'What a publisher did with an offer, known when it was decided or ran out.',
-  measures: ['decided', 'accepted', 'downvoted', 'log_payout', 'accepted_log_payout'],
+  measures: [
+    'decided',
+    'accepted',
+    'downvoted',
+    'log_payout_millionths',
+    'accepted_log_payout_millionths',
+  ],
   sql: (read) => `
 SELECT shown_ms AS event_ms, decided_ms AS available_ms, publication_id, campaign_id, creative_id, toUInt8(0) AS position,
   1.0 AS decided, toFloat64(accepted) AS accepted, toFloat64(downvoted) AS downvoted,
-  log1p(est_payout_micros / 1000000.0) AS log_payout, accepted * log1p(est_payout_micros / 1000000.0) AS accepted_log_payout
+  round(1000000 * log1p(est_payout_micros / 1000000.0)) AS log_payout_millionths, accepted * log_payout_millionths AS accepted_log_payout_millionths
 FROM (${offerOutcomesSql(read)})
 WHERE NOT withdrawn`,
 };

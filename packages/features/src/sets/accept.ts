@@ -67,10 +67,13 @@ const priorLogRate = LEVELS.map((l) => effect('accept', l.name)).reduce(
 
 const payout = div(candidate('estPayoutMicros'), 1_000_000);
 const logPayout = log1p(payout);
-const publicationLogPayout = div(
-  total('offer_outcomes', 'log_payout', ['publication'], 28),
-  total('offer_outcomes', 'decided', ['publication'], 28),
-);
+/** Mean of a sum kept in millionths. */
+const mean = (millionths: string, count: string) =>
+  div(
+    total('offer_outcomes', millionths, ['publication'], 28),
+    mul(total('offer_outcomes', count, ['publication'], 28), 1_000_000),
+  );
+const publicationLogPayout = mean('log_payout_millionths', 'decided');
 
 /** Features of p(accept): a row is an offer shown to a publisher. */
 export const acceptFeatures: FeatureSet = defineFeatureSet({
@@ -162,17 +165,7 @@ export const acceptFeatures: FeatureSet = defineFeatureSet({
     {
       name: 'log_payout_vs_accepted',
       entity: ['publication', 'candidate'],
-      value: clamp(
-        sub(
-          logPayout,
-          div(
-            total('offer_outcomes', 'accepted_log_payout', ['publication'], 28),
-            total('offer_outcomes', 'accepted', ['publication'], 28),
-          ),
-        ),
-        -5,
-        5,
-      ),
+      value: clamp(sub(logPayout, mean('accepted_log_payout_millionths', 'accepted')), -5, 5),
       default: 0,
       description:
         'ln payout minus the mean ln payout of the offers that the publication accepted, 28 days.',

@@ -1,9 +1,10 @@
 import { DAY_MS } from '@waggle/core';
-import { defineFeatureSet, type FeatureSet } from '../definition.js';
+import { defineFeatureSet, type FeatureDefinition, type FeatureSet } from '../definition.js';
 import {
   add,
   attribute,
   clamp,
+  coalesce,
   div,
   effect,
   evidence,
@@ -54,9 +55,11 @@ const logRate = (by: readonly Key[]) =>
 const logEvidence = (level: string) => log1p(evidence('ctr', level));
 
 const LEVELS = [
+  { name: 'audience', by: ['pubAudience'], strength: 'ctr_audience_strength' },
+  { name: 'pub_category', by: ['pubCategory'], strength: 'ctr_category_strength' },
+  { name: 'campaign_category', by: ['campCategory'], strength: 'ctr_category_strength' },
   { name: 'campaign', by: ['campaign'], strength: 'ctr_campaign_strength' },
   { name: 'publication', by: ['publication'], strength: 'ctr_publication_strength' },
-  { name: 'audience', by: ['pubAudience'], strength: 'ctr_audience_strength' },
   {
     name: 'category_pair',
     by: ['pubCategory', 'campCategory'],
@@ -72,9 +75,63 @@ const LEVELS = [
   },
 ] as const;
 
+/**
+ * What describes a placement before anything is counted: feature, the value around which it is centred, and the
+ * parameter that weighs it. Training re-estimates the weights by regressing clicks on these features alone.
+ */
+export const CTR_OFFSET_TERMS = [
+  { feature: 'fit_publication_campaign', center: 0, weight: 'ctr_weight_fit', default: 1.9 },
+  { feature: 'same_category', center: 0, weight: 'ctr_weight_same_category', default: 0.3 },
+  { feature: 'category_targeted', center: 0, weight: 'ctr_weight_category_targeted', default: 0 },
+  { feature: 'audience_b2b', center: 0, weight: 'ctr_weight_b2b', default: 0.4 },
+  { feature: 'language_english', center: 1, weight: 'ctr_weight_english', default: 0.15 },
+  { feature: 'log_list_size', center: 8, weight: 'ctr_weight_list_size', default: -0.14 },
+  { feature: 'log_cadence', center: 0.7, weight: 'ctr_weight_cadence', default: -0.28 },
+  { feature: 'is_first_position', center: 1, weight: 'ctr_weight_first', default: 0.12 },
+  { feature: 'position', center: 1, weight: 'ctr_weight_position', default: -0.03 },
+  { feature: 'n_ads', center: 1, weight: 'ctr_weight_n_ads', default: -0.07 },
+  { feature: 'hour_sin', center: 0, weight: 'ctr_weight_hour_sin', default: 0 },
+  { feature: 'hour_cos', center: 0, weight: 'ctr_weight_hour_cos', default: 0 },
+  { feature: 'weekday_sin', center: 0, weight: 'ctr_weight_weekday_sin', default: 0.08 },
+  { feature: 'weekday_cos', center: 0, weight: 'ctr_weight_weekday_cos', default: 0 },
+] as const;
+
+/** Features that say something about a placement without any history. */
+const DESCRIBING: readonly FeatureDefinition[] = [
+  ...contentFit,
+  ...kinds,
+  {
+    name: 'is_first_position',
+    entity: ['request'],
+    value: sub(1, clamp(sub(request('position'), 1), 0, 1)),
+    default: 0,
+    description: '1 at the top of the email.',
+  },
+  {
+    name: 'position',
+    entity: ['request'],
+    value: clamp(request('position'), 1, 6),
+    default: 1,
+    description: 'Place in the email, 1 = top, at most 6.',
+  },
+  {
+    name: 'n_ads',
+    entity: ['request'],
+    value: clamp(request('nAds'), 1, 6),
+    default: 1,
+    description: 'Ads in the same email, this one included, at most 6.',
+  },
+  ...calendar,
+];
+
+const offset = CTR_OFFSET_TERMS.map(({ feature, center, weight }) => {
+  const found = DESCRIBING.find((f) => f.name === feature)!;
+  return mul(param(weight), sub(coalesce(found.value, found.default), center));
+}).reduce((sum, next) => add(sum, next));
+
 const priorLogRate = LEVELS.map((l) => effect('ctr', l.name)).reduce(
   (sum, next) => add(sum, next),
-  effect('ctr', 'base'),
+  add(effect('ctr', 'base'), offset),
 );
 
 /** Features of pCTR: a row is a placement decision. */
@@ -86,11 +143,12 @@ export const ctrFeatures: FeatureSet = defineFeatureSet({
     ctr_base_rate: 0.002,
     ctr_base_strength: 10,
     // Variance of one placement's log rate beyond counting: send noise and what no level explains.
-    ctr_dispersion: 0.2,
+    ctr_dispersion: 0.15,
     // Prior successes of each level = 1 / variance of its log effects.
     ctr_campaign_strength: 5,
     ctr_publication_strength: 3.5,
     ctr_audience_strength: 10,
+    ctr_category_strength: 10,
     ctr_category_pair_strength: 8,
     ctr_advertiser_strength: 20,
     ctr_creative_strength: 16,
@@ -99,6 +157,7 @@ export const ctrFeatures: FeatureSet = defineFeatureSet({
     // Delivered emails that a plain shrunk rate needs to weigh as much as its prior.
     rate_strength: 2000,
     opens_strength: 500,
+    ...Object.fromEntries(CTR_OFFSET_TERMS.map((t) => [t.weight, t.default])),
   },
   sources: [placementOutcomes, placementSends, sends, sendOutcomes],
   fits: [
@@ -108,6 +167,7 @@ export const ctrFeatures: FeatureSet = defineFeatureSet({
       successes: 'clicks',
       trials: 'delivered',
       levels: LEVELS,
+      offset,
       rounds: 2,
       everyHours: 24,
       windowDays: 90,
@@ -166,6 +226,27 @@ export const ctrFeatures: FeatureSet = defineFeatureSet({
       value: effect('ctr', 'audience'),
       default: 0,
       description: "Log effect of the publication's kind of audience.",
+    },
+    {
+      name: 'pub_category_effect',
+      entity: P,
+      value: effect('ctr', 'pub_category'),
+      default: 0,
+      description: "Log effect of the publication's category.",
+    },
+    {
+      name: 'campaign_category_effect',
+      entity: C,
+      value: effect('ctr', 'campaign_category'),
+      default: 0,
+      description: "Log effect of the campaign's category.",
+    },
+    {
+      name: 'described_log_odds',
+      entity: ['publication', 'campaign', 'request'],
+      value: offset,
+      default: 0,
+      description: 'What text fit, attributes, place and time alone say about the log click rate.',
     },
     {
       name: 'position_effect',
@@ -269,7 +350,7 @@ export const ctrFeatures: FeatureSet = defineFeatureSet({
       default: 0,
       description: "ln ratio of the publication's last 10 days to its 28-day click rate, shrunk.",
     },
-    ...contentFit,
+    ...DESCRIBING,
     {
       name: 'cosine_campaign_creative',
       entity: ['campaign', 'creative'],
@@ -330,29 +411,6 @@ export const ctrFeatures: FeatureSet = defineFeatureSet({
       description:
         'ln(1 + delivered emails per issue, 28 days; the list size before the first issue).',
     },
-    {
-      name: 'is_first_position',
-      entity: ['request'],
-      value: sub(1, clamp(sub(request('position'), 1), 0, 1)),
-      default: 0,
-      description: '1 at the top of the email.',
-    },
-    {
-      name: 'position',
-      entity: ['request'],
-      value: clamp(request('position'), 1, 6),
-      default: 1,
-      description: 'Place in the email, 1 = top, at most 6.',
-    },
-    {
-      name: 'n_ads',
-      entity: ['request'],
-      value: clamp(request('nAds'), 1, 6),
-      default: 1,
-      description: 'Ads in the same email, this one included, at most 6.',
-    },
-    ...calendar,
-    ...kinds,
     {
       name: 'log_list_age',
       entity: ['publication', 'request'],

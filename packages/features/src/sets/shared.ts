@@ -5,6 +5,7 @@ import {
   add,
   attribute,
   attributeIs,
+  centeredSimilarity,
   clamp,
   coalesce,
   cos,
@@ -94,6 +95,22 @@ export const contentFit: readonly FeatureDefinition[] = [
     description: 'Cosine of publication and creative embeddings.',
   },
   {
+    name: 'fit_publication_campaign',
+    entity: PC,
+    value: centeredSimilarity('publication', 'campaign'),
+    default: 0,
+    description:
+      'Cosine of publication and campaign embeddings after taking away the mean of each kind.',
+  },
+  {
+    name: 'fit_publication_creative',
+    entity: ['publication', 'creative'],
+    value: centeredSimilarity('publication', 'creative'),
+    default: 0,
+    description:
+      'Cosine of publication and creative embeddings after taking away the mean of each kind.',
+  },
+  {
     name: 'same_category',
     entity: PC,
     value: match(
@@ -152,6 +169,13 @@ export const kinds: readonly FeatureDefinition[] = [
     value: attributeIs('publication', 'audience', 'b2b'),
     default: 0,
     description: '1 for a business audience.',
+  },
+  {
+    name: 'language_english',
+    entity: P,
+    value: attributeIs('publication', 'language', 'en'),
+    default: 1,
+    description: '1 when the publication is in English.',
   },
   {
     name: 'is_cpm',
