@@ -204,7 +204,7 @@ function unknownRoute(
   });
 }
 
-/** Every error answer has one shape; only answers of 500 and above are news for the log. */
+/** Every error answer has one shape. */
 function answerError(
   logger: Logger,
   thrown: unknown,
@@ -214,17 +214,19 @@ function answerError(
   const error = toGatewayError(thrown);
   const status = statusOf(error.code);
   const requestId = idOfCaller(request) ?? request.id;
-  if (status >= 500 && logger.isLevelEnabled(status === 500 ? 'error' : 'warn')) {
-    const fields = {
-      code: error.code,
-      request_id: requestId,
-      method: request.method,
-      url: request.url,
-      traceparent: request.headers?.['traceparent'],
-      err: error.cause ?? error,
-    };
-    if (status === 500) logger.error(fields, error.message);
-    else logger.debug(fields, error.message);
+  // 503 and 504 come in storms and are counted; 500 is news each time.
+  if (status === 500) {
+    logger.error(
+      {
+        code: error.code,
+        request_id: requestId,
+        method: request.method,
+        url: request.url,
+        traceparent: request.headers['traceparent'],
+        err: error.cause ?? error,
+      },
+      error.message,
+    );
   }
   const body: ErrorResponseBody = {
     error: {

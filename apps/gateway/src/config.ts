@@ -12,6 +12,20 @@ export const GatewayConfigSchema = Type.Object(
     host: Type.String({ minLength: 1, default: '127.0.0.1' }),
     /** 0 lets the system choose. */
     port: Type.Integer({ minimum: 0, maximum: 65_535, default: 8080 }),
+    /** Waggle's folder: releases, and the gateway's own logs and ledger. */
+    dir: Type.String({ minLength: 1, default: '.waggle' }),
+    /**
+     * `data` starts at the release's as-of time, which keeps a sample network's campaigns in flight; `auto`
+     * does so for releases that say they are samples, and takes the system's time for all others.
+     */
+    clock: Type.Union([Type.Literal('auto'), Type.Literal('system'), Type.Literal('data')], {
+      default: 'auto',
+    }),
+    /** A ClickHouse server to forward to; without it the local `waggle store`. */
+    clickhouseUrl: Type.Optional(Type.String()),
+    clickhouseUser: Type.Optional(Type.String()),
+    clickhousePassword: Type.Optional(Type.String()),
+    clickhouseDatabase: Type.Optional(Type.String()),
     /** Tenant of requests when no keys are configured. */
     tenantId: Type.String({ pattern: '^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$', default: 'ten_sample' }),
     /** `key:tenant[,key:tenant…]`; from WAGGLE_API_KEYS. */
@@ -60,10 +74,25 @@ export function gatewayConfig(
 
 const PREFIX = 'WAGGLE_GATEWAY_';
 
+/** Options that other commands share have a name of their own; all others are WAGGLE_GATEWAY_<NAME>. */
+const SHARED: Readonly<Record<string, keyof GatewayConfig>> = {
+  WAGGLE_DIR: 'dir',
+  WAGGLE_HOST: 'host',
+  WAGGLE_PORT: 'port',
+  WAGGLE_CLOCK: 'clock',
+  WAGGLE_TENANT: 'tenantId',
+  WAGGLE_API_KEYS: 'apiKeys',
+  WAGGLE_CLICKHOUSE_URL: 'clickhouseUrl',
+  WAGGLE_CLICKHOUSE_USER: 'clickhouseUser',
+  WAGGLE_CLICKHOUSE_PASSWORD: 'clickhousePassword',
+  WAGGLE_CLICKHOUSE_DATABASE: 'clickhouseDatabase',
+};
+const SHARED_KEYS = new Set<string>(Object.values(SHARED));
+
 /**
- * Configuration from the environment: WAGGLE_GATEWAY_<NAME> for every key of the schema
- * (`requestTimeoutMs` = WAGGLE_GATEWAY_REQUEST_TIMEOUT_MS) and WAGGLE_API_KEYS. Unknown
- * WAGGLE_GATEWAY_* names are refused. `overrides` (command-line flags) win.
+ * Configuration from the environment: the shared names above, and WAGGLE_GATEWAY_<NAME> for every other key of
+ * the schema (`requestTimeoutMs` = WAGGLE_GATEWAY_REQUEST_TIMEOUT_MS). Unknown WAGGLE_GATEWAY_* names are
+ * refused, empty values count as absent. `overrides` (command-line flags) win.
  * @throws WAGGLE_CONFIG_INVALID, WAGGLE_BIND_REFUSED
  */
 export function gatewayConfigFromEnv(
@@ -72,16 +101,20 @@ export function gatewayConfigFromEnv(
 ): GatewayConfig {
   const input: Record<string, unknown> = {};
   for (const [name, value] of Object.entries(env)) {
-    if (!name.startsWith(PREFIX) || value === undefined) continue;
-    const key = name
-      .slice(PREFIX.length)
-      .toLowerCase()
-      .replace(/_([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
-    // Keys come from one variable alone, so that a secret has one name to look for.
-    input[key === 'apiKeys' ? name : key] = value;
+    if (value === undefined || value === '') continue;
+    const shared = SHARED[name];
+    if (shared !== undefined) {
+      input[shared] = value;
+    } else if (name.startsWith(PREFIX)) {
+      const key = name
+        .slice(PREFIX.length)
+        .toLowerCase()
+        .replace(/_([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
+      // One name for one thing: WAGGLE_GATEWAY_PORT is refused as unknown beside WAGGLE_PORT.
+      input[SHARED_KEYS.has(key) ? name : key] = value;
+    }
   }
-  if (env['WAGGLE_API_KEYS'] !== undefined) input['apiKeys'] = env['WAGGLE_API_KEYS'];
-  return gatewayConfig({ ...input, ...overrides }, 'environment (WAGGLE_GATEWAY_*)');
+  return gatewayConfig({ ...input, ...overrides }, 'environment');
 }
 
 export function isLoopback(host: string): boolean {

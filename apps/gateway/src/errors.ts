@@ -85,7 +85,7 @@ const gateway = defineErrors({
   },
   WAGGLE_PORT_IN_USE: {
     summary: 'Another process listens on the port.',
-    remedy: 'Stop that process, or choose another port with --port or WAGGLE_GATEWAY_PORT.',
+    remedy: 'Stop that process, or choose another port with --port or WAGGLE_PORT.',
   },
   WAGGLE_BIND_FAILED: {
     summary: 'The gateway cannot listen on the given address.',
@@ -116,12 +116,19 @@ export const STATUS_BY_CODE: Readonly<Record<ErrorCode, number>> = {
   WAGGLE_REQUEST_TIMEOUT: 408,
   WAGGLE_IDEMPOTENCY_CONFLICT: 409,
   WAGGLE_EVENT_CONFLICT: 409,
+  WAGGLE_PIN_UNKNOWN: 409,
+  WAGGLE_LEDGER_CONFLICT: 409,
   WAGGLE_REQUEST_TOO_LARGE: 413,
   WAGGLE_MEDIA_TYPE_UNSUPPORTED: 415,
   WAGGLE_EVENT_ENTITY_UNKNOWN: 422,
   WAGGLE_EVENT_TIME_INVALID: 422,
+  WAGGLE_UNKNOWN_PUBLICATION: 422,
+  WAGGLE_UNKNOWN_CANDIDATES: 422,
+  WAGGLE_RANK_INVALID: 422,
   WAGGLE_WAL_RECORD_TOO_LARGE: 413,
   WAGGLE_NOT_READY: 503,
+  WAGGLE_NO_ACTIVE_RELEASE: 503,
+  WAGGLE_DEADLINE_EXCEEDED: 504,
   // Nothing was acknowledged; the same request may be sent again once the disk is well.
   WAGGLE_WAL_DISK_FULL: 503,
   WAGGLE_WAL_READ_ONLY: 503,

@@ -68,6 +68,11 @@ export interface JournalPort {
 
 export interface LedgerPort {
   status(): { readonly ok: boolean; readonly detail?: string };
+  /**
+   * Gives back the money that a placement holds, durably. Placements that this ledger never held, and those
+   * settled before, change nothing.
+   */
+  release(placementId: string): Promise<void>;
 }
 
 /** Keeps `fill` answers across restarts. */

@@ -16,7 +16,7 @@ export async function listen(app: FastifyInstance, config: GatewayConfig): Promi
   return `http://${host}:${address.port}`;
 }
 
-function bindError(cause: unknown, { host, port }: GatewayConfig): unknown {
+export function bindError(cause: unknown, { host, port }: GatewayConfig): unknown {
   const { code } = cause as NodeJS.ErrnoException;
   const details = { host, port };
   switch (code) {

@@ -33,7 +33,8 @@ describe('binding', () => {
 describe('environment', () => {
   test('names map to options and are converted', () => {
     const config = gatewayConfigFromEnv({
-      WAGGLE_GATEWAY_PORT: '9000',
+      WAGGLE_PORT: '9000',
+      WAGGLE_HOST: '',
       WAGGLE_GATEWAY_REQUEST_TIMEOUT_MS: '1234',
       WAGGLE_API_KEYS: KEYS,
       WAGGLE_BACKEND: 'cpu',
@@ -49,15 +50,17 @@ describe('environment', () => {
 
   test.each([
     ['an unknown name', { WAGGLE_GATEWAY_PROT: '1' }],
-    ['a port that is text', { WAGGLE_GATEWAY_PORT: 'http' }],
-    ['a port out of range', { WAGGLE_GATEWAY_PORT: '70000' }],
+    ['a port that is text', { WAGGLE_PORT: 'http' }],
+    ['a port out of range', { WAGGLE_PORT: '70000' }],
+    ['the port under a second name', { WAGGLE_GATEWAY_PORT: '80' }],
+    ['an unknown clock', { WAGGLE_CLOCK: 'sundial' }],
     ['keys under a second name', { WAGGLE_GATEWAY_API_KEYS: KEYS }],
   ])('%s is refused', (_title, env) => {
     expect(code(() => gatewayConfigFromEnv(env))).toBe('WAGGLE_CONFIG_INVALID');
   });
 
   test('flags win over the environment', () => {
-    expect(gatewayConfigFromEnv({ WAGGLE_GATEWAY_PORT: '9000' }, { port: 1 }).port).toBe(1);
+    expect(gatewayConfigFromEnv({ WAGGLE_PORT: '9000' }, { port: 1 }).port).toBe(1);
   });
 });
 

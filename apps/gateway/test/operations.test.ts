@@ -108,7 +108,9 @@ describe('readiness', () => {
 
   test('depends on the ledger', async () => {
     const { app } = testGateway({
-      parts: { ledger: { status: () => ({ ok: false, detail: 'disk full' }) } },
+      parts: {
+        ledger: { status: () => ({ ok: false, detail: 'disk full' }), release: async () => {} },
+      },
     });
     const response = await app.inject('/readyz');
     expect([response.statusCode, response.json().checks.ledger.detail]).toEqual([503, 'disk full']);

@@ -13,7 +13,7 @@ const ROUTE = '/v1/events';
 
 /** Registered in a scope of its own: only this route reads NDJSON. */
 export function eventRoutes(app: FastifyInstance, context: RouteContext): void {
-  const { releases, journal, metrics, idempotency, admission, clock, config } = context;
+  const { releases, journal, ledger, metrics, idempotency, admission, clock, config } = context;
   registerNdjsonParser(app);
 
   const accept = async (
@@ -38,7 +38,13 @@ export function eventRoutes(app: FastifyInstance, context: RouteContext): void {
       metrics.observeRefusedEvents(events.length);
       throw error;
     }
-    const result = await admission.track(journal.append(rows));
+    const result = await admission.track(
+      journal.append(rows).then(async (appended) => {
+        // Also for duplicates: a crash between the two steps is mended by the client's repeat.
+        await Promise.all(freedPlacements(events).map((id) => ledger.release(id)));
+        return appended;
+      }),
+    );
     metrics.observeEvents(result.accepted, result.duplicates);
     return result;
   };
@@ -75,4 +81,11 @@ export function eventRoutes(app: FastifyInstance, context: RouteContext): void {
       return answer.body;
     },
   );
+}
+
+/** Placements that will not run: what they hold goes back to their campaigns. */
+function freedPlacements(events: readonly ShapedEvent[]): string[] {
+  return events
+    .filter(({ type }) => type === 'placement.cancelled' || type === 'placement.no_show')
+    .map((event) => event['placement_id'] as string);
 }

@@ -1,0 +1,113 @@
+import { join } from 'node:path';
+import { type Clock, isWaggleError, type Logger } from '@waggle/core';
+import type { Store } from '@waggle/store';
+import { BudgetLedger, DecisionLog, EventJournal } from '@waggle/store/ledger';
+import { WriteAheadLog } from '@waggle/store/wal';
+import type { ForwarderStatus, JournalPort, LedgerPort } from './ports.js';
+import type { ShutdownStep } from './server.js';
+
+/** Answers are small and kept for a day: short segments let them go soon after. */
+const ANSWER_SEGMENT_BYTES = 4 << 20;
+/** Time to hand the store what is left at shutdown; the rest waits in the log for the next start. */
+const DRAIN_MS = 3_000;
+
+/** Everything the gateway keeps on disk, each part in a log of its own under `<dir>/gateway`. */
+export interface LiveParts {
+  readonly ledger: BudgetLedger;
+  readonly decisions: DecisionLog;
+  readonly answers: WriteAheadLog;
+  readonly ledgerPort: LedgerPort;
+  readonly journalPort: JournalPort;
+  /** Begins forwarding to the store. */
+  forwardTo(store: Store): void;
+  /** In the order in which they must run. */
+  readonly shutdown: readonly ShutdownStep[];
+}
+
+/**
+ * Opens the logs and rebuilds the ledger. What was opened is closed again when a later part does not open.
+ * @throws WAGGLE_WAL_LOCKED when another gateway runs on the directory; WAGGLE_WAL_*, WAGGLE_LEDGER_CORRUPT
+ */
+export async function openLiveParts(o: {
+  dir: string;
+  tenantId: string;
+  clock: Clock;
+  logger: Logger;
+}): Promise<LiveParts> {
+  const { clock, logger } = o;
+  const wals: WriteAheadLog[] = [];
+  const openWal = async (name: string, segmentBytes?: number): Promise<WriteAheadLog> => {
+    const wal = await WriteAheadLog.open({
+      dir: join(o.dir, 'gateway', name),
+      clock,
+      logger,
+      ...(segmentBytes === undefined ? {} : { segmentBytes }),
+    });
+    wals.push(wal);
+    return wal;
+  };
+  const closeWals = () => Promise.all(wals.map((wal) => wal.close()));
+  try {
+    const ledgerWal = await openWal('ledger');
+    const ledger = await BudgetLedger.open({ wal: ledgerWal, clock, logger, tenantId: o.tenantId });
+    const journal = await EventJournal.open({ wal: await openWal('events'), clock, logger });
+    const decisions = await DecisionLog.open({ wal: await openWal('decisions'), clock, logger });
+    const answers = await openWal('answers', ANSWER_SEGMENT_BYTES);
+    let forwarding = false;
+    return {
+      ledger,
+      decisions,
+      answers,
+      ledgerPort: {
+        status: () => {
+          const { failure } = ledgerWal.status();
+          return failure === undefined ? { ok: true } : { ok: false, detail: failure.message };
+        },
+        release: (placementId) => releaseHold(ledger, placementId),
+      },
+      journalPort: {
+        append: (events) => journal.append(events),
+        forwarder: () =>
+          combined(forwarding, [journal.status(), decisions.status(), ledger.status()]),
+      },
+      forwardTo(store) {
+        forwarding = true;
+        journal.start(store);
+        decisions.start(store);
+        ledger.start(store);
+      },
+      shutdown: [
+        {
+          name: 'drain logs',
+          run: () =>
+            Promise.all([journal.stop(DRAIN_MS), decisions.stop(DRAIN_MS), ledger.close()]),
+        },
+        { name: 'close logs', run: closeWals },
+      ],
+    };
+  } catch (cause) {
+    await closeWals();
+    throw cause;
+  }
+}
+
+async function releaseHold(ledger: BudgetLedger, placementId: string): Promise<void> {
+  try {
+    await ledger.release(placementId);
+  } catch (error) {
+    // Most placements come from offers and hold nothing here.
+    if (isWaggleError(error) && error.code === 'WAGGLE_LEDGER_UNKNOWN_REFERENCE') return;
+    throw error;
+  }
+}
+
+function combined(forwarding: boolean, parts: readonly ForwarderStatus[]): ForwarderStatus {
+  const failed = parts.find((part) => !part.ok);
+  const detail = failed?.detail ?? (forwarding ? undefined : 'no store is connected yet');
+  return {
+    ok: forwarding && failed === undefined,
+    backlog: parts.reduce((total, part) => total + part.backlog, 0),
+    lagMs: Math.max(...parts.map((part) => part.lagMs)),
+    ...(detail === undefined ? {} : { detail }),
+  };
+}

@@ -1,0 +1,257 @@
+import { createServer } from 'node:net';
+import { join, resolve } from 'node:path';
+import {
+  type Clock,
+  clockStartingAt,
+  idFactory,
+  type Logger,
+  redactConfig,
+  systemClock,
+} from '@waggle/core';
+import { Engine, ledgerBudgets, loadRankingRelease, type RankingRelease } from '@waggle/engine';
+import { ReleaseStore } from '@waggle/releases';
+import { type LocalStoreOptions, openLocalStore, openServerStore, type Store } from '@waggle/store';
+import type { FastifyInstance } from 'fastify';
+import { collectDefaultMetrics } from 'prom-client';
+import { buildApp } from './app.js';
+import type { GatewayConfig } from './config.js';
+import { DurableAnswers } from './durable-answers.js';
+import { IdempotencyCache } from './idempotency.js';
+import { openLiveParts } from './live-parts.js';
+import { type LoadedForServing, ReleaseSwitch } from './release-switch.js';
+import { servedRelease } from './served-release.js';
+import { bindError, listen, type ShutdownStep, shutDown } from './server.js';
+import { StoreLink } from './store-link.js';
+import { logSummaries } from './summary.js';
+
+export interface StartOptions {
+  readonly config: GatewayConfig;
+  readonly logger: Logger;
+  /** How to start the local store's owner when none runs. Without it, and without a URL, nothing is forwarded. */
+  readonly storeOwner?: LocalStoreOptions['startOwner'];
+  /** A store that is open already; the caller closes it, after the gateway. */
+  readonly store?: Store;
+  /** Replaces the configured clock. */
+  readonly clock?: Clock;
+}
+
+export interface RunningGateway {
+  readonly url: string;
+  /** The release in service; undefined while there is none. */
+  readonly releaseId: string | undefined;
+  readonly app: FastifyInstance;
+  /** Stops accepting, finishes what was accepted, hands over the logs. Idempotent; false when something was cut. */
+  close(): Promise<boolean>;
+}
+
+/**
+ * Wires the real parts and listens. The gateway starts without a release (not ready until one is activated) and
+ * without a store (events wait in the log).
+ * @throws WAGGLE_PORT_IN_USE, WAGGLE_BIND_FAILED, WAGGLE_WAL_LOCKED (another gateway on the directory),
+ *   WAGGLE_WAL_*, WAGGLE_LEDGER_CORRUPT; then nothing stays open
+ */
+export async function startGateway(options: StartOptions): Promise<RunningGateway> {
+  const { config, logger } = options;
+  const dir = resolve(config.dir);
+  logger.info({ config: redactConfig(config) }, 'gateway starts');
+  // Before anything is opened: a second gateway on one folder should hear about the port first.
+  await checkPort(config);
+
+  const releaseStore = new ReleaseStore({ dir: join(dir, 'releases'), clock: systemClock, logger });
+  const load = (id: string) => loadForServing(releaseStore, id, logger);
+  const first = await firstRelease(releaseStore, load, logger);
+  const clock = options.clock ?? chooseClock(config, first, logger);
+  const live = await openLiveParts({
+    dir,
+    tenantId: first?.ranking.tenantId ?? config.tenantId,
+    clock,
+    logger,
+  });
+  const steps: ShutdownStep[] = [...live.shutdown];
+  try {
+    let preloaded = first;
+    const releases = new ReleaseSwitch<RankingRelease>({
+      load: async (id) => {
+        const ready = preloaded?.served.id === id ? preloaded : undefined;
+        preloaded = undefined;
+        return ready ?? load(id);
+      },
+      onSwap: ({ ranking }) => live.ledger.setBudgets(ledgerBudgets(ranking)),
+      clock,
+      logger,
+    });
+    if (first !== undefined) await releases.request(first.served.id);
+    const engine = new Engine({
+      current: () => releases.ranking(),
+      byId: (id) => releases.byId(id),
+      ledger: live.ledger,
+      decisions: live.decisions,
+      clock,
+      logger,
+      ids: idFactory(() => clock.nowMs()),
+    });
+    steps.unshift({ name: 'close engine', run: () => engine.close() });
+
+    const answers = new DurableAnswers({
+      log: live.answers,
+      clock,
+      ttlMs: config.idempotencyTtlMs,
+    });
+    const idempotency = new IdempotencyCache({
+      clock,
+      logger,
+      ttlMs: config.idempotencyTtlMs,
+      maxBytes: config.idempotencyMaxBytes,
+      journal: answers,
+    });
+    await answers.restoreInto(idempotency, logger);
+
+    let draining = false;
+    const app = buildApp({
+      engine,
+      releases,
+      ledger: live.ledgerPort,
+      journal: live.journalPort,
+      clock,
+      logger,
+      config,
+      idempotency,
+      isDraining: () => draining,
+    });
+    collectDefaultMetrics({ register: app.gatewayMetrics.registry });
+    const url = await listen(app, config).catch(async (cause) => {
+      await app.close();
+      throw cause;
+    });
+
+    const link = linkStore(options, dir, (store) => live.forwardTo(store));
+    link?.start();
+    if (link !== undefined) steps.push({ name: 'close store', run: () => link.close() });
+    const watcher = releaseStore.watch((id) => void releases.request(id));
+    const stopSummaries = logSummaries(app.gatewayMetrics, logger, config.summaryIntervalMs);
+    logger.info(
+      { url, release: releases.current()?.id, clock_ms: clock.nowMs() },
+      'gateway listens',
+    );
+
+    let closing: Promise<boolean> | undefined;
+    return {
+      url,
+      app,
+      get releaseId() {
+        return releases.current()?.id;
+      },
+      close() {
+        closing ??= (async () => {
+          draining = true;
+          watcher.close();
+          stopSummaries();
+          await releases.settled();
+          const clean = await shutDown(app, steps, { timeoutMs: config.shutdownTimeoutMs, logger });
+          logger.info({ clean }, 'gateway stopped');
+          return clean;
+        })();
+        return closing;
+      },
+    };
+  } catch (cause) {
+    for (const step of steps) await Promise.resolve(step.run()).catch(() => {});
+    throw cause;
+  }
+}
+
+/** Closes the gateway when the process is told to stop; a second signal ends it at once. Returns the outcome. */
+export function untilSignal(gateway: RunningGateway): Promise<boolean> {
+  return new Promise((settle, fail) => {
+    let told = false;
+    const stop = (): void => {
+      if (told) process.exit(1);
+      told = true;
+      gateway.close().then(settle, fail);
+    };
+    process.on('SIGTERM', stop);
+    process.on('SIGINT', stop);
+  });
+}
+
+async function loadForServing(
+  store: ReleaseStore,
+  id: string,
+  logger: Logger,
+): Promise<LoadedForServing<RankingRelease>> {
+  const release = await store.open(id);
+  const ranking = await loadRankingRelease(release, { logger });
+  return { served: servedRelease(release.manifest, ranking), ranking };
+}
+
+/** The active release when it loads; the clock and the ledger's tenant come from it. */
+async function firstRelease(
+  store: ReleaseStore,
+  load: (id: string) => Promise<LoadedForServing<RankingRelease>>,
+  logger: Logger,
+): Promise<LoadedForServing<RankingRelease> | undefined> {
+  try {
+    const id = await store.active();
+    if (id !== undefined) return await load(id);
+    logger.warn(
+      { dir: store.dir },
+      'no release is active; run `waggle run` or activate one with `waggle release`',
+    );
+  } catch {
+    // The watcher asks for it again and reports why it is refused, in the log, the metrics and /readyz.
+  }
+  return undefined;
+}
+
+function chooseClock(
+  config: GatewayConfig,
+  first: LoadedForServing<RankingRelease> | undefined,
+  logger: Logger,
+): Clock {
+  if (first === undefined || config.clock === 'system') return systemClock;
+  const { lineage } = first.served.summary() as { lineage?: { sample?: unknown } };
+  if (config.clock === 'auto' && lineage?.sample !== true) return systemClock;
+  const startMs = first.ranking.asOfMs;
+  logger.info(
+    { start: new Date(startMs).toISOString() },
+    'the clock starts at the time of the sample data',
+  );
+  return clockStartingAt(startMs);
+}
+
+function linkStore(
+  { config, logger, store, storeOwner }: StartOptions,
+  dir: string,
+  onOpen: (store: Store) => void,
+): StoreLink | undefined {
+  if (store !== undefined) {
+    onOpen(store);
+    return undefined;
+  }
+  const { clickhouseUrl, clickhouseUser, clickhousePassword, clickhouseDatabase } = config;
+  if (clickhouseUrl !== undefined) {
+    const open = () =>
+      openServerStore({
+        url: clickhouseUrl,
+        ...(clickhouseUser === undefined ? {} : { username: clickhouseUser }),
+        ...(clickhousePassword === undefined ? {} : { password: clickhousePassword }),
+        ...(clickhouseDatabase === undefined ? {} : { database: clickhouseDatabase }),
+        logger,
+      });
+    return new StoreLink({ open, onOpen, logger });
+  }
+  if (storeOwner === undefined) return undefined;
+  const open = () => openLocalStore({ dataDir: dir, logger, startOwner: storeOwner });
+  return new StoreLink({ open, onOpen, logger });
+}
+
+/** @throws WAGGLE_PORT_IN_USE, WAGGLE_BIND_FAILED */
+function checkPort(config: GatewayConfig): Promise<void> {
+  return new Promise((settle, fail) => {
+    const probe = createServer();
+    probe.once('error', (cause) => fail(bindError(cause, config)));
+    probe.listen({ host: config.host, port: config.port, exclusive: true }, () => {
+      probe.close(() => settle());
+    });
+  });
+}

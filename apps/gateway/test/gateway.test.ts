@@ -1,0 +1,305 @@
+import { readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { silentLogger } from '@waggle/core';
+import { RankResponse, type RankResponseBody, SCORE_TERMS } from '@waggle/core/contract';
+import { Compile } from 'typebox/compile';
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
+import { type GatewayConfig, gatewayConfig } from '../src/config.js';
+import { type RunningGateway, startGateway } from '../src/main.js';
+import { isErrorShape } from './error-shape.js';
+import { type SampleNetwork, sampleNetwork } from './sample-network.js';
+
+const contract = Compile(RankResponse);
+let network: SampleNetwork;
+const running: RunningGateway[] = [];
+
+beforeAll(async () => {
+  network = await sampleNetwork();
+});
+afterEach(async () => {
+  for (const gateway of running.splice(0)) await gateway.close();
+  await network.releases.activate(network.releaseIds[0]);
+});
+afterAll(() => network.close());
+
+/** A gateway on the sample network: real engine, releases, ledger and logs, forwarding to the network's store. */
+async function start(config: Partial<GatewayConfig> = {}): Promise<RunningGateway> {
+  const gateway = await startGateway({
+    config: gatewayConfig({ dir: network.dir, port: 0, ...config }),
+    logger: silentLogger,
+    store: network.store,
+  });
+  running.push(gateway);
+  return gateway;
+}
+
+async function post(
+  gateway: RunningGateway,
+  path: string,
+  body: unknown,
+  headers: Record<string, string> = {},
+) {
+  const response = await fetch(`${gateway.url}${path}`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json', ...headers },
+    body: JSON.stringify(body),
+  });
+  const text = await response.text();
+  return { status: response.status, text, headers: response.headers, json: JSON.parse(text) };
+}
+
+async function offers(gateway: RunningGateway, fields: object = {}): Promise<RankResponseBody> {
+  for (const publication_id of network.ids.publications) {
+    const { status, json } = await post(gateway, '/v1/rank', {
+      mode: 'offers',
+      publication_id,
+      deadline_ms: 10_000,
+      explain: 'summary',
+      ...fields,
+    });
+    expect(status).toBe(200);
+    if (json.items.length > 0) return json;
+  }
+  throw new Error('no publication of the sample network has an eligible campaign');
+}
+
+describe('a gateway on a sample network', () => {
+  test('ranks within the contract: terms sum to the score, the release is named', async () => {
+    const gateway = await start();
+    const answer = await offers(gateway);
+    expect(contract.Check(answer)).toBe(true);
+    expect(answer.versions.release).toBe(network.releaseIds[0]);
+    expect(answer.degraded).toContain('prior_only_model');
+    for (const item of answer.items) {
+      const sum = SCORE_TERMS.reduce((total, term) => total + item.explain!.terms[term], 0);
+      expect(sum).toBe(item.score);
+    }
+    expect(gateway.releaseId).toBe(network.releaseIds[0]);
+  });
+
+  test('answers every refusal of the engine with its own status', async () => {
+    const gateway = await start();
+    const publication_id = network.ids.publications[0]!;
+    const cases: [object, number, string][] = [
+      [{ mode: 'offers', publication_id: 'pub_nobody' }, 422, 'WAGGLE_UNKNOWN_PUBLICATION'],
+      [
+        { mode: 'offers', publication_id, constraints: { candidates: ['cmp_nobody'] } },
+        422,
+        'WAGGLE_UNKNOWN_CANDIDATES',
+      ],
+      [
+        { mode: 'offers', publication_id, pin: { release: 'rel_nobody' } },
+        409,
+        'WAGGLE_PIN_UNKNOWN',
+      ],
+      [{ mode: 'fill', publication_id }, 422, 'WAGGLE_RANK_INVALID'],
+    ];
+    for (const [body, status, code] of cases) {
+      const answer = await post(gateway, '/v1/rank', body);
+      expect([answer.status, answer.json.error.code]).toEqual([status, code]);
+      expect(isErrorShape(answer.json)).toBe(true);
+    }
+  });
+
+  test('never passes a budget, however many fills run at once, and gives cancelled holds back', async () => {
+    const gateway = await start();
+    const fill = async (i: number) => {
+      const publication_id = network.ids.publications[i % network.ids.publications.length]!;
+      return post(gateway, '/v1/rank', {
+        mode: 'fill',
+        publication_id,
+        deadline_ms: 10_000,
+        slots: [{ id: `slot_${i}`, n_forecast: 200_000 }],
+      });
+    };
+    const answers = await Promise.all(Array.from({ length: 500 }, (_, i) => fill(i)));
+    expect(new Set(answers.map((a) => a.status))).toEqual(new Set([200]));
+    const items = answers.flatMap((a) => (a.json as RankResponseBody).items);
+    expect(items.length).toBeGreaterThan(0);
+    const held = new Map<string, number>();
+    for (const item of items)
+      held.set(item.campaign_id, (held.get(item.campaign_id) ?? 0) + item.reserved_micros!);
+    const budgets = await network.store.query<{ campaign_id: string; budget: number }>(
+      'SELECT campaign_id, argMax(budget_micros, version) AS budget FROM campaigns GROUP BY campaign_id',
+    );
+    for (const { campaign_id, budget } of budgets) {
+      expect(held.get(campaign_id) ?? 0).toBeLessThanOrEqual(Number(budget));
+    }
+
+    const placement = items[0]!;
+    const cancelled = {
+      type: 'placement.cancelled',
+      event_id: 'evt_cancel_1',
+      ts: new Date(network.asOfMs).toISOString(),
+      placement_id: placement.placement_id,
+      publication_id: network.ids.publications[0],
+      campaign_id: placement.campaign_id,
+      creative_id: placement.creative_id,
+      position: 1,
+      n_ads: 1,
+      mode: 'programmatic',
+      pricing: placement.pricing,
+      price_micros: placement.price_micros,
+      reserved_micros: placement.reserved_micros,
+      delivered: 0,
+    };
+    for (const expected of [
+      { accepted: 1, duplicates: 0 },
+      { accepted: 0, duplicates: 1 },
+    ]) {
+      const answer = await post(gateway, '/v1/events', { events: [cancelled] });
+      expect([answer.status, answer.json]).toEqual([202, expected]);
+    }
+    await gateway.close();
+    const [row] = await network.store.query<{ n: number; micros: number }>(
+      `SELECT count() AS n, sum(amount_micros) AS micros FROM ledger_entries FINAL WHERE type = 'ledger.release' AND reference_id = {id:String}`,
+      { params: { id: placement.placement_id } },
+    );
+    expect([Number(row!.n), Number(row!.micros)]).toEqual([1, placement.reserved_micros]);
+  });
+
+  test('carries events and decisions to the store, each once', async () => {
+    const gateway = await start();
+    const answer = await offers(gateway, { request_id: 'req_of_this_test' });
+    const item = answer.items[0]!;
+    const events = Array.from({ length: 20 }, (_, i) => ({
+      type: 'click',
+      event_id: `evt_gateway_${i % 10}`,
+      ts: new Date(network.asOfMs).toISOString(),
+      placement_id: 'plc_1',
+      post_id: 'pst_1',
+      publication_id: network.ids.publications[0],
+      campaign_id: item.campaign_id,
+      creative_id: item.creative_id,
+      subscriber_key: `sub_${i % 10}`,
+      device: 'mobile',
+      ua_class: 'browser',
+      ip_prefix: '10.0.0.0/24',
+      ms_since_delivery: 1_000,
+      links_within_10s: 1,
+      honeypot: false,
+    }));
+    expect((await post(gateway, '/v1/events', { events })).json).toEqual({
+      accepted: 10,
+      duplicates: 10,
+    });
+    await gateway.close();
+    const count = async (sql: string) =>
+      Number((await network.store.query<{ n: number }>(sql))[0]!.n);
+    expect(
+      await count(
+        `SELECT count() AS n FROM clicks FINAL WHERE startsWith(event_id, 'evt_gateway_')`,
+      ),
+    ).toBe(10);
+    expect(
+      await count(`SELECT count() AS n FROM decisions FINAL WHERE request_id = 'req_of_this_test'`),
+    ).toBe(1);
+  });
+
+  test('gives a fill with an Idempotency-Key the same answer after a restart', async () => {
+    const body = {
+      mode: 'fill',
+      publication_id: network.ids.publications[1]!,
+      slots: [{ id: 'slot_1', n_forecast: 1_000 }],
+    };
+    const key = { 'idempotency-key': 'fill-across-restart' };
+    const first = await start();
+    const before = await post(first, '/v1/rank', body, key);
+    expect(before.status).toBe(200);
+    await first.close();
+    const second = await start();
+    const after = await post(second, '/v1/rank', body, key);
+    expect(after.text).toBe(before.text);
+    expect(after.headers.get('idempotent-replayed')).toBe('true');
+    expect((await post(second, '/v1/rank', { ...body, k: 1 }, key)).status).toBe(409);
+  });
+
+  test('swaps and rolls back releases without a failed request', async () => {
+    const gateway = await start();
+    let busy = true;
+    const seen = new Set<string>();
+    const clients = Array.from({ length: 4 }, async () => {
+      while (busy) seen.add((await offers(gateway)).versions.release);
+    });
+    for (let swap = 0; swap < 20; swap++) {
+      const wanted = network.releaseIds[(swap + 1) % 2]!;
+      if (swap % 2 === 1) await network.releases.rollback();
+      else await network.releases.activate(wanted);
+      await vi.waitUntil(() => gateway.releaseId === wanted, { timeout: 10_000, interval: 2 });
+    }
+    busy = false;
+    await Promise.all(clients);
+    expect([...seen].sort()).toEqual([...network.releaseIds].sort());
+    const metrics = await (await fetch(`${gateway.url}/metrics`)).text();
+    expect(metrics).toMatch(/^waggle_release_swaps_total 21$/m);
+    expect(metrics).toMatch(/^process_cpu_seconds_total /m);
+  }, 120_000);
+
+  test('keeps serving when the next release is damaged, and says so', async () => {
+    const gateway = await start();
+    const { releases, releaseIds, dir } = network;
+    const file = join(dir, 'releases', releaseIds[1], 'models', 'pctr.json');
+    const intact = await readFile(file);
+    await releases.activate(releaseIds[1]);
+    await vi.waitUntil(() => gateway.releaseId === releaseIds[1], { timeout: 10_000 });
+    await gateway.close();
+    await releases.rollback();
+
+    const again = await start();
+    // Activation checks a release; what rots afterwards is found when it is loaded.
+    await writeFile(file, intact.subarray(0, 100));
+    await writeFile(join(dir, 'releases', 'active'), `${releaseIds[1]}\n`);
+    await vi.waitUntil(
+      async () =>
+        ((await (await fetch(`${again.url}/readyz`)).json()) as { checks: { candidate?: unknown } })
+          .checks.candidate !== undefined,
+      { timeout: 10_000 },
+    );
+    expect((await offers(again)).versions.release).toBe(releaseIds[0]);
+    await writeFile(file, intact);
+  }, 60_000);
+
+  test('a second gateway on the folder, or on the port, is refused with a remedy', async () => {
+    const gateway = await start();
+    await expect(start()).rejects.toMatchObject({
+      code: 'WAGGLE_WAL_LOCKED',
+      remedy: expect.any(String),
+    });
+    await expect(start({ port: Number(new URL(gateway.url).port) })).rejects.toMatchObject({
+      code: 'WAGGLE_PORT_IN_USE',
+    });
+    expect((await fetch(`${gateway.url}/readyz`)).status).toBe(200);
+  });
+
+  test('a deadline that passes while a request waits is answered, not ranked', async () => {
+    const gateway = await start();
+    const publication_id = network.ids.publications[0]!;
+    const answer = await post(gateway, '/v1/rank', {
+      mode: 'offers',
+      publication_id,
+      deadline_ms: 1,
+    });
+    // One millisecond may or may not be enough; nothing else may happen.
+    if (answer.status !== 200) {
+      expect([answer.status, answer.json.error.code]).toEqual([504, 'WAGGLE_DEADLINE_EXCEEDED']);
+    }
+  });
+});
+
+test('a gateway without a release is alive, not ready, and serves the first one that is activated', async () => {
+  const { mkdtemp, rm, cp } = await import('node:fs/promises');
+  const dir = await mkdtemp(join(network.dir, 'fresh-'));
+  const gateway = await start({ dir, clock: 'data' });
+  expect(gateway.releaseId).toBeUndefined();
+  expect((await fetch(`${gateway.url}/healthz`)).status).toBe(200);
+  expect((await fetch(`${gateway.url}/readyz`)).status).toBe(503);
+  expect(
+    (await post(gateway, '/v1/rank', { mode: 'offers', publication_id: 'pub_1' })).status,
+  ).toBe(503);
+  await cp(join(network.dir, 'releases'), join(dir, 'releases'), { recursive: true });
+  await vi.waitUntil(() => gateway.releaseId !== undefined, { timeout: 20_000 });
+  expect((await fetch(`${gateway.url}/readyz`)).status).toBe(200);
+  await gateway.close();
+  running.length = 0;
+  await rm(dir, { recursive: true, force: true });
+}, 60_000);
