@@ -22,10 +22,15 @@ export interface DictColumn {
   readonly codes: Uint32Array;
   readonly dictionary: readonly string[];
 }
+/**
+ * ASCII strings of one width, laid out as Parquet wants them: every row is its length (u32, little
+ * endian) and then its bytes.
+ */
 export interface BytesColumn {
   readonly kind: 'id' | 'key';
-  /** Bytes per row, ASCII. */
   readonly width: number;
+  /** Bytes from one row to the next: width + 4. */
+  readonly stride: number;
   readonly data: Uint8Array;
 }
 export interface TextColumn {
@@ -57,18 +62,16 @@ export type BatchColumn =
   | CountColumn
   | BoolColumn;
 
-/** Rows of one table as columns, in the order of the table's specification. Arrays may be longer than nRows. */
+/** Rows of one table as columns, in the specification's order. Arrays may be longer than nRows. */
 export interface Batch {
   readonly nRows: number;
   readonly columns: readonly BatchColumn[];
 }
 
 export interface BatchSink {
-  /** Takes ownership of the batch. */
+  /** The arrays are used again for the next batch: copy what you keep. */
   accept(batch: Batch): void;
 }
-
-type MutableColumn = BatchColumn & { dictionarySource?: Dictionary };
 
 /** Collects rows of one table and hands full batches to a sink. */
 export class TableBuilder {
@@ -76,7 +79,7 @@ export class TableBuilder {
   readonly #sink: BatchSink;
   readonly #capacity: number;
   readonly #dictionaries: (Dictionary | undefined)[];
-  columns: MutableColumn[] = [];
+  readonly columns: readonly BatchColumn[];
   row = 0;
   total = 0;
 
@@ -93,19 +96,15 @@ export class TableBuilder {
     this.#dictionaries = spec.columns.map(([name, kind]) =>
       kind === 'dict' ? (shared[name] ?? new Dictionary()) : undefined,
     );
-    this.#fresh();
-  }
-
-  #fresh(): void {
-    const n = this.#capacity;
-    this.columns = this.spec.columns.map(([, kind], i): MutableColumn => {
+    const n = capacity;
+    this.columns = spec.columns.map(([, kind], i): BatchColumn => {
       switch (kind) {
         case 'dict':
           return { kind, codes: new Uint32Array(n), dictionary: this.#dictionaries[i]!.values };
         case 'id':
-          return { kind, width: ID_BYTES, data: new Uint8Array(n * ID_BYTES) };
+          return bytesColumn(kind, ID_BYTES, n);
         case 'key':
-          return { kind, width: SUBSCRIBER_BYTES, data: new Uint8Array(n * SUBSCRIBER_BYTES) };
+          return bytesColumn(kind, SUBSCRIBER_BYTES, n);
         case 'text':
         case 'list':
           return { kind, data: [] };
@@ -132,7 +131,7 @@ export class TableBuilder {
         case 'id':
         case 'key': {
           const text = value as string;
-          const at = row * column.width;
+          const at = row * column.stride + 4;
           for (let j = 0; j < column.width; j++) column.data[at + j] = text.charCodeAt(j);
           break;
         }
@@ -161,10 +160,11 @@ export class TableBuilder {
 
   flush(): void {
     if (this.row === 0) return;
-    const batch = { nRows: this.row, columns: this.columns };
+    this.#sink.accept({ nRows: this.row, columns: this.columns });
     this.row = 0;
-    this.#fresh();
-    this.#sink.accept(batch);
+    for (const column of this.columns) {
+      if (column.kind === 'text' || column.kind === 'list') column.data.length = 0;
+    }
   }
 }
 
@@ -190,17 +190,25 @@ export function cellAt(column: BatchColumn, row: number): CellValue {
   }
 }
 
-/** The column without its unused capacity. */
+function bytesColumn(kind: 'id' | 'key', width: number, rows: number): BytesColumn {
+  const stride = width + 4;
+  const data = new Uint8Array(rows * stride);
+  for (let at = 0; at < data.length; at += stride) data[at] = width;
+  return { kind, width, stride, data };
+}
+
+/** A copy of the column without its unused capacity. */
 function trimmed(column: BatchColumn, nRows: number): BatchColumn {
   switch (column.kind) {
     case 'dict':
       return { ...column, codes: column.codes.slice(0, nRows) };
     case 'id':
     case 'key':
-      return { ...column, data: column.data.slice(0, nRows * column.width) };
+      return { ...column, data: column.data.slice(0, nRows * column.stride) };
     case 'text':
+      return { kind: 'text', data: column.data.slice() };
     case 'list':
-      return column;
+      return { kind: 'list', data: column.data.slice() };
     case 'u32':
       return { kind: 'u32', data: column.data.slice(0, nRows) };
     case 'bool':
@@ -211,7 +219,7 @@ function trimmed(column: BatchColumn, nRows: number): BatchColumn {
 }
 
 function asciiAt(column: BytesColumn, row: number): string {
-  const at = row * column.width;
+  const at = row * column.stride + 4;
   let text = '';
   for (let i = at; i < at + column.width; i++) text += String.fromCharCode(column.data[i]!);
   return text;

@@ -110,7 +110,7 @@ export function createCampaign(
   weights[advertiser.topic] = most;
   const mixture = mixtureOf(weights);
   const topic = TOPICS[mixture.top]!;
-  const texts = campaignTexts(rng, advertiser.name, weights);
+  const texts = campaignTexts(rng, advertiser.name, mixture);
 
   const isNew = rng.bernoulli(Math.min(0.6, (NEW_PER_WEEK * config.days) / 7));
   const flightDays = 7 + 38 * rng.uniform();
@@ -121,7 +121,7 @@ export function createCampaign(
   const createdMs = flightStartMs - Math.floor((1 + 6 * rng.uniform()) * DAY_MS);
 
   const mode = evenly(0, offsets[0], index);
-  const kind: CampaignKind = mode < 0.6 ? 'open' : mode < 0.86 ? 'programmatic' : 'direct';
+  const kind: CampaignKind = mode < 0.62 ? 'open' : mode < 0.84 ? 'programmatic' : 'direct';
   const priceZ = rng.normal();
   let pricing: CampaignState['pricing'];
   let bid: number;
@@ -158,9 +158,9 @@ export function createCampaign(
           ? ['en', 'de', 'fr']
           : ['de', 'es', 'pt', 'fr'].slice(rng.integer(3));
   const targetCategories: string[] = [];
-  if (rng.bernoulli(0.35)) {
+  if (rng.bernoulli(0.3)) {
     const chosen = new Set([topic.category]);
-    const wanted = 5 + rng.integer(6);
+    const wanted = 7 + rng.integer(8);
     while (chosen.size < wanted) {
       chosen.add(
         TOPICS[rng.bernoulli(0.6) ? rng.weighted(mixture.smoothed) : rng.integer(TOPIC_COUNT)]!
@@ -209,7 +209,8 @@ export function createCampaign(
     mixture,
     effect:
       CAMPAIGN_SIGMA *
-      (0.45 * categoryEffect(topic.category) + Math.sqrt(1 - 0.45 ** 2) * rng.normal()),
+      (0.45 * categoryEffect(topic.category) +
+        Math.sqrt(1 - 0.45 ** 2) * normalQuantile(evenly(2, offsets[2], index))),
     conversionRate: Math.min(0.4, 0.02 * Math.exp(0.6 * rng.normal())),
     conversionValue: 40 * Math.exp(0.8 * rng.normal()),
     conversionKind: ['purchase', 'signup', 'trial', 'lead'][rng.integer(4)]!,

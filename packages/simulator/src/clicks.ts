@@ -14,6 +14,7 @@ import { normalCdf } from './streams.js';
 import { clickDelayMs, MATURITY_MS, type TimingTables } from './timing.js';
 
 const CLICK = prefixBytes('click');
+const ID_STRIDE = ID_BYTES + 4;
 /** Deviation of the log of subscribers' activity: a few read and click most. */
 const ACTIVITY_SIGMA = 1.0;
 const REPEAT_RATE = 0.06;
@@ -200,7 +201,7 @@ export class ClickWriter {
     const idData = (c[1] as BytesColumn).data;
     writeId(
       idData,
-      row * ID_BYTES,
+      row * ID_STRIDE + 4,
       CLICK,
       timeMs,
       target.day,
@@ -214,7 +215,12 @@ export class ClickWriter {
     (c[6] as DictColumn).codes[row] = codes.publication;
     (c[7] as DictColumn).codes[row] = codes.campaign;
     (c[8] as DictColumn).codes[row] = codes.creative;
-    writeSubscriberKey((c[9] as BytesColumn).data, row * SUBSCRIBER_BYTES, readers.hi, readers.lo);
+    writeSubscriberKey(
+      (c[9] as BytesColumn).data,
+      row * (SUBSCRIBER_BYTES + 4) + 4,
+      readers.hi,
+      readers.lo,
+    );
     (c[10] as DictColumn).codes[row] = this.#deviceCodes[readers.device]!;
     (c[11] as DictColumn).codes[row] = this.#uaCodes[ua]!;
     (c[12] as DictColumn).codes[row] = this.#prefixCodes(readers.prefix);
@@ -226,8 +232,8 @@ export class ClickWriter {
     const truthRow = truth.row;
     const t = truth.columns;
     (t[0] as BytesColumn).data.set(
-      idData.subarray(row * ID_BYTES, (row + 1) * ID_BYTES),
-      truthRow * ID_BYTES,
+      idData.subarray(row * ID_STRIDE, (row + 1) * ID_STRIDE),
+      truthRow * ID_STRIDE,
     );
     (t[1] as DictColumn).codes[truthRow] = codes.placement;
     (t[2] as DictColumn).codes[truthRow] = this.#causeCodes[cause]!;

@@ -43,7 +43,7 @@ import { affinity, resemblance } from './topic-space.js';
 import { TOPIC_COUNT, TOPICS } from './topics.js';
 
 /** Log-odds of a click for an average publication, campaign, creative and place; sets the median rate. */
-const BASE_LOGIT = -6.36;
+const BASE_LOGIT = -6.4;
 export const AFFINITY_SIGMA = 0.5;
 export const SEND_SIGMA = 0.25;
 const POSITION_EFFECT = [0.1, -0.05, -0.18];
@@ -53,14 +53,14 @@ const FATIGUE_FLOOR = 0.5;
 const TOPIC_WALK_SIGMA = 0.02;
 const PUBLICATION_WALK_SIGMA = 0.015;
 
-const ACCEPT_BASE = -1.35;
+const ACCEPT_BASE = -1.1;
 const DOWNVOTE_RATE = 0.05;
 const OVERRIDE_RATE = 0.25;
 const OFFER_LIFE_MS = 72 * HOUR_MS;
 const MENU_MIN = 5;
 const MENU_MAX = 10;
-/** A direct sponsor is found for four slots in five. */
-const DIRECT_FILL = 0.8;
+/** A direct sponsor is found for nine slots in ten. */
+const DIRECT_FILL = 0.9;
 /** Programmatic buyers win most programmatic slots against click campaigns. */
 const PROGRAMMATIC_HANDICAP = Math.log(10);
 
@@ -385,8 +385,7 @@ class Network {
       this.#menuRngs.push(rng);
       if (own.length > 0) {
         const first =
-          Math.max(config.startMs, p.createdMs) +
-          Math.floor(rng.uniform() * Math.min(menuInterval(p), 1.5 * DAY_MS));
+          Math.max(config.startMs, p.createdMs) + Math.floor(rng.uniform() * 12 * HOUR_MS);
         this.#heap.push(first, MENU, p.index);
       }
     }
@@ -437,7 +436,7 @@ class Network {
       if (c.flightStartMs > now || c.flightEndMs <= planned) continue;
       if (
         mode === ON_DEMAND
-          ? c.kind !== 'open'
+          ? c.kind === 'programmatic'
           : mode === DIRECT
             ? c.kind !== 'direct'
             : c.kind === 'direct'
@@ -445,7 +444,7 @@ class Network {
         continue;
       }
       const spend = this.#demand.expectedSpend(publication, c, pairs.belief[i]!, delivered);
-      if (mode === DIRECT && c.pricing === 'flat') {
+      if (c.pricing === 'flat') {
         const perThousand = spend / 1e6 / (delivered / 1000);
         if (perThousand > 12 || perThousand < 1) continue;
       }
@@ -553,7 +552,7 @@ class Network {
       const pDownvote =
         (1 - pAccept) * (DOWNVOTE_RATE / 0.7) * Math.exp(-0.8 * pairs.affinity[pair]!) * 0.75;
       const u = draw.uniform();
-      const delay = Math.min(OFFER_LIFE_MS - 60_000, 600_000 + draw.exponential() * 14 * HOUR_MS);
+      const delay = Math.min(OFFER_LIFE_MS - 60_000, 600_000 + draw.exponential() * 10 * HOUR_MS);
       const answeredMs = Math.floor(now + delay);
       let outcome: string;
       if (u < pAccept) {
@@ -1095,8 +1094,19 @@ class Network {
     }
   }
 
-  #writeTruthEntities(): void {
+  /**
+   * Whether money was what held the campaign back: it used up what an even pace allowed, or was turned
+   * away for want of it every fifth time it was considered.
+   */
+  #budgetBound(c: CampaignState, committed: number): boolean {
     const { endMs } = this.#config;
+    if (c.flightStartMs >= endMs || this.#demand.considered[c.index] === 0) return false;
+    const allowance = this.#demand.allowance(c.index, Math.min(endMs, c.flightEndMs));
+    const refused = this.#demand.turnedAway[c.index]! / this.#demand.considered[c.index]!;
+    return committed >= 0.85 * allowance || refused >= 0.2;
+  }
+
+  #writeTruthEntities(): void {
     const publications = this.#truth.get('publications')!;
     for (const p of this.#publications) {
       publications.push([
@@ -1126,9 +1136,7 @@ class Network {
         c.kind,
         committed,
         this.#demand.charged[c.index]!,
-        this.#config.labels &&
-          c.flightStartMs < endMs &&
-          committed >= 0.85 * this.#demand.allowance(c.index, Math.min(endMs, c.flightEndMs)),
+        this.#budgetBound(c, committed),
         topicsText(c.mixture.weights),
       ]);
       for (const creative of c.creatives) creatives.push([creative.id, c.id, creative.effect]);
@@ -1137,11 +1145,11 @@ class Network {
 }
 
 function clampFit(z: number): number {
-  return Math.min(3.5, Math.max(-2.5, z));
+  return Math.min(3, Math.max(-2.5, z));
 }
 
 function menuInterval(p: PublicationState): number {
-  return (p.cadencePerWeek >= 5 ? 2 : p.cadencePerWeek >= 2 ? 3.5 : 7) * DAY_MS;
+  return (p.cadencePerWeek >= 5 ? 1.5 : p.cadencePerWeek >= 2 ? 2.5 : 4) * DAY_MS;
 }
 
 function menuHorizon(p: PublicationState): number {

@@ -6,7 +6,7 @@ import type {
   NumberColumn,
   TableBuilder,
 } from './batches.js';
-import { prefixBytes, type WorldIds, writeId } from './ids.js';
+import { ID_BYTES, prefixBytes, type WorldIds, writeId } from './ids.js';
 import type { PostState } from './posts.js';
 import type { PublicationState } from './publications.js';
 import type { WorldConfig } from './scales.js';
@@ -64,7 +64,15 @@ export function writeOpens(
     const row = table.row;
     const c = table.columns;
     (c[0] as DictColumn).codes[row] = codes.tenant;
-    writeId((c[1] as BytesColumn).data, row * 30, EVENT, ts, OPEN_PART + h, owner, post.day);
+    writeId(
+      (c[1] as BytesColumn).data,
+      row * (ID_BYTES + 4) + 4,
+      EVENT,
+      ts,
+      OPEN_PART + h,
+      owner,
+      post.day,
+    );
     (c[2] as NumberColumn).data[row] = ts;
     (c[3] as DictColumn).codes[row] = codes.type;
     (c[4] as DictColumn).codes[row] = codes.post;

@@ -129,7 +129,7 @@ export class ParquetTable implements BatchSink {
       case 'id':
       case 'key':
         type = 'BYTE_ARRAY';
-        writePage(writer, prefixedFixed(column.data, column.width, n), n, 'PLAIN');
+        writePage(writer, column.data.subarray(0, n * column.stride), n, 'PLAIN');
         break;
       case 'text':
         type = 'BYTE_ARRAY';
@@ -291,19 +291,6 @@ function prefixedText(values: readonly string[]): Uint8Array {
     const length = out.write(value, at + 4);
     out.writeUInt32LE(length, at);
     at += 4 + length;
-  }
-  return out;
-}
-
-/** Rows of equal width with their lengths in front. */
-function prefixedFixed(data: Uint8Array, width: number, n: number): Uint8Array {
-  const stride = width + 4;
-  const out = new Uint8Array(n * stride);
-  for (let row = 0; row < n; row++) {
-    const to = row * stride;
-    const from = row * width;
-    out[to] = width;
-    for (let i = 0; i < width; i++) out[to + 4 + i] = data[from + i]!;
   }
   return out;
 }

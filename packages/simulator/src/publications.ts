@@ -156,7 +156,7 @@ export function createPublication(
 
   // Half of the publication effect can be read off its attributes.
   const observed =
-    -0.5 * sizeZ +
+    -0.3 * sizeZ +
     0.6 * categoryEffect(TOPICS[mixture.top]!.category) +
     (audience === 'b2b' ? 0.75 : -0.17) +
     (cadence.perWeek >= 5 ? -0.75 : cadence.perWeek >= 2 ? -0.1 : 0.25) +
@@ -165,16 +165,16 @@ export function createPublication(
   const latentEffect = OBSERVED_SIGMA * rng.normal();
 
   const picky = rng.uniform();
-  const allowedCategories = picky < 0.18 ? nearCategories(rng, mixture, 3 + rng.integer(4)) : [];
+  const allowedCategories = picky < 0.12 ? nearCategories(rng, mixture, 3 + rng.integer(4)) : [];
   const blockedCategories =
-    picky >= 0.18 && picky < 0.55 ? someCategories(rng, 1 + rng.integer(3), mixture) : [];
+    picky >= 0.12 && picky < 0.5 ? someCategories(rng, 1 + rng.integer(3), mixture) : [];
   const blockedAdvertisers = rng.bernoulli(0.1)
     ? [rng.integer(advertiserCount(SCALES[config.scale].campaigns))]
     : [];
   const maxAds = 1 + rng.weighted([0.05, 0.25, 0.7]);
   const reservationCpm = 2.6 * Math.exp(0.45 * rng.normal() - 0.12 * sizeZ);
   const minPayout = rng.bernoulli(0.3) ? (subscribers / 1000) * reservationCpm * 0.15 : 0;
-  const text = publicationTexts(streamOf(config.seed, STREAM.audienceText, index), weights);
+  const text = publicationTexts(streamOf(config.seed, STREAM.audienceText, index), mixture);
 
   return {
     index,
@@ -216,7 +216,7 @@ export function createPublication(
 }
 
 /** Deviation of the unscaled observable effect over the generator's own publications. */
-const OBSERVED_SCALE = 0.98;
+const OBSERVED_SCALE = 0.85;
 
 function drawCadence(
   rng: Rng,

@@ -59,7 +59,7 @@ export const SHARED_MEMBERSHIP = 0.332;
 const MEMBERSHIPS_PER_SHARED_READER = 2.5;
 
 /** Budget level that leaves 40–70 % of campaigns bound by their budget; found by simulation. */
-const BUDGET_PRESSURE = 1.0;
+const BUDGET_PRESSURE = 1.4;
 
 /** @throws WAGGLE_SIMULATOR_OPTION */
 export function resolveWorld(options: WorldOptions): WorldConfig {

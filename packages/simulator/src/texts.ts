@@ -1,4 +1,5 @@
 import type { Rng } from '@waggle/core';
+import { type Mixture, sharpen } from './topic-space.js';
 import { TOPIC_COUNT, TOPICS } from './topics.js';
 
 /** Whole mentions per topic in proportion to its weight (largest remainders). */
@@ -113,44 +114,46 @@ const INTROS = [
   (_name: string, what: string) => `A letter on ${what}.`,
   (_name: string, what: string) => `Everything worth knowing about ${what}.`,
 ] as const;
-const COVER_LEADS = [
-  'Expect',
-  'Regular sections on',
-  'Every issue has',
-  'We write about',
-  'Read us for',
-] as const;
-const PUBLICATION_UNITS = 10;
+const SECTION_LEADS = ['Sections', 'Regular topics', 'In every issue', 'What we cover'] as const;
+/** Phrases and whole sentences shared out among the topics of a text. */
+const PHRASES = 16;
+const SENTENCES = 8;
 
 /**
- * Name and description of a publication with topic mixture `weights`: ten mentions shared out among the
- * topics, two of which buy a whole sentence.
+ * Name and description of a publication: sentences and phrases about its topics in proportion to their
+ * weight, main topics emphasised.
  */
 export function publicationTexts(
   rng: Rng,
-  weights: ArrayLike<number>,
+  mixture: Mixture,
 ): { name: string; description: string } {
-  const counts = apportion(weights, PUBLICATION_UNITS);
-  const order = ranked(counts);
-  const main = TOPICS[order[0]!]!;
+  const phrases = apportion(mixture.emphasis, PHRASES);
+  const order = ranked(phrases);
+  const main = TOPICS[mixture.top]!;
   const name = one(rng, NAME_SHAPES)(one(rng, main.names));
   const about = order
-    .filter((k) => counts[k]! >= 2)
-    .slice(0, 3)
+    .filter((k) => phrases[k]! >= 2)
+    .slice(0, 4)
     .map((k) => TOPICS[k]!.name);
   if (about.length === 0) about.push(main.name);
-  const sentences = [one(rng, INTROS)(name, list(about))];
-  const covers: string[] = [];
-  for (const k of order) {
-    const topic = TOPICS[k]!;
-    const count = counts[k]!;
-    sentences.push(...pick(rng, topic.angles, Math.floor(count / 2)));
-    covers.push(...pick(rng, topic.covers, Math.ceil(count / 2) + (count > 2 ? 1 : 0)));
-  }
-  for (let i = 0; i < covers.length; i += 4) {
-    sentences.push(`${one(rng, COVER_LEADS)} ${list(covers.slice(i, i + 4))}.`);
-  }
+  const sentences = [one(rng, INTROS)(name, list(about)), ...angles(rng, mixture)];
+  sentences.push(`${one(rng, SECTION_LEADS)}: ${sections(rng, order, phrases)}.`);
   return { name, description: sentences.join(' ') };
+}
+
+function angles(rng: Rng, mixture: Mixture): string[] {
+  const counts = apportion(sharpen(mixture.weights, 2), SENTENCES);
+  return ranked(counts).flatMap((k) => pick(rng, TOPICS[k]!.angles, counts[k]!));
+}
+
+/** `real estate (mortgage rates, landlord stories); travel (cheap flights)`. */
+function sections(rng: Rng, order: readonly number[], counts: Uint8Array): string {
+  return order
+    .map((k) => {
+      const topic = TOPICS[k]!;
+      return `${topic.name} (${pick(rng, topic.covers, counts[k]!).join(', ')})`;
+    })
+    .join('; ');
 }
 
 export function postTitle(rng: Rng, weights: ArrayLike<number>): string {
@@ -220,13 +223,14 @@ export function slug(text: string): string {
     .replace(/^-|-$/g, '');
 }
 
-const CAMPAIGN_UNITS = 8;
 const FOR_WHOM = [
+  'For readers of',
   'Made for people who follow',
-  'For readers interested in',
+  'Our customers read about',
   'Goes well with',
-  'Built for fans of',
 ] as const;
+
+const PLACED = ['At home in newsletters like these:', 'Fits letters that say:'] as const;
 
 export interface CampaignTexts {
   readonly name: string;
@@ -235,29 +239,16 @@ export interface CampaignTexts {
   readonly product: readonly [noun: string, pitch: string, headline: string];
 }
 
-/** Texts of a campaign with topic mixture `weights`: the product comes from its top topic. */
-export function campaignTexts(rng: Rng, brand: string, weights: ArrayLike<number>): CampaignTexts {
-  const counts = apportion(weights, CAMPAIGN_UNITS);
-  const order = ranked(counts);
-  const main = TOPICS[order[0]!]!;
+/** Texts of a campaign: its product comes from the top topic, then whom it is for. */
+export function campaignTexts(rng: Rng, brand: string, mixture: Mixture): CampaignTexts {
+  const phrases = apportion(mixture.emphasis, PHRASES);
+  const main = TOPICS[mixture.top]!;
   const product = one(rng, main.products);
-  const sentences = [`${brand}: ${product[0]} that ${product[1]}.`];
-  const covers: string[] = [];
-  for (const k of order) {
-    const topic = TOPICS[k]!;
-    const count = counts[k]! - (topic === main ? 2 : 0);
-    if (count >= 2) {
-      const others = topic.products.filter((p) => p !== product);
-      for (const other of pick(rng, others, Math.floor(count / 2))) {
-        sentences.push(`Also ${other[0]} that ${other[1]}.`);
-      }
-    }
-    if (count >= 1)
-      covers.push(...pick(rng, topic.covers, Math.ceil(count / 2) + (topic === main ? 1 : 0)));
-  }
-  for (let i = 0; i < covers.length; i += 4) {
-    sentences.push(`${one(rng, FOR_WHOM)} ${list(covers.slice(i, i + 4))}.`);
-  }
+  const sentences = [
+    `${brand}: ${product[0]} that ${product[1]}.`,
+    `${one(rng, FOR_WHOM)} ${sections(rng, ranked(phrases), phrases)}.`,
+    `${one(rng, PLACED)} ${angles(rng, mixture).join(' ')}`,
+  ];
   return { name: `${brand} ${product[0]}`, description: sentences.join(' '), product };
 }
 
