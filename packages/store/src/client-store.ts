@@ -91,23 +91,22 @@ export class ClientStore implements Store {
     try {
       this.#assertOpen();
       const { clickhouse_settings, ...request } = requestOf(options, limit);
-      const result = await this.#client.query({
-        query: sql,
-        format: 'JSONEachRow',
+      const result = await this.#client.exec({
+        query: `${sql}\nFORMAT JSONEachRow`,
         ...request,
         clickhouse_settings: { ...READ_SETTINGS, ...clickhouse_settings },
       });
-      const rows = result.stream();
+      const { stream } = result;
       // The request is over once the headers are there; from here on the signal ends the reading.
-      const onAbort = () => rows.destroy(toStoreError(limit.signal!.reason, context));
+      const onAbort = () => stream.destroy(toStoreError(limit.signal!.reason, context));
       limit.signal?.addEventListener('abort', onAbort, { once: true });
       try {
         if (limit.signal?.aborted) onAbort();
-        for await (const batch of rows)
-          yield batch.map((row: { json(): unknown }) => row.json() as T);
+        yield* rowBatches<T>(stream);
       } finally {
         limit.signal?.removeEventListener('abort', onAbort);
-        result.close();
+        stream.on('error', () => {});
+        stream.destroy();
       }
     } catch (thrown) {
       throw toStoreError(thrown, context);
@@ -222,6 +221,7 @@ export class ClientStore implements Store {
     const context: ErrorContext = { doing, signal: options.signal };
     try {
       this.#assertOpen();
+      options.signal?.throwIfAborted();
       const result = await this.#client.exec({
         query: `INSERT INTO ${quoteIdentifier(table)} FORMAT ${format}`,
         values: body,
@@ -300,6 +300,7 @@ export class ClientStore implements Store {
     const limit = limits(options);
     try {
       this.#assertOpen();
+      limit.signal?.throwIfAborted();
       return await work(requestOf(options, limit));
     } catch (thrown) {
       throw toStoreError(thrown, { doing, signal: limit.signal, timeoutMs: options.timeoutMs });
@@ -364,6 +365,33 @@ function parseLines<T>(text: string): T[] {
   // One parse of one array is several times faster than a parse per line.
   const body = text.endsWith('\n') ? text.slice(0, -1) : text;
   return JSON.parse(`[${body.replaceAll('\n', ',')}]`) as T[];
+}
+
+const EXCEPTION_MARK = '\r\n__exception__\r\n';
+
+/** Splits a JSONEachRow body into parsed batches; an exception that follows the rows is thrown. */
+async function* rowBatches<T>(stream: AsyncIterable<Uint8Array>): AsyncGenerator<T[]> {
+  const decoder = new TextDecoder();
+  let rest = '';
+  for await (const chunk of stream) {
+    rest += decoder.decode(chunk, { stream: true });
+    // Carriage returns are escaped inside JSON: this one begins ClickHouse's exception block.
+    if (rest.includes('\r')) continue;
+    const end = rest.lastIndexOf('\n');
+    if (end < 0) continue;
+    yield parseLines<T>(rest.slice(0, end + 1));
+    rest = rest.slice(end + 1);
+  }
+  if (rest === '') return;
+  const mark = rest.indexOf(EXCEPTION_MARK);
+  const rows = mark < 0 ? rest : rest.slice(0, mark);
+  const bare = /(?:^|\n)Code: \d+\. DB::Exception: [\s\S]*$/.exec(rest);
+  if (mark < 0 && bare === null) {
+    yield parseLines<T>(rows);
+    return;
+  }
+  const message = /Code: \d+\. DB::Exception: [\s\S]*?(?=\n\d+ \w+\r\n|$)/.exec(rest)?.[0];
+  throw new Error(message ?? 'the server ended the result with an exception');
 }
 
 /** Rows as NDJSON in chunks of about 256 kB. */

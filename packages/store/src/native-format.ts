@@ -389,17 +389,27 @@ function lowCardinalityStrings(type: string): StringReader | undefined {
   const keys = stringReaderOf(nullable ?? type);
   if (keys === undefined) return undefined;
   return (reader, n, interner, codes, to) => {
-    let dictionary = new Uint32Array(0);
+    // A dictionary may hold keys that no row uses; only used ones reach the column's own.
+    const local = new Interner();
+    let localCodes = new Uint32Array(0);
+    let known = new Int32Array(0);
     readLowCardinality(
       reader,
       n,
       (nKeys) => {
-        dictionary = new Uint32Array(nKeys);
-        keys(reader, nKeys, interner, dictionary, 0);
+        localCodes = new Uint32Array(nKeys);
+        known = new Int32Array(nKeys).fill(-1);
+        keys(reader, nKeys, local, localCodes, 0);
       },
       // Key 0 of a nullable one is NULL, written as an empty value.
       (i, key) => {
-        codes[to + i] = dictionary[key]!;
+        let code = known[key]!;
+        if (code < 0) {
+          const bytes = Buffer.from(local.dictionary[localCodes[key]!]!);
+          code = interner.encode(bytes, 0, bytes.length);
+          known[key] = code;
+        }
+        codes[to + i] = code;
       },
     );
   };

@@ -1,0 +1,2 @@
+export * from './store-contract.js';
+export * from './temporary-store.js';

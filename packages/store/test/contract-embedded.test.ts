@@ -1,0 +1,3 @@
+import { storeContractSuite, temporaryStore } from '../src/testing/index.js';
+
+storeContractSuite('chDB in this process', () => temporaryStore());
