@@ -125,7 +125,6 @@ module.exports = {
       exportsFields: ['exports'],
       conditionNames: ['waggle-source', 'node', 'import', 'types', 'default'],
       extensions: ['.ts', '.js', '.mjs', '.json'],
-      extensionAlias: { '.js': ['.ts', '.js'] },
     },
   },
 };

@@ -6,7 +6,7 @@ import { root, setup } from './setup.mjs';
 setup();
 const result = spawnSync(
   process.execPath,
-  [join(root, 'apps', 'pipeline', 'bin', 'waggle.mjs'), 'bench', ...process.argv.slice(2)],
+  [join(root, 'benchmarks', 'dist', 'index.js'), ...process.argv.slice(2)],
   { stdio: 'inherit', cwd: root },
 );
 process.exit(result.status ?? 1);

@@ -1,0 +1,240 @@
+import { join } from 'node:path';
+import { stringData } from '@waggle/core';
+import {
+  buildCatalog,
+  loadRankingRelease,
+  parsePolicy,
+  rankingReleaseFiles,
+  readEmbeddings,
+  zeroDuals,
+} from '@waggle/engine';
+import { acceptFeatures, buildSnapshot, ctrFeatures } from '@waggle/features';
+import { priorOnlyModel } from '@waggle/ranking';
+import { type ReleaseManifest, ReleaseStore } from '@waggle/releases';
+import type { Store } from '@waggle/store';
+import { exportLinearOnnx } from '@waggle/training';
+import type { CommandContext } from '../context.js';
+import { asOfOption, type DataRange } from '../data-range.js';
+import { pipelineError } from '../errors.js';
+import { openRegistry, type ServableModel } from '../model-registry.js';
+import { table } from '../output.js';
+
+/** What a release serves with: the trained models, or the prior alone. */
+export type ServableModels = Readonly<Record<'pctr' | 'accept', ServableModel>>;
+
+export interface BuiltRelease {
+  readonly id: string;
+  readonly activated: boolean;
+  readonly priorOnly: Readonly<Record<string, boolean>>;
+  readonly publications: number;
+  readonly campaigns: number;
+  readonly embeddingModel: string;
+}
+
+/** Width of a vector when there is none to measure: the sentence transformer's. */
+const EMBEDDING_DIM = 384;
+
+export function releaseStore(
+  context: Pick<CommandContext, 'dir' | 'clock' | 'logger'>,
+): ReleaseStore {
+  return new ReleaseStore({
+    dir: join(context.dir, 'releases'),
+    clock: context.clock,
+    logger: context.logger,
+  });
+}
+
+/** The hierarchical prior as the model of both decisions, for a network without trained models. */
+export function priorModels(): ServableModels {
+  const prior = (set: typeof ctrFeatures): ServableModel => {
+    const model = priorOnlyModel(set);
+    return { model, onnx: exportLinearOnnx(model).bytes, gate: null, params: {} };
+  };
+  return { pctr: prior(ctrFeatures), accept: prior(acceptFeatures) };
+}
+
+/**
+ * Gathers everything that is served into one immutable release: catalog, feature snapshot, vectors, models, duals,
+ * policy, gates. It is loaded once as the gateway would before it is activated.
+ */
+export async function buildRelease(
+  context: Pick<CommandContext, 'config' | 'dir' | 'clock' | 'logger' | 'signal' | 'steps'>,
+  store: Store,
+  options: { range: DataRange; models: ServableModels; activate: boolean },
+): Promise<BuiltRelease> {
+  const { models, range } = options;
+  const tenantId = context.config.tenantId;
+  return context.steps.step('Building the release', async (progress) => {
+    const tell = (step: string, done: number) => progress({ step, done, total: 4, unit: 'parts' });
+    tell('catalog', 0);
+    const catalog = await buildCatalog(store, {
+      tenantId,
+      asOfMs: range.asOfMs,
+      signal: context.signal,
+    });
+    const idsOf = (columns: (typeof catalog)['publications'], name: string): string[] => {
+      const { dictionary, codes } = stringData(columns, name);
+      return Array.from(codes, (code) => dictionary[code]!);
+    };
+    const ids = {
+      publications: idsOf(catalog.publications, 'publication_id'),
+      campaigns: idsOf(catalog.campaigns, 'campaign_id'),
+      creatives: idsOf(catalog.creatives, 'creative_id'),
+      advertisers: idsOf(catalog.advertisers, 'advertiser_id'),
+    };
+    tell('snapshot', 1);
+    const snapshot = await buildSnapshot(store, [ctrFeatures, acceptFeatures], {
+      tenantId,
+      asOfMs: range.asOfMs,
+      ids,
+      params: { ctr: models.pctr.params, accept: models.accept.params },
+      signal: context.signal,
+    });
+    tell('vectors', 2);
+    const vectors = (kind: 'publication' | 'campaign' | 'creative') =>
+      readEmbeddings(store, {
+        tenantId,
+        kind,
+        model: snapshot.embeddingModel,
+        ids: ids[`${kind}s`],
+        dim: EMBEDDING_DIM,
+        signal: context.signal,
+      });
+    const embeddings = {
+      publication: await vectors('publication'),
+      campaign: await vectors('campaign'),
+      creative: await vectors('creative'),
+      model: snapshot.embeddingModel,
+      ...(snapshot.embeddingModel.startsWith('hashed') || snapshot.embeddingModel === ''
+        ? { degraded: 'hashed_embedder' as const }
+        : {}),
+    };
+    tell('files', 3);
+    const releases = releaseStore(context);
+    const manifest = await releases.create(
+      rankingReleaseFiles({
+        catalog,
+        snapshot,
+        embeddings,
+        models: {
+          pctr: models.pctr.model,
+          accept: models.accept.model,
+          pctrOnnx: models.pctr.onnx,
+          acceptOnnx: models.accept.onnx,
+        },
+        duals: zeroDuals(),
+        policy: parsePolicy(),
+        gate: { pctr: models.pctr.gate, accept: models.accept.gate },
+        lineage: {
+          tenant_id: tenantId,
+          data_from: new Date(range.fromMs).toISOString(),
+          data_as_of: new Date(range.asOfMs).toISOString(),
+          sample: tenantId === 'ten_sample',
+          models: { pctr: models.pctr.model.version, accept: models.accept.model.version },
+          features: { ctr: ctrFeatures.fingerprint, accept: acceptFeatures.fingerprint },
+          embedding_model: snapshot.embeddingModel,
+        },
+      }),
+    );
+    await loadRankingRelease(await releases.open(manifest.id), { logger: context.logger });
+    if (options.activate) await releases.activate(manifest.id);
+    tell('done', 4);
+    return {
+      id: manifest.id,
+      activated: options.activate,
+      priorOnly: { pctr: models.pctr.model.priorOnly, accept: models.accept.model.priorOnly },
+      publications: ids.publications.length,
+      campaigns: ids.campaigns.length,
+      embeddingModel: snapshot.embeddingModel,
+    };
+  });
+}
+
+const summaryOf = (manifest: ReleaseManifest) => ({
+  id: manifest.id,
+  created_at: manifest.createdAt,
+  data_as_of: String(manifest.lineage['data_as_of'] ?? ''),
+  models: Object.values((manifest.lineage['models'] ?? {}) as Record<string, string>).join(', '),
+  bytes: manifest.files.reduce((total, file) => total + file.bytes, 0),
+});
+
+export async function releaseCommand(
+  context: CommandContext,
+  options: Record<string, unknown>,
+  [verb, id]: readonly string[],
+): Promise<undefined> {
+  const releases = releaseStore(context);
+  const needId = (): string => {
+    if (id === undefined)
+      throw pipelineError('WAGGLE_USAGE', `waggle release ${verb} <id>: the id is missing`);
+    return id;
+  };
+  switch (verb) {
+    case undefined: {
+      const release = await context.withStore(async (store) => {
+        const range = await asOfOption(store, context.config.tenantId, options['asOf']);
+        const models =
+          options['priorOnly'] === true
+            ? priorModels()
+            : await (await openRegistry(context)).latest();
+        return buildRelease(context, store, {
+          range,
+          models,
+          activate: options['activate'] !== false,
+        });
+      });
+      context.output.result(
+        release,
+        () =>
+          `Released ${release.id}${release.activated ? ' and activated it' : ''}: ${release.publications} publications, ${release.campaigns} campaigns, embeddings ${release.embeddingModel || 'none'}`,
+      );
+      return undefined;
+    }
+    case 'list': {
+      const active = await releases.active();
+      const rows = (await releases.list()).map((m) => ({
+        ...summaryOf(m),
+        active: m.id === active,
+      }));
+      context.output.result(rows, () =>
+        table(
+          ['', 'release', 'created', 'data as of', 'models', 'KiB'],
+          rows.map((r) => [
+            r.active ? '●' : '',
+            r.id,
+            r.created_at,
+            r.data_as_of,
+            r.models,
+            Math.round(r.bytes / 1024),
+          ]),
+        ),
+      );
+      return undefined;
+    }
+    case 'show': {
+      const { manifest } = await releases.open(needId());
+      context.output.result(manifest, () => JSON.stringify(manifest, null, 2));
+      return undefined;
+    }
+    case 'activate': {
+      await releases.activate(needId());
+      context.output.result({ active: id }, () => `Active: ${id}`);
+      return undefined;
+    }
+    case 'rollback': {
+      const { from, to } = await releases.rollback();
+      context.output.result({ from, to }, () => `Rolled back from ${from} to ${to}`);
+      return undefined;
+    }
+    case 'history': {
+      const rows = await releases.history();
+      context.output.result(rows, () => rows.map((row) => JSON.stringify(row)).join('\n'));
+      return undefined;
+    }
+    default:
+      throw pipelineError(
+        'WAGGLE_USAGE',
+        `waggle release has no "${verb}": leave it out to build one, or say list, show, activate, rollback or history`,
+      );
+  }
+}

@@ -1,0 +1,34 @@
+import type { CommandContext } from '../context.js';
+import { asOfOption } from '../data-range.js';
+import { embed } from './embed.js';
+import { buildRelease } from './release.js';
+import { seedOption } from './simulate.js';
+import { gateTable, train } from './train.js';
+
+/** `waggle run`: embed, features, train, release — everything between events and serving. */
+export async function runCommand(
+  context: CommandContext,
+  options: Record<string, unknown>,
+): Promise<undefined> {
+  const seed = seedOption(options['seed']);
+  const startedMs = context.clock.monotonicMs();
+  const report = await context.withStore(async (store) => {
+    const range = await asOfOption(store, context.config.tenantId, options['asOf']);
+    const embedded = await embed(context, store);
+    const trained = await train(context, store, { range, seed });
+    const release = await buildRelease(context, store, { range, models: trained, activate: true });
+    return { embedded, trained, release };
+  });
+  const answer = {
+    release: report.release,
+    gates: Object.fromEntries(Object.entries(report.trained).map(([name, t]) => [name, t.gate])),
+    embedding: report.embedded,
+    timings: context.steps.timings,
+    totalMs: Math.round(context.clock.monotonicMs() - startedMs),
+  };
+  context.output.result(
+    answer,
+    () => `${gateTable(report.trained)}\nReleased ${report.release.id}`,
+  );
+  return undefined;
+}

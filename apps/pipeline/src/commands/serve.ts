@@ -1,0 +1,68 @@
+import { gatewayConfigFromEnv, type RunningGateway, startGateway } from '@waggle/gateway';
+import type { CommandContext } from '../context.js';
+import { storeOwnerCommand } from '../context.js';
+import { pipelineError } from '../errors.js';
+
+export interface ServeOptions {
+  readonly port?: number;
+  readonly host?: string;
+  readonly clock?: 'system' | 'data';
+}
+
+/** Starts the gateway on the active release. */
+export async function serve(
+  context: CommandContext,
+  options: ServeOptions,
+): Promise<RunningGateway> {
+  const config = gatewayConfigFromEnv(process.env, {
+    dir: context.dir,
+    ...(options.port === undefined ? {} : { port: options.port }),
+    ...(options.host === undefined ? {} : { host: options.host }),
+    ...(options.clock === undefined ? {} : { clock: options.clock }),
+  });
+  return startGateway({
+    config,
+    logger: context.logger,
+    storeOwner: storeOwnerCommand(context.dir),
+  });
+}
+
+export function portOption(value: unknown): number | undefined {
+  if (value === undefined) return undefined;
+  const port = Number(value);
+  if (!Number.isInteger(port) || port < 0 || port > 65_535) {
+    throw pipelineError('WAGGLE_USAGE', `--port must be 0 … 65535, got "${String(value)}"`);
+  }
+  return port;
+}
+
+/** Resolves when the process is told to stop. */
+export function untilAborted(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return Promise.resolve();
+  return new Promise((resolve) =>
+    signal.addEventListener('abort', () => resolve(), { once: true }),
+  );
+}
+
+export async function serveCommand(
+  context: CommandContext,
+  options: Record<string, unknown>,
+): Promise<undefined> {
+  const clock = options['clock'];
+  if (clock !== undefined && clock !== 'system' && clock !== 'data') {
+    throw pipelineError('WAGGLE_USAGE', `--clock must be system or data, got "${String(clock)}"`);
+  }
+  const port = portOption(options['port']);
+  const gateway = await serve(context, {
+    ...(port === undefined ? {} : { port }),
+    ...(typeof options['host'] === 'string' ? { host: options['host'] } : {}),
+    ...(clock === undefined ? {} : { clock }),
+  });
+  context.output.result(
+    { url: gateway.url, release: gateway.releaseId },
+    () => `Serving ${gateway.releaseId} on ${gateway.url} (Ctrl-C stops it)`,
+  );
+  await untilAborted(context.signal);
+  await gateway.close();
+  return undefined;
+}

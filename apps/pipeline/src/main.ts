@@ -1,0 +1,161 @@
+import { WaggleError } from '@waggle/core';
+import { cac } from 'cac';
+import { benchCommand } from './commands/bench.js';
+import { doctorCommand } from './commands/doctor.js';
+import { embedCommand } from './commands/embed.js';
+import { featuresCommand } from './commands/features.js';
+import { ingestCommand } from './commands/ingest.js';
+import { rankCommand } from './commands/rank.js';
+import { releaseCommand } from './commands/release.js';
+import { runCommand } from './commands/run.js';
+import { serveCommand } from './commands/serve.js';
+import { simulateCommand } from './commands/simulate.js';
+import { startCommand } from './commands/start.js';
+import { storeCommand } from './commands/store.js';
+import { trainCommand } from './commands/train.js';
+import { type CommandContext, commandContext } from './context.js';
+import { pipelineError } from './errors.js';
+import { errorText } from './output.js';
+import { CODE_VERSION } from './version.js';
+
+type Run = (
+  context: CommandContext,
+  options: Record<string, unknown>,
+  args: readonly string[],
+) => Promise<number | undefined>;
+
+/** Runs one command. @returns the exit status: 0 done, 1 failed, 2 used wrongly, 130 interrupted */
+export async function runCli(argv: readonly string[]): Promise<number> {
+  const cli = cac('waggle');
+  let exitCode: number | undefined;
+  const abort = new AbortController();
+  const interrupt = (signal: NodeJS.Signals) => abort.abort(new Error(signal));
+  process.once('SIGINT', interrupt);
+  process.once('SIGTERM', interrupt);
+
+  const bind =
+    (run: Run) =>
+    async (...received: unknown[]): Promise<void> => {
+      const options = received.at(-1) as Record<string, unknown>;
+      const args = received
+        .slice(0, -1)
+        .flat()
+        .filter((a): a is string => typeof a === 'string');
+      if (typeof options['dir'] === 'string') process.env['WAGGLE_DIR'] = options['dir'];
+      const context = commandContext({
+        json: options['json'] === true,
+        signal: abort.signal,
+        env: process.env,
+      });
+      exitCode = (await run(context, options, args)) ?? 0;
+    };
+
+  cli.option('--json', 'One JSON document on stdout instead of tables');
+  cli.option('--dir <path>', 'Folder that holds everything Waggle keeps (default .waggle)');
+  cli.command('doctor', 'Check this machine and this installation').action(bind(doctorCommand));
+  cli
+    .command('store', 'Run the process that owns the local store')
+    .option('--port <port>', 'Loopback port (default: any free)')
+    .action(bind(storeCommand));
+  cli
+    .command('simulate', 'Create a sample newsletter ad network with hidden truth')
+    .option('--scale <name>', 'tiny, ci, demo, serving or base', { default: 'ci' })
+    .option('--seed <n>', 'Seed of everything random', { default: 1 })
+    .option('--out <dir>', 'Where to write it (default <dir>/worlds/<scale>-<seed>)')
+    .action(bind(simulateCommand));
+  cli
+    .command('ingest [...paths]', 'Load events and entities from Parquet or NDJSON into the store')
+    .action(bind(ingestCommand));
+  cli
+    .command('features', 'Build the training rows and show every feature')
+    .option('--set <name>', 'ctr or accept', { default: 'ctr' })
+    .option('--as-of <time>', 'Use nothing later than this (RFC 3339; default: end of the data)')
+    .option('--out <file>', 'Also write the rows as a column file')
+    .action(bind(featuresCommand));
+  cli
+    .command('embed', 'Embed the texts of publications, campaigns and creatives')
+    .option('--hashed', 'Use the hashed n-gram embedder on purpose')
+    .action(bind(embedCommand));
+  cli
+    .command('train', 'Train, calibrate and gate pCTR and p(accept)')
+    .option('--as-of <time>', 'Use nothing later than this (RFC 3339; default: end of the data)')
+    .option('--seed <n>', 'Seed of the bootstrap', { default: 1 })
+    .action(bind(trainCommand));
+  cli
+    .command(
+      'release [verb] [id]',
+      'Build and activate a release; or list, show, activate <id>, rollback, history',
+    )
+    .option('--no-activate', 'Build it without activating it')
+    .option('--prior-only', 'Release the hierarchical prior instead of the trained models')
+    .option('--as-of <time>', 'Use nothing later than this (RFC 3339; default: end of the data)')
+    .action(bind(releaseCommand));
+  cli
+    .command('run', 'All of it: features, embed, train, release')
+    .option('--seed <n>', 'Seed of the bootstrap', { default: 1 })
+    .option('--as-of <time>', 'Use nothing later than this (RFC 3339; default: end of the data)')
+    .action(bind(runCommand));
+  cli
+    .command('serve', 'Serve the active release over HTTP')
+    .option('--port <port>', 'Port (default 8080, WAGGLE_PORT)')
+    .option('--host <host>', 'Address (default 127.0.0.1; others need WAGGLE_API_KEYS)')
+    .option(
+      '--clock <name>',
+      'system, or data: start at the release’s own date (default for sample networks)',
+    )
+    .action(bind(serveCommand));
+  cli
+    .command('rank', 'Ask a running gateway for a ranking')
+    .option('--url <url>', 'Gateway', { default: 'http://127.0.0.1:8080' })
+    .option('--publication <id>', 'Publication (default: one of the active release)')
+    .option('--mode <mode>', 'offers or fill', { default: 'offers' })
+    .option('--k <n>', 'How many items', { default: 5 })
+    .option('--explain <level>', 'none, summary or full', { default: 'summary' })
+    .action(bind(rankCommand));
+  cli
+    .command('bench [...suites]', 'Measure Waggle against its peers and the machine’s limits')
+    .option('--quick', 'Fewer and shorter runs')
+    .option('--seed <n>', 'Seed', { default: 1 })
+    .option('--out <file>', 'Write the records there')
+    .action(bind(benchCommand));
+  cli
+    .command('start', 'Create, learn and serve a sample network (what `npm start` does)')
+    .option('--scale <name>', 'tiny, ci or demo', { default: 'ci' })
+    .option('--seed <n>', 'Seed of the sample network', { default: 1 })
+    .option('--once', 'Answer one request, then stop')
+    .option('--fresh', 'Forget what exists and begin anew')
+    .option('--port <port>', 'Port (default 8080; with --once any free one)')
+    .action(bind(startCommand));
+  cli.help();
+  cli.version(CODE_VERSION);
+
+  try {
+    cli.parse(['node', 'waggle', ...argv], { run: false });
+    if (cli.options['help'] === true || cli.options['version'] === true) return 0;
+    if (cli.matchedCommand === undefined) {
+      if (argv.length === 0) {
+        cli.outputHelp();
+        return 2;
+      }
+      throw pipelineError('WAGGLE_USAGE', `there is no command "${argv[0]}"`);
+    }
+    await cli.runMatchedCommand();
+    return exitCode ?? 0;
+  } catch (thrown) {
+    const usage = thrown instanceof Error && thrown.name === 'CACError';
+    const error = usage ? pipelineError('WAGGLE_USAGE', thrown.message, { cause: thrown }) : thrown;
+    if (argv.includes('--json')) {
+      const data =
+        error instanceof WaggleError
+          ? error.toJSON()
+          : { code: 'WAGGLE_INTERNAL', message: String(error) };
+      process.stdout.write(`${JSON.stringify({ error: data })}\n`);
+    }
+    process.stderr.write(`${errorText(error)}\n`);
+    if (abort.signal.aborted) return 130;
+    return error instanceof WaggleError && error.code === 'WAGGLE_USAGE' ? 2 : 1;
+  } finally {
+    process.off('SIGINT', interrupt);
+    process.off('SIGTERM', interrupt);
+  }
+}

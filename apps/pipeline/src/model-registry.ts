@@ -1,0 +1,94 @@
+import { join } from 'node:path';
+import { type ModelLineage, ModelRegistry } from '@waggle/models';
+import { type LinearModel, parseLinearModel } from '@waggle/ranking';
+import type { GateReport } from '@waggle/training';
+import type { CommandContext } from './context.js';
+import type { DataRange } from './data-range.js';
+import { pipelineError } from './errors.js';
+import { CODE_VERSION } from './version.js';
+
+/** A model as a release needs it. */
+export interface ServableModel {
+  readonly model: LinearModel;
+  readonly onnx: Uint8Array;
+  readonly gate: GateReport | null;
+  /** Parameters of its feature set. */
+  readonly params: Readonly<Record<string, number>>;
+}
+
+export type ModelName = 'pctr' | 'accept';
+
+const utf8 = new TextDecoder('utf-8', { fatal: true });
+
+/** The models that training made on this machine, over the registry of @waggle/models. */
+export interface NetworkModels {
+  /** Keeps a model and makes it the one that releases take. */
+  save(name: ModelName, trained: ServableModel, range: DataRange): Promise<void>;
+  /** The models that training promoted last. @throws WAGGLE_NO_MODEL */
+  latest(): Promise<Readonly<Record<ModelName, ServableModel>>>;
+}
+
+export async function openRegistry(
+  context: Pick<CommandContext, 'dir' | 'clock' | 'logger'>,
+): Promise<NetworkModels> {
+  const registry = await ModelRegistry.open({
+    dir: join(context.dir, 'models'),
+    clock: context.clock,
+    logger: context.logger,
+  });
+  const json = (value: unknown): Uint8Array => new TextEncoder().encode(JSON.stringify(value));
+  const load = async (name: ModelName): Promise<ServableModel> => {
+    const version = await registry.active(name);
+    if (version === undefined) {
+      throw pipelineError('WAGGLE_NO_MODEL', `the registry holds no ${name} model`);
+    }
+    const found = await registry.get(version);
+    const read = async (file: string): Promise<unknown> =>
+      JSON.parse(utf8.decode(await found.artifact(file)));
+    return {
+      model: parseLinearModel(await read('model.json')),
+      onnx: await found.artifact('model.onnx'),
+      gate: (await read('gate.json')) as GateReport,
+      params: (await read('params.json')) as Record<string, number>,
+    };
+  };
+  return {
+    async save(name, trained, range) {
+      const metrics: ModelLineage['metrics'] = {};
+      for (const [key, value] of Object.entries(trained.model.metrics)) {
+        metrics[key] =
+          typeof value === 'number' && Number.isFinite(value)
+            ? value
+            : typeof value === 'boolean'
+              ? Number(value)
+              : null;
+      }
+      const manifest = await registry.register({
+        name,
+        artifacts: {
+          'model.json': json(trained.model),
+          'model.onnx': trained.onnx,
+          'gate.json': json(trained.gate),
+          'params.json': json(trained.params),
+        },
+        lineage: {
+          dataRange: {
+            from: new Date(range.fromMs).toISOString(),
+            to: new Date(range.asOfMs).toISOString(),
+          },
+          featureSetFingerprint: trained.model.featureSetFingerprint,
+          codeVersion: CODE_VERSION,
+          metrics,
+        },
+      });
+      await registry.promote({
+        version: manifest.version,
+        by: 'waggle train',
+        reason: (trained.gate?.summary ?? '').slice(0, 4096),
+      });
+    },
+    async latest() {
+      return { pctr: await load('pctr'), accept: await load('accept') };
+    },
+  };
+}
