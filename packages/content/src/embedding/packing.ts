@@ -13,7 +13,7 @@ export interface PackingLimits {
   readonly maxPadding: number;
 }
 
-export const DEFAULT_PACKING: PackingLimits = { tokenBudget: 1024, maxPadding: 0.08 };
+export const DEFAULT_PACKING: PackingLimits = { tokenBudget: 512, maxPadding: 0.08 };
 
 /**
  * Groups texts by length so that little is computed on padding: longest first, each batch filled with the next
