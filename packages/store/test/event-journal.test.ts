@@ -1,0 +1,272 @@
+import { cp, mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { silentLogger, systemClock } from '@waggle/core';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { deduplicated, type Store } from '../src/index.js';
+import {
+  BudgetLedger,
+  DecisionLog,
+  EventJournal,
+  LEDGER_EVENT_PREFIX,
+} from '../src/ledger/index.js';
+import { type TemporaryStore, temporaryStore } from '../src/testing/index.js';
+import { WriteAheadLog } from '../src/wal/index.js';
+
+let subject: TemporaryStore;
+let store: Store;
+let root: string;
+beforeAll(async () => {
+  subject = await temporaryStore();
+  store = subject.store;
+});
+afterAll(() => subject.dispose());
+beforeEach(async () => {
+  root = await mkdtemp(join(tmpdir(), 'waggle-journal-'));
+});
+afterEach(async () => {
+  await rm(root, { recursive: true, force: true });
+  for (const table of ['sends', 'decisions', 'ledger_entries'])
+    await store.command(`TRUNCATE TABLE ${table}`);
+});
+
+const common = { clock: systemClock, logger: silentLogger, intervalMs: 1, maxBackoffMs: 5 };
+async function openJournal(dir = root) {
+  const wal = await WriteAheadLog.open({ dir });
+  const journal = await EventJournal.open({ wal, ...common });
+  return {
+    wal,
+    journal,
+    async close() {
+      await journal.stop();
+      await wal.close();
+    },
+  };
+}
+const send = (n: number) => ({
+  kind: 'sends' as const,
+  row: {
+    tenant_id: 't',
+    event_id: `evt_${n}`,
+    type: 'send.sent',
+    ts: '2026-03-01T10:00:00.000Z',
+    post_id: `post_${n}`,
+    publication_id: 'pub',
+    recipients: 10,
+    delivered: 9,
+    unsubscribes: 0,
+    n_slots: 1,
+    n_ads: 1,
+  },
+});
+const stored = async (table = 'sends') =>
+  (await store.query<{ n: number }>(`SELECT count() AS n FROM ${deduplicated(table)}`))[0]!.n;
+
+/** The store, refusing inserts while `down`; counts what it is asked. */
+function moody(): { store: Store; down: boolean; failures: number; batches: number } {
+  const mood = {
+    down: false,
+    failures: 0,
+    batches: 0,
+    store: new Proxy(store, {
+      get(target, name) {
+        if (name !== 'insert')
+          return Reflect.get(target, name).bind?.(target) ?? Reflect.get(target, name);
+        return async (...args: Parameters<Store['insert']>) => {
+          if (mood.down) {
+            mood.failures++;
+            throw Object.assign(new Error('the store is down'), {
+              code: 'WAGGLE_STORE_UNAVAILABLE',
+            });
+          }
+          mood.batches++;
+          return target.insert(...args);
+        };
+      },
+    }),
+  };
+  return mood;
+}
+
+describe('the event journal', () => {
+  test('accepts an id once and forwards what it accepted', async () => {
+    const { journal, close } = await openJournal();
+    expect(await journal.append([send(1), send(2), send(1)])).toEqual({
+      accepted: 2,
+      duplicates: 1,
+    });
+    expect(await journal.append([send(2), send(3)])).toEqual({ accepted: 1, duplicates: 1 });
+    journal.start(store);
+    await journal.idle();
+    expect(await stored()).toBe(3);
+    expect(journal.status()).toEqual({ ok: true, backlog: 0, lagMs: 0 });
+    await close();
+  });
+
+  test('a duplicate of an event that is being written waits for its durability', async () => {
+    const { journal, wal, close } = await openJournal();
+    const first = journal.append([send(1)]);
+    const second = journal.append([send(1)]);
+    expect(await second).toEqual({ accepted: 0, duplicates: 1 });
+    expect(wal.durableSequence).toBe(1);
+    await first;
+    await close();
+  });
+
+  test('remembers ids and the place reached across a restart', async () => {
+    const first = await openJournal();
+    await first.journal.append([send(1), send(2)]);
+    await first.close();
+    const second = await openJournal();
+    expect(await second.journal.append([send(2), send(3)])).toEqual({ accepted: 1, duplicates: 1 });
+    second.journal.start(store);
+    await second.journal.idle();
+    expect(await stored()).toBe(3);
+    await second.close();
+    const third = await openJournal();
+    expect(third.journal.status().backlog).toBe(0);
+    await third.close();
+  });
+
+  test('keeps everything while the store is down and sends it when it is back', async () => {
+    const mood = moody();
+    mood.down = true;
+    const { journal, close } = await openJournal();
+    journal.start(mood.store);
+    for (let i = 0; i < 5; i++) await journal.append([send(i)]);
+    while (mood.failures < 3) await new Promise((wake) => setTimeout(wake, 1));
+    expect(journal.status()).toMatchObject({
+      ok: false,
+      backlog: 5,
+      detail: expect.stringContaining('down'),
+    });
+    mood.down = false;
+    while ((await stored()) < 5) await journal.idle();
+    expect(journal.status().ok).toBe(true);
+    await close();
+  });
+
+  test('a crash between sending and noting it sends twice and counts once', async () => {
+    const live = join(root, 'live');
+    const before = join(root, 'before');
+    const first = await openJournal(live);
+    await first.journal.append(Array.from({ length: 20 }, (_, i) => send(i)));
+    await cp(live, before, { recursive: true, filter: (f) => !f.endsWith('/lock') });
+    first.journal.start(store);
+    await first.journal.idle();
+    await first.close();
+    const raw = async () =>
+      (await store.query<{ n: number }>('SELECT count() AS n FROM sends'))[0]!.n;
+    expect(await raw()).toBe(20);
+    const second = await openJournal(before);
+    second.journal.start(store);
+    await second.journal.idle();
+    expect(await stored()).toBe(20);
+    // The same batch under the same token: not even the raw table has it twice.
+    expect(await raw()).toBe(20);
+    await second.close();
+  });
+
+  test('sets aside a row the store will never take, and goes on', async () => {
+    const { journal, close } = await openJournal();
+    const poison = { kind: 'sends' as const, row: { ...send(2).row, recipients: 'many' } };
+    await journal.append([send(1), poison, send(3)]);
+    await journal.append([send(4)]);
+    journal.start(store);
+    await journal.idle();
+    expect(await stored()).toBe(3);
+    const rejected = (await readFile(join(root, 'rejected.ndjson'), 'utf8')).trim().split('\n');
+    expect(rejected.map((line) => JSON.parse(line).row.event_id)).toEqual(['evt_2']);
+    await close();
+  });
+
+  test('sends many events in few batches', async () => {
+    const mood = moody();
+    const { journal, close } = await openJournal();
+    await Promise.all(Array.from({ length: 300 }, (_, i) => journal.append([send(i)])));
+    journal.start(mood.store);
+    await journal.idle();
+    expect(await stored()).toBe(300);
+    expect(mood.batches).toBeLessThanOrEqual(3);
+    await close();
+  });
+
+  test('refuses after it was stopped', async () => {
+    const { journal, close } = await openJournal();
+    await close();
+    await expect(journal.append([send(1)])).rejects.toMatchObject({ code: 'WAGGLE_LEDGER_CLOSED' });
+  });
+});
+
+const decision = (n: number) => ({
+  tenant_id: 't',
+  event_id: `evt_d${n}`,
+  type: 'decision.offers' as const,
+  ts: '2026-03-01T10:00:00.000Z',
+  decision_id: `dec_${n}`,
+  request_id: 'r',
+  publication_id: 'pub',
+  post_id: '',
+  release_id: 'rel_1',
+  seed: 4_000_000_000,
+  request: '{"k":1}',
+  items: '[]',
+  filtered: '{}',
+  degraded: ['prior_only_model'],
+  latency_us: 900,
+  test: false,
+});
+
+test('decisions are recorded without waiting and reach their table', async () => {
+  const wal = await WriteAheadLog.open({ dir: root });
+  const log = await DecisionLog.open({ wal, ...common });
+  log.start(store);
+  for (let i = 0; i < 50; i++) log.record(decision(i));
+  await log.idle();
+  expect(await stored('decisions')).toBe(50);
+  const [row] = await store.query(`SELECT * FROM decisions WHERE decision_id = 'dec_7'`);
+  expect(row).toEqual(decision(7));
+  expect(log.dropped).toBe(0);
+  await log.stop();
+  await wal.close();
+  log.record(decision(51));
+  expect(log.dropped).toBe(1);
+  expect(log.status().ok).toBe(false);
+});
+
+test('ledger entries reach the store, each once', async () => {
+  const nowMs = Date.parse('2026-03-02T12:00:00Z');
+  const wal = await WriteAheadLog.open({ dir: root });
+  const ledger = await BudgetLedger.open({ wal, ...common, tenantId: 't' });
+  ledger.setBudgets([{ campaignId: 'c', budgetMicros: 1000, dailyBudgetMicros: 0 }]);
+  const reserve = (referenceId: string) =>
+    ledger.reserve({ campaignId: 'c', referenceId, amountMicros: 100, decisionId: 'd', nowMs });
+  await Promise.all([reserve('a'), reserve('b'), reserve('b'.repeat(64))]);
+  await ledger.charge('a', 60);
+  await ledger.release('b');
+  ledger.start(store);
+  await ledger.idle();
+  await ledger.snapshot();
+  const rows = await store.query<{
+    type: string;
+    reference_id: string;
+    amount_micros: number;
+    event_id: string;
+  }>(
+    `SELECT type, reference_id, amount_micros, event_id FROM ${deduplicated('ledger_entries')} ORDER BY type, reference_id`,
+  );
+  expect(rows.map((r) => [r.type, r.reference_id.slice(0, 1), r.amount_micros])).toEqual([
+    ['ledger.charge', 'a', 60],
+    ['ledger.release', 'b', 100],
+    ['ledger.reserve', 'a', 100],
+    ['ledger.reserve', 'b', 100],
+    ['ledger.reserve', 'b', 100],
+  ]);
+  for (const { event_id } of rows) {
+    expect(event_id.startsWith(LEDGER_EVENT_PREFIX)).toBe(true);
+    expect(event_id.length).toBeLessThanOrEqual(64);
+  }
+  expect(new Set(rows.map((r) => r.event_id)).size).toBe(5);
+  await ledger.close();
+  await wal.close();
+});
