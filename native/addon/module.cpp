@@ -1,4 +1,5 @@
 // What require('waggle_native.node') returns. Validation, defaults and documentation live in ts/.
+#include <dlfcn.h>
 #include <napi.h>
 
 #include "addon/env_state.hpp"
@@ -49,7 +50,21 @@ Napi::Value queue_depth(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), EnvState::of(info.Env()).depth());
 }
 
+// Node closes an addon's library when the last environment that loaded it ends, a worker's end included. The
+// pool's threads would then run unmapped code, so the library keeps itself open for good.
+void stay_loaded() {
+  static const bool once = [] {
+    Dl_info info = {};
+    if (dladdr(reinterpret_cast<const void*>(&stay_loaded), &info) != 0 && info.dli_fname != nullptr) {
+      (void)dlopen(info.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
+    }
+    return true;
+  }();
+  (void)once;
+}
+
 Napi::Object init(Napi::Env env, Napi::Object exports) {
+  stay_loaded();
   env.SetInstanceData(new EnvState(env));
   exports.Set("start", Napi::Function::New(env, start, "start"));
   exports.Set("backendInfo", Napi::Function::New(env, backend_info_object, "backendInfo"));

@@ -10,6 +10,39 @@ export function queueDepth(): number {
   return addon().queueDepth();
 }
 
+interface Followers {
+  readonly ids: Set<number>;
+  readonly onAbort: () => void;
+}
+
+// One listener per signal, however many jobs follow it: a request's signal is shared by all of its calls.
+const followersOf = new WeakMap<AbortSignal, Followers>();
+
+function follow(signal: AbortSignal, id: number): void {
+  let followers = followersOf.get(signal);
+  if (followers === undefined) {
+    const ids = new Set<number>();
+    const onAbort = (): void => {
+      const engine = addon();
+      for (const running of ids) engine.cancel(running);
+    };
+    followers = { ids, onAbort };
+    followersOf.set(signal, followers);
+    signal.addEventListener('abort', onAbort, { once: true });
+  }
+  followers.ids.add(id);
+}
+
+/** The last job to settle takes the listener off a signal that may outlive it. */
+function unfollow(signal: AbortSignal, id: number): void {
+  const followers = followersOf.get(signal);
+  if (followers === undefined) return;
+  followers.ids.delete(id);
+  if (followers.ids.size > 0) return;
+  followersOf.delete(signal);
+  signal.removeEventListener('abort', followers.onAbort);
+}
+
 /** Submits a job and follows `signal` until it settles. Wrong arguments throw before anything starts. */
 export async function runJob(
   submit: (addon: Addon) => SubmittedJob,
@@ -29,8 +62,7 @@ export async function runJob(
     throw fromAddon(error);
   }
   const { id, promise } = job;
-  const onAbort = (): void => engine.cancel(id);
-  signal?.addEventListener('abort', onAbort, { once: true });
+  if (signal !== undefined) follow(signal, id);
   try {
     await promise;
   } catch (error) {
@@ -40,6 +72,6 @@ export async function runJob(
     }
     throw failure;
   } finally {
-    signal?.removeEventListener('abort', onAbort);
+    if (signal !== undefined) unfollow(signal, id);
   }
 }

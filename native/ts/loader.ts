@@ -104,26 +104,27 @@ let loaded: Addon | undefined;
  *   or WAGGLE_SIMD force something this machine cannot do.
  */
 export function addon(): Addon {
-  loaded ??= load();
+  loaded ??= loadAddon(addonPath);
   return loaded;
 }
 
-function load(): Addon {
-  if (!existsSync(addonPath)) {
-    throw nativeError('WAGGLE_NATIVE_LOAD', `the compiled engine is not at ${addonPath}`, {
-      details: { path: addonPath },
+/** Loads and starts the compiled engine at `path`; every failure says what to do. */
+export function loadAddon(path: string): Addon {
+  if (!existsSync(path)) {
+    throw nativeError('WAGGLE_NATIVE_LOAD', `the compiled engine is not at ${path}`, {
+      details: { path: path },
     });
   }
   let module: Addon;
   try {
-    module = createRequire(import.meta.url)(addonPath) as Addon;
+    module = createRequire(import.meta.url)(path) as Addon;
   } catch (error) {
     throw nativeError(
       'WAGGLE_NATIVE_LOAD',
-      `the compiled engine at ${addonPath} cannot be loaded: ${(error as Error).message}`,
+      `the compiled engine at ${path} cannot be loaded: ${(error as Error).message}`,
       {
         cause: error,
-        details: { path: addonPath, node: process.version, arch: process.arch },
+        details: { path: path, node: process.version, arch: process.arch },
         remedy:
           'Rebuild it on this machine: node scripts/build-native.mjs --force (the message above names what is missing).',
       },

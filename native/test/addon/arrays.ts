@@ -1,0 +1,38 @@
+import { fileURLToPath } from 'node:url';
+import type { WaggleError } from '@waggle/core';
+
+export const addonFile = fileURLToPath(
+  new URL('../../build/Release/waggle_native.node', import.meta.url),
+);
+
+/** splitmix32: the same numbers for a seed on every machine. */
+export function randomNumbers(seed: number): () => number {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x9e3779b9) >>> 0;
+    let z = state;
+    z = Math.imul(z ^ (z >>> 16), 0x21f0aaad);
+    z = Math.imul(z ^ (z >>> 15), 0x735a2d97);
+    return ((z ^ (z >>> 15)) >>> 0) / 4_294_967_296;
+  };
+}
+
+export function randomFloats(n: number, seed: number, scale = 1): Float32Array {
+  const next = randomNumbers(seed);
+  return Float32Array.from({ length: n }, () => (next() - 0.5) * scale);
+}
+
+export function detached<A extends Float32Array | Float64Array | Int32Array>(array: A): A {
+  structuredClone(array.buffer, { transfer: [array.buffer as ArrayBuffer] });
+  return array;
+}
+
+/** The code of the error `run` throws or rejects with; 'nothing' when it does not. */
+export async function codeOf(run: () => unknown): Promise<string> {
+  try {
+    await run();
+    return 'nothing';
+  } catch (error) {
+    return (error as WaggleError).code ?? String(error);
+  }
+}
