@@ -10,7 +10,7 @@ import {
 import type { BudgetState } from './budget-view.js';
 import { engineError } from './errors.js';
 import { priorClickRate, type RankingRelease } from './ranking-release.js';
-import type { ScoredBlock } from './scored-block.js';
+import { fillBestCreatives, type ScoredBlock, type ScoringScratch } from './scored-block.js';
 
 /**
  * The campaigns that may run in a publication during one stretch of time in one language, with everything
@@ -25,10 +25,8 @@ export interface CandidateSet {
   readonly n: number;
   /** Campaign of each candidate, int32 [n], ascending. */
   readonly campaignRows: Int32Array;
-  /** Candidate × servable creative: pair p of candidate i lies in [pairOffsets[i], pairOffsets[i + 1]). */
-  readonly pairOffsets: Int32Array;
-  readonly pairCampaigns: Int32Array;
-  readonly pairCreatives: Int32Array;
+  /** The creative most likely to be clicked here, see `fillBestCreatives`; int32 [n]. */
+  readonly bestCreatives: Int32Array;
   /** Cosine of the texts, float32 [n]. */
   readonly fit: Float32Array;
   readonly advertiser: Int32Array;
@@ -58,8 +56,13 @@ export interface CandidateSet {
   readonly maskBytes: Uint8Array;
 }
 
+/** What stays true of a publication while its release is served, by campaign row. */
 interface PublicationPlan {
   readonly filters: PublicationFilters;
+  /** Cosine of the texts, float32 [nCampaigns]; NaN = not computed. */
+  readonly fit: Float32Array;
+  /** Best creative, int32 [nCampaigns]; −1 = not computed. */
+  readonly bestCreative: Int32Array;
   readonly sets: CandidateSet[];
   cells: number;
 }
@@ -71,11 +74,13 @@ const MAX_CACHED_CELLS = 2_000_000;
 /** Candidate sets by publication, kept while they are used. One per release and engine. */
 export class CandidateCache {
   readonly #release: RankingRelease;
+  readonly #scratch: ScoringScratch;
   readonly #plans = new Map<number, PublicationPlan>();
   #cells = 0;
 
-  constructor(release: RankingRelease) {
+  constructor(release: RankingRelease, scratch: ScoringScratch) {
     this.#release = release;
+    this.#scratch = scratch;
   }
 
   /** The candidates at a time in a language. O(1) when kept, O(campaigns / 32 + n·dim) otherwise. */
@@ -91,7 +96,12 @@ export class CandidateCache {
         return set;
       }
     }
-    const set = buildSet(this.#release, plan.filters, { publicationRow, language, atMs, budget });
+    const set = buildSet(this.#release, plan, this.#scratch, {
+      publicationRow,
+      language,
+      atMs,
+      budget,
+    });
     plan.sets.unshift(set);
     if (plan.sets.length > SETS_PER_PUBLICATION) this.#forget(plan, plan.sets.pop()!);
     this.charge(set, set.n * 2);
@@ -114,13 +124,18 @@ export class CandidateCache {
   #plan(publicationRow: number): PublicationPlan {
     let plan = this.#plans.get(publicationRow);
     if (plan === undefined) {
+      const { nCampaigns } = this.#release.eligibility;
+      const cells = nCampaigns >> 2;
       plan = {
+        fit: new Float32Array(nCampaigns).fill(Number.NaN),
+        bestCreative: new Int32Array(nCampaigns).fill(-1),
         filters: this.#release.eligibility.publicationFilters(
           this.#release.publications.rules[publicationRow]!,
         ),
         sets: [],
-        cells: 0,
+        cells,
       };
+      this.#cells += cells;
       this.#plans.set(publicationRow, plan);
     }
     return plan;
@@ -135,10 +150,12 @@ export class CandidateCache {
 
 function buildSet(
   release: RankingRelease,
-  filters: PublicationFilters,
+  plan: PublicationPlan,
+  scratch: ScoringScratch,
   o: { publicationRow: number; language: string; atMs: number; budget: BudgetState },
 ): CandidateSet {
   const { campaigns, eligibility, policy } = release;
+  const { filters } = plan;
   const { publicationRow, language } = o;
   const flight = eligibility.flights.at(o.atMs);
   const passes: FilterPasses = {
@@ -175,25 +192,8 @@ function buildSet(
 
   const campaignRows = chosen.toRows();
   const n = campaignRows.length;
-  const pairOffsets = new Int32Array(n + 1);
-  for (let i = 0; i < n; i++) {
-    const c = campaignRows[i]!;
-    pairOffsets[i + 1] =
-      pairOffsets[i]! + campaigns.creativeOffsets[c + 1]! - campaigns.creativeOffsets[c]!;
-  }
-  const pairCampaigns = new Int32Array(pairOffsets[n]!);
-  const pairCreatives = new Int32Array(pairOffsets[n]!);
-  for (let i = 0; i < n; i++) {
-    const c = campaignRows[i]!;
-    for (
-      let p = pairOffsets[i]!, from = campaigns.creativeOffsets[c]!;
-      p < pairOffsets[i + 1]!;
-      p++
-    ) {
-      pairCampaigns[p] = c;
-      pairCreatives[p] = campaigns.creativeRows[from++]!;
-    }
-  }
+  fillFit(release, publicationRow, campaignRows, plan.fit);
+  fillBestCreatives(release, publicationRow, campaignRows, plan.bestCreative, scratch);
   const mask = new BitSet(n);
   return {
     publicationRow,
@@ -202,10 +202,8 @@ function buildSet(
     cutWith,
     n,
     campaignRows,
-    pairOffsets,
-    pairCampaigns,
-    pairCreatives,
-    fit: cosines(release, publicationRow, campaignRows),
+    bestCreatives: Int32Array.from(campaignRows, (c) => plan.bestCreative[c]!),
+    fit: gather(plan.fit, campaignRows),
     advertiser: Int32Array.from(campaignRows, (c) => campaigns.advertiser[c]!),
     competitorGroup: Int32Array.from(campaignRows, (c) => campaigns.competitorGroup[c]!),
     mu: gather(campaigns.mu, campaignRows),
@@ -220,22 +218,29 @@ function buildSet(
   };
 }
 
+function gather(values: Float32Array, rows: Int32Array): Float32Array;
+function gather(values: Float32Array | undefined, rows: Int32Array): Float32Array | undefined;
 function gather(values: Float32Array | undefined, rows: Int32Array): Float32Array | undefined {
   return values === undefined ? undefined : Float32Array.from(rows, (r) => values[r]!);
 }
 
-/** Inner products of unit vectors; 0 where either side has none. */
-function cosines(release: RankingRelease, publicationRow: number, rows: Int32Array): Float32Array {
+/** Inner products of unit vectors, where not known yet; 0 where either side has none. O(new · dim). */
+function fillFit(
+  release: RankingRelease,
+  publicationRow: number,
+  campaignRows: Int32Array,
+  fit: Float32Array,
+): void {
   const { dim, publicationVectors, campaignVectors } = release;
-  const out = new Float32Array(rows.length);
   const p = publicationRow * dim;
-  for (let i = 0; i < rows.length; i++) {
-    const c = rows[i]! * dim;
+  for (let i = 0; i < campaignRows.length; i++) {
+    const row = campaignRows[i]!;
+    if (!Number.isNaN(fit[row]!)) continue;
+    const c = row * dim;
     let sum = 0;
     for (let d = 0; d < dim; d++) sum += publicationVectors[p + d]! * campaignVectors[c + d]!;
-    out[i] = sum;
+    fit[row] = sum;
   }
-  return out;
 }
 
 /** Expected spend per send before any feature is evaluated: bid × the campaign's average rate. */

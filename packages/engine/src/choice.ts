@@ -204,15 +204,16 @@ function explorationInput(set: CandidateSet, rules: DiversityRules): Exploration
   const key = (rules.separation ? 1 : 0) | (rules.maxPerAdvertiser === undefined ? 0 : 2);
   let kept = set.diversityBlocks.get(key);
   if (kept === undefined) {
-    const names = new Map<string, number>();
+    // Competitor groups, advertisers and lone candidates are numbered in ranges of their own.
+    const names = new Map<number, number>();
     const blocks = Int32Array.from({ length: set.n }, (_, i) => {
       const group = set.competitorGroup[i]!;
       const name =
         rules.separation && group >= 0
-          ? `g${group}`
+          ? -1 - group
           : rules.maxPerAdvertiser !== undefined
-            ? `a${set.advertiser[i]}`
-            : `c${i}`;
+            ? set.advertiser[i]!
+            : i;
       let block = names.get(name);
       if (block === undefined) {
         block = names.size;

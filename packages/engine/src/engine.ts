@@ -199,7 +199,7 @@ export class Engine {
     );
     return {
       release,
-      cache: new CandidateCache(release),
+      cache: new CandidateCache(release, this.#scratch),
       view,
       money,
       staleDegraded: [...release.degraded, 'stale_features'],

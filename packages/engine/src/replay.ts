@@ -70,11 +70,12 @@ export async function replay(
     nowMs,
     seed: row.seed,
   });
+  const scratch = new ScoringScratch();
   const late = row.degraded.includes('deadline_prior');
   const run = {
     release,
-    cache: new CandidateCache(release),
-    scratch: new ScoringScratch(),
+    cache: new CandidateCache(release, scratch),
+    scratch,
     money: new LoggedMoney(release, logged.draws),
     context,
     late: () => late,

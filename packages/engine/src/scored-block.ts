@@ -28,7 +28,7 @@ export interface ScoringContext {
  */
 export interface ScoredBlock {
   readonly context: ScoringContext;
-  /** Creative of each candidate, the one most likely to be clicked; int32 [n]. */
+  /** Creative of each candidate, int32 [n]. */
   readonly creativeRows: Int32Array;
   /** p(unique verified click | delivered), float64 [n]. */
   readonly pClick: Float64Array;
@@ -49,20 +49,81 @@ export interface ScoredBlock {
   readonly rho: Float32Array | undefined;
 }
 
-/** Working memory of `scoreBlock`, reused from call to call. */
+/** Working memory of scoring, reused from call to call: what one call leaves, the next overwrites. */
 export class ScoringScratch {
-  ctr = new Float32Array(0);
-  accept = new Float32Array(0);
-  p = new Float64Array(0);
-  menuRank = new Float64Array(0);
+  #features = new Float32Array(0);
+  #p = new Float64Array(0);
+  #column = new Float64Array(0);
 
-  reserve(nPairs: number, nCandidates: number, nCtr: number, nAccept: number): void {
-    if (this.ctr.length < nPairs * nCtr) this.ctr = new Float32Array(nPairs * nCtr);
-    if (this.p.length < nPairs) this.p = new Float64Array(nPairs);
-    if (this.accept.length < nCandidates * nAccept) {
-      this.accept = new Float32Array(nCandidates * nAccept);
+  features(length: number): Float32Array {
+    if (this.#features.length < length) this.#features = new Float32Array(length);
+    return this.#features;
+  }
+
+  p(length: number): Float64Array {
+    if (this.#p.length < length) this.#p = new Float64Array(length);
+    return this.#p;
+  }
+
+  column(length: number): Float64Array {
+    if (this.#column.length < length) this.#column = new Float64Array(length);
+    return this.#column;
+  }
+}
+
+/** Candidate × servable creative: pair p of candidate i lies in [offsets[i], offsets[i + 1]). */
+interface Pairs {
+  readonly offsets: Int32Array;
+  readonly campaigns: Int32Array;
+  readonly creatives: Int32Array;
+}
+
+function pairsOf(release: RankingRelease, campaignRows: Int32Array): Pairs {
+  const { creativeOffsets, creativeRows } = release.campaigns;
+  const n = campaignRows.length;
+  const offsets = new Int32Array(n + 1);
+  for (let i = 0; i < n; i++) {
+    const c = campaignRows[i]!;
+    offsets[i + 1] = offsets[i]! + creativeOffsets[c + 1]! - creativeOffsets[c]!;
+  }
+  const campaigns = new Int32Array(offsets[n]!);
+  const creatives = new Int32Array(offsets[n]!);
+  for (let i = 0; i < n; i++) {
+    const c = campaignRows[i]!;
+    for (let p = offsets[i]!, from = creativeOffsets[c]!; p < offsets[i + 1]!; p++) {
+      campaigns[p] = c;
+      creatives[p] = creativeRows[from++]!;
     }
-    if (this.menuRank.length < nCandidates) this.menuRank = new Float64Array(nCandidates);
+  }
+  return { offsets, campaigns, creatives };
+}
+
+/**
+ * Chooses the creative of each campaign that has none yet: the one most likely to be clicked at the top of a send
+ * that carries no other ad, as of the release; ties go to the lower row. One choice per publication and release,
+ * so that the same campaign does not change its face with the slot. O(new pairs · features)
+ * @param best int32 [nCampaigns], −1 = not chosen
+ */
+export function fillBestCreatives(
+  release: RankingRelease,
+  publicationRow: number,
+  campaignRows: Int32Array,
+  best: Int32Array,
+  scratch: ScoringScratch,
+): void {
+  const missing = campaignRows.filter((row) => best[row]! < 0);
+  if (missing.length === 0) return;
+  const { features, scorer } = release.pctr;
+  const { offsets, campaigns, creatives } = pairsOf(release, missing);
+  const x = scratch.features(campaigns.length * features.nFeatures);
+  const p = scratch.p(campaigns.length);
+  const top = { publicationRow, tsMs: release.asOfMs, position: 1, nAds: 1 };
+  features.evaluate(top, campaigns, creatives, x);
+  scorer.scoreInto(x, campaigns.length, p);
+  for (let i = 0; i < missing.length; i++) {
+    let winner = offsets[i]!;
+    for (let j = winner + 1; j < offsets[i + 1]!; j++) if (p[j]! > p[winner]!) winner = j;
+    best[missing[i]!] = creatives[winner]!;
   }
 }
 
@@ -84,7 +145,7 @@ export function expectedSpend(
 }
 
 /**
- * Scores all candidates of a set in one context. O(pairs · features).
+ * Scores all candidates of a set in one context. O(n · features).
  * @throws WAGGLE_RANKING_NAN when a feature is not a number
  */
 export function scoreBlock(
@@ -94,34 +155,18 @@ export function scoreBlock(
   scratch: ScoringScratch,
 ): ScoredBlock {
   const { campaigns, publications, pctr, accept, policy } = release;
-  const { n, campaignRows, pairOffsets, publicationRow } = set;
-  const { delivered } = context;
+  const { n, campaignRows, publicationRow } = set;
+  const { delivered, tsMs, position, nAds } = context;
   const openRate = publications.eligibleOpenRate[publicationRow]!;
-  const nPairs = pairOffsets[n]!;
-  scratch.reserve(nPairs, n, pctr.features.nFeatures, accept.features.nFeatures);
 
-  const creativeRows = new Int32Array(n);
+  const creativeRows = set.bestCreatives;
   const pClick = new Float64Array(n);
   if (context.priorOnly) {
-    for (let i = 0; i < n; i++) {
-      creativeRows[i] = set.pairCreatives[pairOffsets[i]!]!;
-      pClick[i] = priorClickRate(campaigns, campaignRows[i]!);
-    }
+    for (let i = 0; i < n; i++) pClick[i] = priorClickRate(campaigns, campaignRows[i]!);
   } else {
-    const p = scratch.p;
-    pctr.features.evaluate(
-      { publicationRow, tsMs: context.tsMs, position: context.position, nAds: context.nAds },
-      set.pairCampaigns,
-      set.pairCreatives,
-      scratch.ctr,
-    );
-    pctr.scorer.scoreInto(scratch.ctr, nPairs, p);
-    for (let i = 0; i < n; i++) {
-      let best = pairOffsets[i]!;
-      for (let j = best + 1; j < pairOffsets[i + 1]!; j++) if (p[j]! > p[best]!) best = j;
-      creativeRows[i] = set.pairCreatives[best]!;
-      pClick[i] = p[best]!;
-    }
+    const x = scratch.features(n * pctr.features.nFeatures);
+    pctr.features.evaluate({ publicationRow, tsMs, position, nAds }, campaignRows, creativeRows, x);
+    pctr.scorer.scoreInto(x, n, pClick);
   }
 
   const spendMicros = new Float64Array(n);
@@ -155,23 +200,27 @@ export function scoreBlock(
     q.fill(policy.prior_accept);
   } else if (n > 0) {
     // The menu is not made yet: every candidate is judged at its middle.
-    const menuRank = scratch.menuRank.subarray(0, n).fill((context.menuSize + 1) / 2);
+    const rank = scratch.p(n).fill((context.menuSize + 1) / 2, 0, n);
+    const priceMicros = scratch.column(n);
+    for (let i = 0; i < n; i++) priceMicros[i] = campaigns.bidMicros[campaignRows[i]!]!;
+    const x = scratch.features(n * accept.features.nFeatures);
+    const { menuSize } = context;
     accept.features.evaluate(
       {
         publicationRow,
-        tsMs: context.tsMs,
-        position: context.position,
-        nAds: context.nAds,
-        menuSize: context.menuSize,
-        priceMicros: Float64Array.from(campaignRows, (c) => campaigns.bidMicros[c]!),
+        tsMs,
+        position,
+        nAds,
+        menuSize,
+        priceMicros,
         estPayoutMicros: payoutMicros,
-        rank: menuRank,
+        rank,
       },
       campaignRows,
       creativeRows,
-      scratch.accept,
+      x,
     );
-    accept.scorer.scoreInto(scratch.accept, n, q);
+    accept.scorer.scoreInto(x, n, q);
   }
 
   let goalUnits: Float32Array | undefined;
