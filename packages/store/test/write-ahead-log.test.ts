@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { silentLogger } from '@waggle/core';
 import fc from 'fast-check';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { nodeFiles, type WalFiles, WriteAheadLog } from '../src/wal/index.js';
 
 let root: string;
@@ -52,6 +52,19 @@ describe('a healthy log', () => {
     const log = await WriteAheadLog.open({ dir: root });
     await Promise.all(Array.from({ length: 1000 }, (_, i) => log.append(text(`r${i}`))));
     expect(log.status().syncs).toBeLessThanOrEqual(3);
+    await log.close();
+  });
+
+  test('never makes one writer after another wait for a timer', async () => {
+    const log = await WriteAheadLog.open({ dir: root });
+    vi.useFakeTimers({ toFake: ['setTimeout'] });
+    try {
+      for (let i = 0; i < 20; i++) await log.append(text('one after the other'));
+      expect(vi.getTimerCount()).toBe(0);
+    } finally {
+      vi.useRealTimers();
+    }
+    expect(log.durableSequence).toBe(20);
     await log.close();
   });
 

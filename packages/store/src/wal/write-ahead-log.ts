@@ -56,6 +56,7 @@ const MARK_EVERY_BYTES = 65_536;
 /** Records of `appendLater` that wait while the disk refuses; beyond this they are refused too. */
 const MAX_BACKLOG_BYTES = 64 << 20;
 const MAX_BATCH_BYTES = 8 << 20;
+const RETRY_MS = 100;
 
 /**
  * An append-only log in segment files. `append` resolves when its record has been fsynced; everything that
@@ -324,8 +325,11 @@ export class WriteAheadLog {
   #flush(): Promise<void> {
     this.#flushing ??= this.#commitLoop().finally(() => {
       this.#flushing = undefined;
-      // Records that nobody waits for stay queued after a failure: try again later.
-      if (this.#queue.length > 0 && !this.#closed) this.#flushIn(Math.max(this.#laterMs, 50));
+      if (this.#queue.length === 0 || this.#closed) return;
+      // A writer that was just answered may have come back before the loop had quite ended.
+      if (this.#queue.some((entry) => entry.reject !== undefined)) void this.#flush();
+      // Records that nobody waits for stay queued after a failure: try again a little later.
+      else this.#flushIn(this.#failure === undefined ? this.#laterMs : RETRY_MS);
     });
     return this.#flushing;
   }
