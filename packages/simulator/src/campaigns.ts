@@ -6,7 +6,7 @@ import { advertiserOf } from './sizes.js';
 import { evenly, normalQuantile, STREAM, streamOf } from './streams.js';
 import { brandName, type CampaignTexts, campaignTexts, creativeTexts, slug } from './texts.js';
 import { CAMPAIGN_CONCENTRATION, dirichlet, type Mixture, mixtureOf } from './topic-space.js';
-import { TOPIC_COUNT, TOPICS } from './topics.js';
+import { CATEGORIES, TOPIC_COUNT, TOPICS } from './topics.js';
 
 export interface AdvertiserState {
   readonly index: number;
@@ -158,9 +158,11 @@ export function createCampaign(
           ? ['en', 'de', 'fr']
           : ['de', 'es', 'pt', 'fr'].slice(rng.integer(3));
   const targetCategories: string[] = [];
-  if (rng.bernoulli(0.3)) {
+  const [targetShare, mostCategories] = config.targeting;
+  if (rng.bernoulli(targetShare)) {
     const chosen = new Set([topic.category]);
-    const wanted = 7 + rng.integer(8);
+    const fewest = Math.ceil(mostCategories / 2);
+    const wanted = Math.min(CATEGORIES.length, fewest + rng.integer(mostCategories - fewest + 1));
     while (chosen.size < wanted) {
       chosen.add(
         TOPICS[rng.bernoulli(0.6) ? rng.weighted(mixture.smoothed) : rng.integer(TOPIC_COUNT)]!

@@ -7,14 +7,19 @@ export interface ScaleSpec {
   readonly days: number;
   /** Without labels a world has its catalog, posts and sends, but no ads, opens or clicks. */
   readonly labels: boolean;
+  /** Share of campaigns that target categories, and at most how many. */
+  readonly targeting: readonly [share: number, categories: number];
 }
 
+const BROAD = [0.3, 14] as const;
+const NARROW = [0.92, 6] as const;
+
 export const SCALES = {
-  tiny: { publications: 50, campaigns: 10, days: 7, labels: true },
-  ci: { publications: 500, campaigns: 60, days: 14, labels: true },
-  demo: { publications: 2_000, campaigns: 200, days: 30, labels: true },
-  serving: { publications: 300, campaigns: 4_000, days: 14, labels: false },
-  base: { publications: 10_000, campaigns: 1_000, days: 30, labels: true },
+  tiny: { publications: 50, campaigns: 10, days: 7, labels: true, targeting: BROAD },
+  ci: { publications: 500, campaigns: 60, days: 14, labels: true, targeting: BROAD },
+  demo: { publications: 2_000, campaigns: 200, days: 30, labels: true, targeting: BROAD },
+  serving: { publications: 300, campaigns: 4_000, days: 14, labels: false, targeting: NARROW },
+  base: { publications: 10_000, campaigns: 1_000, days: 30, labels: true, targeting: BROAD },
 } as const satisfies Record<string, ScaleSpec>;
 
 export type ScaleName = keyof typeof SCALES;
