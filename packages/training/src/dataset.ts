@@ -131,20 +131,21 @@ export interface TimeSplit {
   readonly gate: Uint32Array;
   readonly calibrateFromMs: number;
   readonly gateFromMs: number;
-  /** The gap that was kept between the end of one slice and the start of the next. */
+  /** The gap that was kept before the gate's slice. */
   readonly gapMs: number;
-  /** Rows that fell into a gap. */
+  /** Rows that fell into the gap. */
   readonly nGapRows: number;
 }
 
-/** A gap may take this share of the window; below ten label horizons it shrinks rather than eat the data. */
+/** The gap may take this share of the window; below ten label horizons it shrinks rather than eat the data. */
 const MAX_GAP_SHARE = 0.1;
 
 /**
- * Cuts rows into train, calibrate and gate by decision time. Each slice is strictly later than the one before,
- * and rows whose labels were not final when the next slice began are left out, since a model trained then could
- * not have seen them. In windows shorter than ten label horizons the gap is a tenth of the window (`gapMs` says
- * so). Rows of equal time stay together. O(n log n). Slices may come out empty; callers look.
+ * Cuts rows into train, calibrate and gate by decision time, each strictly later than the one before. Rows whose
+ * labels were not final when the gate's slice began are left out of the other two, since a model made then
+ * could not have seen them. In windows shorter than ten label horizons the gap is a tenth of the window (`gapMs`
+ * says so), and never more than half of the time before the gate. Rows of equal time stay together. O(n log n).
+ * Slices may come out empty; callers look.
  */
 export function splitByTime(
   decisionTsMs: Float64Array,
@@ -173,15 +174,22 @@ export function splitByTime(
   }
   const timeAt = (i: number): number => decisionTsMs[order[Math.min(i, order.length - 1)]!]!;
   const spanMs = timeAt(order.length - 1) - timeAt(0);
-  const gapMs = Math.min(labelHorizonMs, spanMs * MAX_GAP_SHARE);
   const calibrateFromMs = timeAt(Math.floor(order.length * trainShare));
-  const gateFromMs = timeAt(Math.floor(order.length * (trainShare + calibrateShare)));
-  const train = order.filter((row) => decisionTsMs[row]! < calibrateFromMs - gapMs);
+  const gateFromMs = Math.max(
+    timeAt(Math.floor(order.length * (trainShare + calibrateShare))),
+    calibrateFromMs,
+  );
+  const gapMs = Math.min(labelHorizonMs, spanMs * MAX_GAP_SHARE, (gateFromMs - timeAt(0)) / 2);
+  const finalBeforeMs = gateFromMs - gapMs;
+  const train = order.filter((row) => {
+    const ts = decisionTsMs[row]!;
+    return ts < calibrateFromMs && ts < finalBeforeMs;
+  });
   const calibrate = order.filter((row) => {
     const ts = decisionTsMs[row]!;
-    return ts >= calibrateFromMs && ts < gateFromMs - gapMs;
+    return ts >= calibrateFromMs && ts < finalBeforeMs;
   });
-  const gate = order.filter((row) => decisionTsMs[row]! >= Math.max(gateFromMs, calibrateFromMs));
+  const gate = order.filter((row) => decisionTsMs[row]! >= gateFromMs);
   return {
     train,
     calibrate,

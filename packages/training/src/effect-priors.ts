@@ -43,7 +43,9 @@ const MAX_DISPERSION = 4;
  * with calm publications and wild campaigns believes of a newcomer. Backfitting with a Gamma(α, α) prior per level;
  * between rounds each α and the row dispersion are set by moments. With weights w = 1/(1 + σ²·E) a group's sum
  * S = Σ w·s has variance E_g = Σ w·E under no effect (quasi-Poisson) and E_g + E_g²/α with one, hence
- * 1/α = Σ a((S − E_g)² − E_g) / Σ a·E_g² with a = (1 + E_g/α)⁻². O(rounds · nRows · nLevels).
+ * 1/α = Σ a((S − E_g)² − E_g) / Σ a·E_g² with a = (1 + E_g/α)⁻². The dispersion compares each row with what the
+ * other rows of its groups say, so that effects of hardly more than one row do not swallow it; levels whose groups
+ * hold mostly one row cannot be told from dispersion and should be left out. O(rounds · nRows · nLevels).
  * Groups or rows without trials count for nothing; without successes everything stays at its weakest belief.
  * @throws WAGGLE_TRAINING_SHAPE, WAGGLE_TRAINING_LABEL
  */
@@ -77,7 +79,16 @@ export function estimateEffectPriors(
         seen.add(codes[i]!);
       }
     }
-    return { name, codes, size, nGroups: seen.size, effect: new Float64Array(size), strength: 4 };
+    return {
+      name,
+      codes,
+      size,
+      nGroups: seen.size,
+      effect: new Float64Array(size),
+      observed: new Float64Array(size),
+      expected: new Float64Array(size),
+      strength: 4,
+    };
   });
   if (totalSuccesses === 0) {
     return {
@@ -102,8 +113,9 @@ export function estimateEffectPriors(
   for (let round = 0; round < rounds; round++) {
     reweigh();
     for (const level of levels) {
-      const observed = new Float64Array(level.size);
-      const expected = new Float64Array(level.size);
+      const { observed, expected } = level;
+      observed.fill(0);
+      expected.fill(0);
       for (let i = 0; i < nRows; i++) {
         const g = level.codes[i]!;
         if (g >= level.size) continue;
@@ -137,12 +149,27 @@ export function estimateEffectPriors(
     let numerator = 0;
     let denominator = 0;
     for (let i = 0; i < nRows; i++) {
-      const e = trials[i]! * Math.exp(logRate[i]!);
+      const own = trials[i]! * Math.exp(logRate[i]!);
       observed += weight[i]! * successes[i]!;
-      expected += weight[i]! * e;
-      const a = weight[i]! * weight[i]!;
-      numerator += a * ((successes[i]! - e) ** 2 - e);
-      denominator += a * e * e;
+      expected += weight[i]! * own;
+      if (!(own > 0)) continue;
+      // What the others say of this row: its own share is taken out of every effect, and the doubt that the
+      // effects are left with is taken out of the spread.
+      let others = logRate[i]!;
+      let doubt = 0;
+      for (const level of levels) {
+        const g = level.codes[i]!;
+        if (g >= level.size) continue;
+        const without = own * Math.exp(-level.effect[g]!) * weight[i]!;
+        const s = Math.max(level.observed[g]! - weight[i]! * successes[i]!, 0) + level.strength;
+        const e = Math.max(level.expected[g]! - without, 0) + level.strength;
+        others += Math.log(s / e) - level.effect[g]!;
+        doubt += 1 / e;
+      }
+      const mean = trials[i]! * Math.exp(others);
+      const a = 1 / (1 + (dispersion + doubt) * mean) ** 2;
+      numerator += a * ((successes[i]! - mean) ** 2 - mean - mean * mean * doubt);
+      denominator += a * mean * mean;
     }
     const shift = Math.log(observed / expected);
     base += shift;

@@ -22,6 +22,14 @@ export {
 } from './effect-priors.js';
 export { trainingErrors } from './errors.js';
 export { decodeOnnx, exportLinearOnnx, ONNX_TOLERANCE, type OnnxExport } from './export/onnx.js';
+export {
+  CTR_EFFECT_PARAMS,
+  type EffectParams,
+  estimateCtrParams,
+  estimateFeatureParams,
+  type FeatureParamsOptions,
+  type OffsetTerm,
+} from './feature-params.js';
 export { buildDesign, type Design, WINSOR_SHARE } from './fit/design.js';
 export {
   type Dispersion,

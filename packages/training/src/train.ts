@@ -155,11 +155,13 @@ async function trainModel(
     checks.push({ name: 'fit', passed: false, value: null, limit: null, explanation: enough });
   } else {
     try {
-      fit = await fitLogistic(train, {
-        priorFeature,
-        signal,
-        ...(options.ridgeGrid === undefined ? {} : { ridgeGrid: options.ridgeGrid }),
-      });
+      const around = await fitLogistic(
+        { ...train, prior: column(train, priorFeature) },
+        { signal, ...(options.ridgeGrid === undefined ? {} : { ridgeGrid: options.ridgeGrid }) },
+      );
+      const coefficients = around.coefficients.slice();
+      coefficients[priorFeature] = coefficients[priorFeature]! + 1;
+      fit = { ...around, coefficients };
     } catch (thrown) {
       if (!isWaggleError(thrown) || thrown.code !== 'WAGGLE_TRAINING_FIT_FAILED') throw thrown;
       logger.warn({ err: thrown, model: name }, `fit failed, the prior stays: ${thrown.message}`);
@@ -211,7 +213,7 @@ async function trainModel(
   tell(4);
 
   const gateSlice = slice(dataset, split.gate);
-  const priorLogits = gateSlice.x.filter((_, i) => i % featureSet.names.length === priorFeature);
+  const priorLogits = column(gateSlice, priorFeature);
   const visible = (logits: ArrayLike<number>, how: Calibration) =>
     Float64Array.from(logits, (l, i) => calibrate(how, l) * gateSlice.maturity[i]!);
   const priorProbability = visible(priorLogits, { kind: 'identity' });
@@ -297,6 +299,11 @@ function slice(dataset: TrainingDataset, rows: Uint32Array): SliceRows {
     maturity: take(dataset.maturity, rows),
     clusters: takeCodes(dataset.publication, rows),
   };
+}
+
+/** One feature of every row. */
+function column(rows: SliceRows, feature: number): Float64Array {
+  return Float64Array.from({ length: rows.nRows }, (_, i) => rows.x[i * rows.nFeatures + feature]!);
 }
 
 /** What is missing for a fit, in words; undefined when nothing is. */

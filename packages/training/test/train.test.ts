@@ -188,15 +188,16 @@ describe('training', () => {
         trials: at(trials),
         maturity: at(dataset.maturity),
         clusters: Uint32Array.from(rows, (r) => dataset.publication.codes[r]!),
+        prior: Float64Array.from(rows, (r) => features[r]![0]!),
       },
-      { priorFeature: 0 },
+      {},
     );
     expect(fit.effectiveShare).toBeLessThan(0.2);
     const other = Array.from({ length: dataset.nRows }, (_, i) => i).find(
       (i) => dataset.publication.codes[i] !== giant,
     )!;
     const row = Float32Array.from(features[other]!);
-    const logit = rawLogits(row, 1, fit.coefficients, fit.intercept)[0]!;
+    const logit = row[0]! + rawLogits(row, 1, fit.coefficients, fit.intercept)[0]!;
     const truth = row[0]! - 0.2 * (row[2]! - 1);
     // The giant's clicks are ten times everybody else's together, at a level 2 higher.
     expect(Math.abs(logit - truth)).toBeLessThan(0.5);
@@ -209,7 +210,7 @@ describe('too little data ends in the prior, with a reason', () => {
   const only = (rows: number[]): TrainingDataset => ({
     ...dataset,
     nRows: rows.length,
-    x: Float32Array.from(rows.flatMap((r) => rowsOf(dataset)[r]!)),
+    x: Float32Array.from(rows.flatMap((r) => features[r]!)),
     decisionTsMs: Float64Array.from(rows, (r) => dataset.decisionTsMs[r]!),
     successes: Float64Array.from(rows, (r) => dataset.successes[r]!),
     trials: Float64Array.from(rows, (r) => dataset.trials[r]!),

@@ -16,18 +16,18 @@ export interface FitRows {
   readonly trials: Float64Array;
   readonly maturity: Float64Array;
   readonly clusters: Uint32Array;
+  /** [nRows] logits around which the fit is made: coefficients are what the ridge lets through beyond them. */
+  readonly prior: Float64Array;
 }
 
 export interface FitOptions {
-  /** Feature that carries the prior as a logit; the model is that prior plus what the ridge lets through. */
-  readonly priorFeature: number;
   /** Candidate penalties on the standardised scale: ½·λ·β², so that 1/√λ is the believed spread of a coefficient. */
   readonly ridgeGrid?: readonly number[];
   readonly signal?: AbortSignal | undefined;
 }
 
 export interface LogisticFit {
-  /** On raw feature scale, the prior's 1 included. */
+  /** On raw feature scale, beyond the prior. */
   readonly coefficients: Float64Array;
   readonly intercept: number;
   readonly standardErrors: Float64Array;
@@ -56,13 +56,11 @@ const DISPERSION_ROUNDS = 2;
  * @throws WAGGLE_TRAINING_FIT_FAILED, WAGGLE_ABORTED
  */
 export async function fitLogistic(rows: FitRows, options: FitOptions): Promise<LogisticFit> {
-  const { priorFeature, ridgeGrid = RIDGE_GRID, signal } = options;
+  const { ridgeGrid = RIDGE_GRID, signal } = options;
   const { nRows, nFeatures } = rows;
   const design = buildDesign(rows.x, nRows, nFeatures);
   const offset = new Float64Array(nRows);
-  for (let i = 0; i < nRows; i++) {
-    offset[i] = rows.x[i * nFeatures + priorFeature]! + Math.log(rows.maturity[i]!);
-  }
+  for (let i = 0; i < nRows; i++) offset[i] = rows.prior[i]! + Math.log(rows.maturity[i]!);
   const all: Slice = { design, offset, rows, from: 0, to: nRows };
 
   let weights = new Float64Array(nRows).fill(1);
@@ -97,7 +95,6 @@ export async function fitLogistic(rows: FitRows, options: FitOptions): Promise<L
     coefficients[f] = fit.coefficients[c]!;
     standardErrors[f] = fit.standardErrors[c]!;
   });
-  coefficients[priorFeature] = coefficients[priorFeature]! + 1;
   let believed = 0;
   let face = 0;
   for (let i = 0; i < nRows; i++) {
