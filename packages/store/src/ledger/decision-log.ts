@@ -61,6 +61,12 @@ export class DecisionLog {
     }
   }
 
+  /** Resolves once the decision is durable. @throws the log's errors; then it is not counted as dropped */
+  async recordDurably(row: DecisionRow): Promise<void> {
+    await this.#wal.append(Buffer.from(JSON.stringify(row)));
+    this.#forwarder.notify();
+  }
+
   /** Decisions that could not be queued since the start. */
   get dropped(): number {
     return this.#dropped;

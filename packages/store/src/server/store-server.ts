@@ -147,7 +147,6 @@ function onStopWhenUnused(act: () => void): () => void {
     if (message === STOP_WHEN_UNUSED) act();
   };
   process.on('message', onMessage);
-  process.channel?.unref();
   return () => process.off('message', onMessage);
 }
 
