@@ -5,6 +5,7 @@ import {
   stringColumn,
   stringListColumn,
 } from '@waggle/core';
+import { LEDGER_EVENT_PREFIX } from '@waggle/store/ledger';
 import { engineError } from './errors.js';
 
 /** The part of a `Store` (@waggle/store) that a catalog needs. */
@@ -193,7 +194,8 @@ const SENDS_SQL = `SELECT publication_id,
   GROUP BY publication_id`;
 
 /**
- * Per campaign: money that is gone or held. A reference counts what was charged for it; while nothing was
+ * Per campaign: money that is gone or held outside this deployment's budget ledger, whose own entries (named
+ * `wl_…`) are left out because it remembers them itself. A reference counts what was charged for it; while nothing was
  * charged and it was not released, what it reserved. Adjustments are added as they are.
  */
 const COMMITTED_SQL = `SELECT campaign_id, sum(micros) AS committed_micros FROM (
@@ -206,6 +208,7 @@ const COMMITTED_SQL = `SELECT campaign_id, sum(micros) AS committed_micros FROM 
       if(n_charges > 0, charged, if(n_releases > 0, 0, reserved)) + adjusted AS micros
     FROM ledger_entries FINAL
     WHERE tenant_id = {tenant:String} AND toUnixTimestamp64Milli(ts) <= {as_of:Int64}
+      AND NOT startsWith(event_id, '${LEDGER_EVENT_PREFIX}')
     GROUP BY campaign_id, reference_id
   ) GROUP BY campaign_id`;
 

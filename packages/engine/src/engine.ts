@@ -1,5 +1,10 @@
 import type { Clock, IdKind, Logger } from '@waggle/core';
-import type { Degradation, RankRequestBody, RankResponseBody } from '@waggle/core/contract';
+import type {
+  DecisionRow,
+  Degradation,
+  RankRequestBody,
+  RankResponseBody,
+} from '@waggle/core/contract';
 import { BudgetView } from './budget-view.js';
 import { CandidateCache } from './candidates.js';
 import { type DecisionParts, decisionRow, responseBody } from './decision.js';
@@ -88,7 +93,13 @@ export class Engine {
     };
     const decisionId = this.#options.ids('decision');
     if (request.mode === 'fill') return this.#fill(served, run, decisionId, call);
-    return this.#finish(served, context, decisionId, call, runOffers(run));
+    const { response, row } = this.#answer(served, context, decisionId, call, runOffers(run));
+    try {
+      this.#options.decisions.record(row);
+    } catch (cause) {
+      this.#notLogged(decisionId, cause);
+    }
+    return response;
   }
 
   /** Forgets cached work and stops listening to the ledger. */
@@ -104,24 +115,30 @@ export class Engine {
     decisionId: string,
     call: RankCall,
   ): Promise<RankResponseBody> {
-    const { ids, logger } = this.#options;
+    const { decisions, ids, logger } = this.#options;
     const stages = await runFill(
       run,
       { decisionId, placementId: () => ids('placement') },
       (cause) =>
         logger.error({ decision_id: decisionId, err: cause }, 'a slot could not be filled'),
     );
-    return this.#finish(served, run.context, decisionId, call, stages);
+    const { response, row } = this.#answer(served, run.context, decisionId, call, stages);
+    try {
+      if (decisions.recordDurably === undefined) decisions.record(row);
+      else await decisions.recordDurably(row);
+    } catch (cause) {
+      this.#notLogged(decisionId, cause);
+    }
+    return response;
   }
 
-  #finish(
+  #answer(
     served: ServedRelease,
     context: RequestContext,
     decisionId: string,
     call: RankCall,
     stages: StagesResult,
-  ): RankResponseBody {
-    const { clock, decisions, logger } = this.#options;
+  ): { response: RankResponseBody; row: DecisionRow } {
     const { release } = served;
     const stale = context.nowMs - release.asOfMs > release.policy.stale_features_ms;
     const standing = stale ? served.staleDegraded : release.degraded;
@@ -132,20 +149,21 @@ export class Engine {
       nEligible: stages.nEligible,
       filtered: stages.filtered,
       degraded: stages.degraded.length === 0 ? standing : [...standing, ...stages.degraded],
-      latencyMs: clock.monotonicMs() - call.receivedAtMs,
+      latencyMs: this.#options.clock.monotonicMs() - call.receivedAtMs,
       explored: stages.explored,
     };
-    const response = responseBody(release, context, parts);
-    try {
-      decisions.record(decisionRow(release, context, parts));
-    } catch (cause) {
-      // An answer without its log row is worse than none for learning, but better for the caller.
-      logger.error(
-        { decision_id: decisionId, err: cause },
-        'a decision was not logged; check the data directory',
-      );
-    }
-    return response;
+    return {
+      response: responseBody(release, context, parts),
+      row: decisionRow(release, context, parts),
+    };
+  }
+
+  /** An answer without its log row is worse than none for learning, but better for the caller. */
+  #notLogged(decisionId: string, cause: unknown): void {
+    this.#options.logger.error(
+      { decision_id: decisionId, err: cause },
+      'a decision was not logged; check the data directory',
+    );
   }
 
   #serve(request: RankRequestBody, tenantId: string): ServedRelease {

@@ -35,4 +35,6 @@ export interface LedgerPort {
 export interface DecisionPort {
   /** Takes the row without waiting; it is durable within the log's stated loss window. */
   record(row: DecisionRow): void;
+  /** Resolves once the row is durable: what `fill` answers wait for. Without it, `record` is used. */
+  recordDurably?(row: DecisionRow): Promise<void>;
 }
