@@ -154,6 +154,7 @@ export class GatewayMetrics {
       async get() {
         const values: object[] = [];
         for (const r of routes.values()) {
+          if (r.count === 0 && r.method === 'HEAD') continue;
           const labels = { method: r.method, route: r.route };
           let cumulative = 0;
           for (let i = 0; i < r.buckets.length; i++) {
