@@ -117,7 +117,7 @@ export function writeWorld(
     return { manifest, reused: false };
   } catch (cause) {
     for (const table of open) table.abandon();
-    rmSync(work, { recursive: true, force: true });
+    if (existsSync(work)) rmSync(work, { recursive: true, force: true });
     throw simulatorError(
       'WAGGLE_SIMULATOR_WRITE',
       `writing the world to ${target} failed: ${cause instanceof Error ? cause.message : String(cause)}`,
