@@ -23,7 +23,7 @@ export function registerJsonParser(app: FastifyInstance): void {
         done(null, value);
         return;
       }
-      parseJson(request, text, done);
+      void parseJson(request, text, done);
     },
   );
 }

@@ -1,5 +1,19 @@
-import type { ReadyResponseBody } from './routes/operations.js';
+import { type Static, Type } from 'typebox';
 import type { RouteContext } from './routes/route-context.js';
+
+const Check = Type.Object({
+  ok: Type.Boolean(),
+  /** A check that is not required is reported without taking the gateway out of service. */
+  required: Type.Boolean(),
+  detail: Type.Optional(Type.String()),
+});
+
+export const ReadyResponse = Type.Object({
+  status: Type.Union([Type.Literal('ready'), Type.Literal('not_ready')]),
+  release: Type.Optional(Type.String()),
+  checks: Type.Record(Type.String(), Check),
+});
+type ReadyResponseBody = Static<typeof ReadyResponse>;
 
 /**
  * Ready means: rankings are answered correctly. A store that is behind does not stop them (events are

@@ -1,24 +1,10 @@
 import { ErrorResponse } from '@waggle/core/contract';
 import type { FastifyInstance } from 'fastify';
-import { type Static, Type } from 'typebox';
+import { Type } from 'typebox';
 import { gatewayError } from '../errors.js';
 import { protectedRoute } from '../openapi.js';
-import { readiness } from '../readiness.js';
+import { ReadyResponse, readiness } from '../readiness.js';
 import type { RouteContext } from './route-context.js';
-
-const Check = Type.Object({
-  ok: Type.Boolean(),
-  /** A check that is not required is reported without taking the gateway out of service. */
-  required: Type.Boolean(),
-  detail: Type.Optional(Type.String()),
-});
-
-export const ReadyResponse = Type.Object({
-  status: Type.Union([Type.Literal('ready'), Type.Literal('not_ready')]),
-  release: Type.Optional(Type.String()),
-  checks: Type.Record(Type.String(), Check),
-});
-export type ReadyResponseBody = Static<typeof ReadyResponse>;
 
 const ReleaseResponse = Type.Object({
   release: Type.String(),
