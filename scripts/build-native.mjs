@@ -112,6 +112,49 @@ if (upToDate()) {
   process.exit(0);
 }
 
+// Two builds in one folder would spoil each other: the second waits, and then usually finds nothing to do.
+mkdirSync(join(native, 'build'), { recursive: true });
+const lock = join(native, 'build', 'build.lock');
+
+function isAlive(pid) {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return error.code === 'EPERM';
+  }
+}
+
+function takeLock() {
+  try {
+    writeFileSync(lock, String(process.pid), { flag: 'wx' });
+    return true;
+  } catch (error) {
+    if (error.code !== 'EEXIST') throw error;
+  }
+  const owner = Number(readFileSync(lock, 'utf8')) || 0;
+  if (owner > 0 && !isAlive(owner)) rmSync(lock, { force: true });
+  return false;
+}
+
+if (!takeLock()) {
+  say('waiting for another build');
+  const pause = new Int32Array(new SharedArrayBuffer(4));
+  const deadline = performance.now() + 15 * 60_000;
+  while (!takeLock()) {
+    if (performance.now() > deadline) {
+      stop('another build has run for 15 minutes', `if none is running, remove ${lock}`);
+    }
+    Atomics.wait(pause, 0, 0, 250);
+  }
+  if (upToDate()) {
+    rmSync(lock, { force: true });
+    process.exit(0);
+  }
+}
+process.on('exit', () => rmSync(lock, { force: true }));
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => process.exit(1));
+
 if (!onPath('cmake')) {
   stop('CMake is missing', 'install it (Debian: apt-get install cmake; macOS: brew install cmake)');
 }

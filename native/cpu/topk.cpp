@@ -36,8 +36,7 @@ double square_in_double(const float* v, int64_t dim) {
   return sum;
 }
 
-// 0 for a zero vector.
-float inverse_norm(double square) { return square > 0 ? static_cast<float>(1.0 / std::sqrt(square)) : 0.0f; }
+float inverse_norm(double square) { return static_cast<float>(1.0 / std::sqrt(square)); }
 
 float cosine_in_double(const float* a, const float* b, int64_t dim) {
   double dot = 0;
@@ -83,7 +82,7 @@ class Pass {
     const int64_t n = args_.matrix.rows;
     queries_.resize(static_cast<size_t>(count_));
     for (int64_t q = 0; q < count_; ++q) queries_[static_cast<size_t>(q)] = args_.queries.row(first_ + q);
-    if (Status status = prepare_queries(); !status.ok()) return status;
+    prepare_queries();
 
     const int64_t row_bytes = dim * static_cast<int64_t>(sizeof(float));
     tile_rows_ = static_cast<int32_t>(std::clamp<int64_t>(kTileBytes / row_bytes, 12, kMaxTileRows));
@@ -98,8 +97,7 @@ class Pass {
     const int64_t n_chunks = (n_tiles + tiles_per_chunk_ - 1) / tiles_per_chunk_;
 
     ThreadPool* pool = serial ? nullptr : &ThreadPool::instance();
-    const int n_workers = serial ? 1 : static_cast<int>(std::min<int64_t>(pool->max_workers(), n_chunks + 1));
-    workers_.resize(static_cast<size_t>(std::max(n_workers, serial ? 1 : pool->max_workers())));
+    workers_.resize(static_cast<size_t>(serial ? 1 : pool->max_workers()));
     const auto body = [this](int64_t chunk, int worker) { run_chunk(chunk, worker); };
     if (serial) {
       for (int64_t chunk = 0; chunk < n_chunks; ++chunk) body(chunk, 0);
@@ -117,23 +115,15 @@ class Pass {
   }
 
  private:
-  Status prepare_queries() {
-    const int64_t dim = args_.matrix.cols;
+  void prepare_queries() {
     query_inverse_norms_.assign(static_cast<size_t>(count_), 1.0f);
     query_is_safe_.assign(static_cast<size_t>(count_), 1);
-    for (int64_t q = 0; q < count_; ++q) {
-      const double square = square_in_double(queries_[static_cast<size_t>(q)], dim);
-      // A sum of squares of finite floats is finite in double.
-      if (!std::isfinite(square)) {
-        return fail(Code::kNotFinite, "query %lld holds NaN or infinity", static_cast<long long>(first_ + q));
-      }
-      if (args_.metric == Metric::kCosine) {
-        query_inverse_norms_[static_cast<size_t>(q)] = inverse_norm(square);
-        query_is_safe_[static_cast<size_t>(q)] =
-            square == 0 || is_safe(static_cast<float>(std::min(square, 1e30)));
-      }
+    if (args_.metric != Metric::kCosine) return;
+    for (size_t q = 0; q < queries_.size(); ++q) {
+      const double square = square_in_double(queries_[q], args_.matrix.cols);
+      query_inverse_norms_[q] = inverse_norm(square);
+      query_is_safe_[q] = square >= kSmallestSafeSquare && square <= kLargestSafeSquare;
     }
-    return {};
   }
 
   void run_chunk(int64_t chunk, int worker_index) {

@@ -318,7 +318,7 @@ int32_t topk_f32_on_device(State& state, const waggle_topk_f32_args& args, waggl
 #undef WAGGLE_TRY
   if (h_bad_row != kNoKey) {
     return fail(error, WAGGLE_BACKEND_NOT_FINITE,
-                "matrix row %llu or a query holds NaN or infinity, or their score overflows", h_bad_row);
+                "matrix row %llu holds NaN or infinity, or its score overflows", h_bad_row);
   }
   for (size_t i = 0; i < h_best.size(); ++i) {
     const bool present = h_best[i] != kNoKey;

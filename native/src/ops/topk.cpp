@@ -1,5 +1,6 @@
 #include "waggle/ops/topk.hpp"
 
+#include <cmath>
 #include <limits>
 
 #include "cpu/topk.hpp"
@@ -36,6 +37,18 @@ Status check(const TopkArgs& args) {
     return fail(Code::kShape, "filter has %lld bytes; %lld rows need %lld",
                 static_cast<long long>(args.filter.bytes), static_cast<long long>(args.matrix.rows),
                 static_cast<long long>((args.matrix.rows + 7) / 8));
+  }
+  return {};
+}
+
+// Scores are checked where they are made; queries here, since with every row filtered they make none.
+Status check_queries(const Matrix<const float>& queries) {
+  for (int64_t q = 0; q < queries.rows; ++q) {
+    for (int64_t i = 0; i < queries.cols; ++i) {
+      if (!std::isfinite(queries.row(q)[i])) {
+        return fail(Code::kNotFinite, "query %lld holds NaN or infinity", static_cast<long long>(q));
+      }
+    }
   }
   return {};
 }
@@ -101,6 +114,7 @@ Status topk(const TopkArgs& args, const RunContext& context) {
     if (!r.status.ok()) return r.status;
     if (Status status = check(args); !status.ok()) return status;
     if (args.queries.rows == 0) return {};
+    if (Status status = check_queries(args.queries); !status.ok()) return status;
     if (r.plugin != nullptr && r.plugin->ops->topk_f32 != nullptr && args.matrix.rows > 0 &&
         (r.plugin_forced || (context.parallel && worth_the_copy(args)))) {
       Status status;
