@@ -16,8 +16,12 @@ const THREADS = 2;
 const MAX_TOKENS = 256;
 /** What users of the peer commonly pass at a time. */
 const PEER_BATCH = 32;
-/** Both run the same file in float arithmetic; only the order of additions differs. */
-const LEAST_AGREEMENT = 0.999;
+/**
+ * Both run the same file: in float arithmetic only the order of additions differs; files that quantise per batch
+ * what flows through them depend on the batch as well.
+ */
+const leastAgreement = (modelId: string): number =>
+  modelId === 'all-MiniLM-L6-v2-int8' ? 0.999 : 0.97;
 
 /**
  * `embed/mixed-lengths`: tokens per second (padding and repeats not counted) over texts whose lengths are
@@ -38,7 +42,7 @@ export async function embedSuite({ quick, seed }: SuiteOptions): Promise<Measure
     const theirs = async () => peerEmbed(peer, texts, model.dim);
     // Warm both, and make sure they do the same work.
     const [a, b] = [await ours(), await theirs()];
-    checkAgreement(a, b, model.dim);
+    checkAgreement(a, b, model);
     const { tokens: nTokens, paddingWaste } = embedder.stats();
     const ourRates: number[] = [];
     const peerRates: number[] = [];
@@ -150,11 +154,11 @@ async function peerEmbed(
   return out;
 }
 
-function checkAgreement(a: Float32Array, b: Float32Array, dim: number): void {
+function checkAgreement(a: Float32Array, b: Float32Array, { dim, modelId }: ResolvedModel): void {
   for (let row = 0; row < a.length / dim; row++) {
     let cosine = 0;
     for (let d = row * dim; d < (row + 1) * dim; d++) cosine += a[d]! * b[d]!;
-    if (!(cosine >= LEAST_AGREEMENT)) {
+    if (!(cosine >= leastAgreement(modelId))) {
       throw new Error(`the peer's vector of text ${row} differs: cosine ${cosine.toFixed(4)}`);
     }
   }

