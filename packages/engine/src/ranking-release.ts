@@ -1,5 +1,7 @@
+import { createHash } from 'node:crypto';
 import {
   type ColumnTable,
+  isWaggleError,
   type Logger,
   numericData,
   type StringColumn,
@@ -17,7 +19,15 @@ import {
   type FeatureSet,
   OnlineFeatures,
 } from '@waggle/features';
-import { type LinearModel, LinearScorer, logit, parseLinearModel, sigmoid } from '@waggle/ranking';
+import type { Runner } from '@waggle/models';
+import {
+  type LinearModel,
+  LinearScorer,
+  logit,
+  OnnxScorer,
+  parseLinearModel,
+  sigmoid,
+} from '@waggle/ranking';
 import type { Release } from '@waggle/releases';
 import { EligibilityIndex, ExactIndex, type PublicationRules, SERVABLE } from '@waggle/retrieval';
 import { type Duals, parseDuals } from './duals.js';
@@ -26,6 +36,11 @@ import { type EnginePolicy, parsePolicy } from './policy.js';
 
 export interface LoadDependencies {
   readonly logger: Logger;
+  /**
+   * Runs the models' ONNX twins once, to see that they are what the release says. Serving itself uses the linear
+   * models: a logistic row costs less than the way to a thread. Without a runner only the hashes are compared.
+   */
+  readonly runner?: Runner;
 }
 
 /** A model with the features it reads. */
@@ -123,7 +138,8 @@ export async function loadRankingRelease(
   deps: LoadDependencies,
 ): Promise<RankingRelease> {
   try {
-    return load(release, deps);
+    const loaded = load(release, deps);
+    return await checkTwins(release, loaded, deps);
   } catch (cause) {
     if (cause instanceof WaggleError && /^WAGGLE_RELEASE_/.test(cause.code)) throw cause;
     throw engineError(
@@ -278,6 +294,77 @@ function load(release: Release, { logger }: LoadDependencies): RankingRelease {
     pctr,
     accept,
   };
+}
+
+/** float32 sums of some 60 terms, on the logits of features that can be large, against double ones. */
+const TWIN_TOLERANCE = 1e-4;
+const TWIN_ROWS = 16;
+
+/**
+ * Compares each model with its ONNX twin: by hash, and by answers when there is a runner. A twin that answers
+ * differently means that one of the two is not the model that passed its gate.
+ */
+async function checkTwins(
+  release: Release,
+  loaded: RankingRelease,
+  { logger, runner }: LoadDependencies,
+): Promise<RankingRelease> {
+  let unavailable = false;
+  for (const { model, scorer, features } of [loaded.pctr, loaded.accept]) {
+    const file = `${model.name}.onnx`;
+    if (model.onnxSha256 === undefined) continue;
+    const bytes = release.read('models', file);
+    if (createHash('sha256').update(bytes).digest('hex') !== model.onnxSha256) {
+      throw engineError(
+        'WAGGLE_RELEASE_UNSERVABLE',
+        `models/${file} is not the twin of ${model.version}`,
+      );
+    }
+    if (runner === undefined) continue;
+    const n = Math.min(TWIN_ROWS, loaded.campaigns.n);
+    const rows = Int32Array.from({ length: n }, (_, i) => Math.floor((i * loaded.campaigns.n) / n));
+    const { creativeOffsets, creativeRows } = loaded.campaigns;
+    const creatives = rows.map((c) => creativeRows[creativeOffsets[c]!] ?? -1);
+    const x = new Float32Array(n * features.nFeatures);
+    features.evaluate(
+      {
+        publicationRow: 0,
+        tsMs: loaded.asOfMs,
+        position: 1,
+        nAds: 1,
+        menuSize: 10,
+        priceMicros: Float64Array.from(rows, (c) => loaded.campaigns.bidMicros[c]!),
+        estPayoutMicros: new Float64Array(n).fill(10_000_000),
+        rank: new Float64Array(n).fill(1),
+      },
+      rows,
+      creatives,
+      x,
+    );
+    let answers: Float32Array;
+    try {
+      const twin = await OnnxScorer.open(runner, model, bytes);
+      answers = await twin.score(x, n);
+    } catch (cause) {
+      if (isWaggleError(cause) && /^WAGGLE_(MODEL_(?!RUN)|RANKING)/.test(cause.code)) throw cause;
+      logger.warn(
+        { err: cause, model: model.version },
+        'the ONNX runner does not answer; linear models serve',
+      );
+      unavailable = true;
+      continue;
+    }
+    const expected = scorer.scoreInto(x, n, new Float64Array(n));
+    for (let i = 0; i < n; i++) {
+      if (Math.abs(answers[i]! - expected[i]!) > TWIN_TOLERANCE) {
+        throw engineError(
+          'WAGGLE_RELEASE_UNSERVABLE',
+          `models/${file} answers ${answers[i]}, ${model.version} ${expected[i]}`,
+        );
+      }
+    }
+  }
+  return unavailable ? { ...loaded, degraded: [...loaded.degraded, 'onnx_unavailable'] } : loaded;
 }
 
 /** What the ledger must know before a release is served; never lowers what it already holds. */
