@@ -21,7 +21,7 @@ export interface CalibrationFit {
 }
 
 /** Below these a slice says less about calibration than the fit already did. */
-export const MIN_CALIBRATION_SUCCESSES = 200;
+export const MIN_CALIBRATION_SUCCESSES = 50;
 export const MIN_CALIBRATION_CLUSTERS = 20;
 /**
  * Believed spread of a level shift and of (slope − 1) before looking: a month moves levels by 15 % (domain §6,

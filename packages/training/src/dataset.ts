@@ -122,6 +122,11 @@ export interface SplitOptions {
   readonly calibrateShare?: number;
   /** How long a label takes to be final; 72 h. */
   readonly labelHorizonMs?: number;
+  /**
+   * Decisions of a window's first days are left out: no outcome was known yet, so their histories, and the prior
+   * made of them, are unlike those of any later decision. Five days, at most 40 % of the time before the gate.
+   */
+  readonly burnInMs?: number;
 }
 
 export interface TimeSplit {
@@ -135,10 +140,14 @@ export interface TimeSplit {
   readonly gapMs: number;
   /** Rows that fell into the gap. */
   readonly nGapRows: number;
+  /** Rows of the first days, before histories meant anything. */
+  readonly nBurnInRows: number;
 }
 
 /** The gap may take this share of the window; below ten label horizons it shrinks rather than eat the data. */
 const MAX_GAP_SHARE = 0.1;
+const BURN_IN_MS = 5 * DAY_MS;
+const MAX_BURN_IN_SHARE = 0.4;
 
 /**
  * Cuts rows into train, calibrate and gate by decision time, each strictly later than the one before. Rows whose
@@ -152,7 +161,12 @@ export function splitByTime(
   rows: Uint32Array = allRows(decisionTsMs.length),
   options: SplitOptions = {},
 ): TimeSplit {
-  const { trainShare = 0.6, calibrateShare = 0.15, labelHorizonMs = LABEL_HORIZON_MS } = options;
+  const {
+    trainShare = 0.6,
+    calibrateShare = 0.15,
+    labelHorizonMs = LABEL_HORIZON_MS,
+    burnInMs = BURN_IN_MS,
+  } = options;
   if (!(trainShare > 0 && calibrateShare >= 0 && trainShare + calibrateShare < 1)) {
     throw trainingError(
       'WAGGLE_TRAINING_SHAPE',
@@ -170,26 +184,28 @@ export function splitByTime(
       gateFromMs: Number.NaN,
       gapMs: 0,
       nGapRows: 0,
+      nBurnInRows: 0,
     };
   }
   const timeAt = (i: number): number => decisionTsMs[order[Math.min(i, order.length - 1)]!]!;
   const spanMs = timeAt(order.length - 1) - timeAt(0);
-  const calibrateFromMs = timeAt(Math.floor(order.length * trainShare));
-  const gateFromMs = Math.max(
-    timeAt(Math.floor(order.length * (trainShare + calibrateShare))),
-    calibrateFromMs,
-  );
+  const gateFromMs = timeAt(Math.floor(order.length * (trainShare + calibrateShare)));
   const gapMs = Math.min(labelHorizonMs, spanMs * MAX_GAP_SHARE, (gateFromMs - timeAt(0)) / 2);
-  const finalBeforeMs = gateFromMs - gapMs;
-  const train = order.filter((row) => {
-    const ts = decisionTsMs[row]!;
-    return ts < calibrateFromMs && ts < finalBeforeMs;
-  });
-  const calibrate = order.filter((row) => {
-    const ts = decisionTsMs[row]!;
-    return ts >= calibrateFromMs && ts < finalBeforeMs;
-  });
   const gate = order.filter((row) => decisionTsMs[row]! >= gateFromMs);
+  const finalBeforeMs = gateFromMs - gapMs;
+  const burnInEndMs =
+    timeAt(0) + Math.min(burnInMs, Math.max(finalBeforeMs - timeAt(0), 0) * MAX_BURN_IN_SHARE);
+  const isBurnIn = (row: number): boolean => decisionTsMs[row]! < burnInEndMs;
+  const final = order.filter((row) => decisionTsMs[row]! < finalBeforeMs && !isBurnIn(row));
+  const nBurnInRows = order.filter(
+    (row) => isBurnIn(row) && decisionTsMs[row]! < finalBeforeMs,
+  ).length;
+  // Shares of what is left, so that the gap does not come out of the calibration slice alone.
+  const cut = Math.floor((final.length * trainShare) / (trainShare + calibrateShare));
+  const calibrateFromMs =
+    final.length === 0 ? gateFromMs : decisionTsMs[final[Math.min(cut, final.length - 1)]!]!;
+  const train = final.filter((row) => decisionTsMs[row]! < calibrateFromMs);
+  const calibrate = final.filter((row) => decisionTsMs[row]! >= calibrateFromMs);
   return {
     train,
     calibrate,
@@ -197,7 +213,8 @@ export function splitByTime(
     calibrateFromMs,
     gateFromMs,
     gapMs,
-    nGapRows: order.length - train.length - calibrate.length - gate.length,
+    nGapRows: order.length - train.length - calibrate.length - gate.length - nBurnInRows,
+    nBurnInRows,
   };
 }
 
@@ -228,4 +245,26 @@ export function takeFeatures(dataset: TrainingDataset, rows: Uint32Array): Float
     out.set(dataset.x.subarray(base, base + nFeatures), i * nFeatures);
   }
   return out;
+}
+
+/** The same dataset with these rows only, in this order. */
+export function selectRows(dataset: TrainingDataset, rows: Uint32Array): TrainingDataset {
+  const strings = (column: StringColumn): StringColumn => ({
+    kind: 'string',
+    dictionary: column.dictionary,
+    codes: takeCodes(column, rows),
+  });
+  return {
+    ...dataset,
+    nRows: rows.length,
+    x: takeFeatures(dataset, rows),
+    decisionTsMs: take(dataset.decisionTsMs, rows),
+    successes: take(dataset.successes, rows),
+    trials: take(dataset.trials, rows),
+    maturity: take(dataset.maturity, rows),
+    publication: strings(dataset.publication),
+    campaign: strings(dataset.campaign),
+    creative: strings(dataset.creative),
+    rowIds: strings(dataset.rowIds),
+  };
 }

@@ -9,6 +9,7 @@ export {
   checkDataset,
   LABEL_HORIZON_MS,
   type SplitOptions,
+  selectRows,
   splitByTime,
   type TimeSplit,
   type TrainingDataset,
@@ -63,6 +64,7 @@ export {
   type StrengthOptions,
   shrunkRate,
 } from './prior.js';
+export { findMoved, MAX_SHIFT, MAX_SPREAD, type MovedFeature } from './stability.js';
 export {
   rawLogits,
   type TrainedModel,

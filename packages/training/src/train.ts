@@ -17,8 +17,11 @@ import {
 } from '@waggle/ranking';
 import { type CalibrationFit, fitCalibration } from './calibrate.js';
 import {
+  allRows,
   checkDataset,
+  LABEL_HORIZON_MS,
   type SplitOptions,
+  selectRows,
   splitByTime,
   type TimeSplit,
   type TrainingDataset,
@@ -32,6 +35,7 @@ import type { Dispersion } from './fit/dispersion.js';
 import { fitLogistic, type LogisticFit } from './fit/logistic.js';
 import { type GateCheck, type GateReport, runGate } from './gate.js';
 import { findLeaks, LEAK_AUC, type LeakSuspect } from './leakage.js';
+import { findMoved, type MovedFeature } from './stability.js';
 
 export interface TrainOptions {
   /** The set that the dataset was built with. */
@@ -55,6 +59,7 @@ export interface TrainingSummary {
     readonly calibrate: number;
     readonly gate: number;
     readonly gap: number;
+    readonly burnIn: number;
   };
   readonly gapMs: number;
   readonly calibrateFromTs: string | null;
@@ -67,6 +72,12 @@ export interface TrainingSummary {
   readonly effectiveShare: number | null;
   readonly constantFeatures: readonly string[];
   readonly leaks: readonly LeakSuspect[];
+  /** Features left out because their distribution has moved since training. */
+  readonly movedFeatures: readonly {
+    readonly name: string;
+    readonly shift: number;
+    readonly spread: number;
+  }[];
   readonly calibration: Calibration;
   readonly calibrationReason: CalibrationFit['reason'] | 'not_fitted';
 }
@@ -92,12 +103,22 @@ export function trainCtr(dataset: TrainingDataset, options: TrainOptions): Promi
   return trainModel('ctr', dataset, options);
 }
 
-/** Trains p(accept): accepted among shown offers. See `trainModel`. */
-export function trainAccept(
+/**
+ * Trains p(accept): accepted among shown offers. Offers of the last 72 h are left out: those of them that are already
+ * decided are the quick ones, and a publisher who accepts is quicker than an offer that runs out. See `trainModel`.
+ */
+export async function trainAccept(
   dataset: TrainingDataset,
   options: TrainOptions,
 ): Promise<TrainedModel> {
-  return trainModel('accept', dataset, options);
+  checkDataset(dataset, options.featureSet, options.asOfMs);
+  const horizonMs = options.split?.labelHorizonMs ?? LABEL_HORIZON_MS;
+  const nowMs =
+    options.asOfMs ?? dataset.decisionTsMs.reduce((latest, ts) => Math.max(latest, ts), 0);
+  const ripe = allRows(dataset.nRows).filter(
+    (row) => dataset.decisionTsMs[row]! <= nowMs - horizonMs,
+  );
+  return trainModel('accept', selectRows(dataset, ripe), options);
 }
 
 /**
@@ -149,6 +170,8 @@ async function trainModel(
   throwIfAborted(signal);
   tell(2);
 
+  const laterRows = Uint32Array.from([...split.calibrate, ...split.gate]);
+  const moved = findMoved(train.x, takeFeatures(dataset, laterRows), train.nFeatures);
   const enough = enoughToFit(train);
   let fit: LogisticFit | undefined;
   if (enough !== undefined) {
@@ -157,7 +180,11 @@ async function trainModel(
     try {
       const around = await fitLogistic(
         { ...train, prior: column(train, priorFeature) },
-        { signal, ...(options.ridgeGrid === undefined ? {} : { ridgeGrid: options.ridgeGrid }) },
+        {
+          signal,
+          exclude: moved.map((m) => m.feature),
+          ...(options.ridgeGrid === undefined ? {} : { ridgeGrid: options.ridgeGrid }),
+        },
       );
       const coefficients = around.coefficients.slice();
       coefficients[priorFeature] = coefficients[priorFeature]! + 1;
@@ -270,7 +297,7 @@ async function trainModel(
     ...released,
     gate,
     candidate: finished?.model,
-    summary: summarise(dataset, split, train, fit, leaks, calibration, calibrationReason),
+    summary: summarise(dataset, split, train, fit, leaks, moved, calibration, calibrationReason),
   };
 }
 
@@ -345,6 +372,7 @@ function summarise(
   train: SliceRows,
   fit: LogisticFit | undefined,
   leaks: readonly LeakSuspect[],
+  moved: readonly MovedFeature[],
   calibration: Calibration,
   calibrationReason: TrainingSummary['calibrationReason'],
 ): TrainingSummary {
@@ -355,6 +383,7 @@ function summarise(
       calibrate: split.calibrate.length,
       gate: split.gate.length,
       gap: split.nGapRows,
+      burnIn: split.nBurnInRows,
     },
     gapMs: split.gapMs,
     calibrateFromTs: iso(split.calibrateFromMs),
@@ -367,6 +396,11 @@ function summarise(
     effectiveShare: fit?.effectiveShare ?? null,
     constantFeatures: (fit?.constantFeatures ?? []).map((f) => dataset.featureNames[f]!),
     leaks,
+    movedFeatures: moved.map(({ feature, shift, spread }) => ({
+      name: dataset.featureNames[feature]!,
+      shift,
+      spread,
+    })),
     calibration,
     calibrationReason,
   };

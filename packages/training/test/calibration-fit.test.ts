@@ -35,7 +35,7 @@ describe('Platt calibration on later rows', () => {
   test('is identity when the slice says too little', () => {
     const few = later(3, 0.5, 1, 30, 1);
     expect(
-      fitCalibration({ ...few, successes: few.successes.map((s) => Math.min(s, 2)) }),
+      fitCalibration({ ...few, successes: few.successes.map((s) => Math.min(s, 1)) }),
     ).toMatchObject({
       calibration: { kind: 'identity' },
       reason: 'too_few_successes',

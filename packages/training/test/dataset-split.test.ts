@@ -36,7 +36,7 @@ describe('time-ordered split', () => {
           const split = splitByTime(ts, undefined, { trainShare, calibrateShare });
           const rows = [...split.train, ...split.calibrate, ...split.gate];
           expect(new Set(rows).size).toBe(rows.length);
-          expect(rows.length + split.nGapRows).toBe(ts.length);
+          expect(rows.length + split.nGapRows + split.nBurnInRows).toBe(ts.length);
           const last = (slice: Uint32Array) => Math.max(...Array.from(slice, (r) => ts[r]!));
           const first = (slice: Uint32Array) => Math.min(...Array.from(slice, (r) => ts[r]!));
           if (split.train.length && split.calibrate.length) {
@@ -51,6 +51,15 @@ describe('time-ordered split', () => {
         },
       ),
     );
+  });
+
+  test('the first days, when no outcome was known, are left out', () => {
+    const { dataset } = synthetic({ seed: 1, days: 40 });
+    const split = splitByTime(dataset.decisionTsMs);
+    const first = Math.min(...dataset.decisionTsMs);
+    expect(dataset.decisionTsMs[split.train[0]!]!).toBeGreaterThanOrEqual(first + 5 * DAY_MS);
+    expect(split.nBurnInRows).toBeGreaterThan(300);
+    expect(splitByTime(dataset.decisionTsMs, undefined, { burnInMs: 0 }).nBurnInRows).toBe(0);
   });
 
   test('rows of one instant stay together', () => {

@@ -25,7 +25,7 @@ describe('parameters of the hierarchical prior', () => {
   });
 
   test('a short history leaves weights near what was believed before', async () => {
-    const { dataset } = synthetic({ seed: 2, nRows: 450, nPublications: 60 });
+    const { dataset } = synthetic({ seed: 2, nRows: 700, nPublications: 60 });
     const believed = [{ ...terms[0]!, default: 0.9 }];
     const params = await estimateFeatureParams(dataset, { terms: believed });
     expect(params['w_cosine']).toBeGreaterThan(0.3);

@@ -7,6 +7,7 @@ import {
   fitLogistic,
   ONNX_TOLERANCE,
   rawLogits,
+  selectRows,
   splitByTime,
   type TrainingDataset,
   trainAccept,
@@ -85,7 +86,7 @@ describe('training', () => {
     const { dataset } = synthetic({
       seed: 4,
       levelShift: 0.2,
-      shiftDay: 17,
+      shiftDay: 16,
       publicationNoise: 0.1,
     });
     const { summary, candidate, gate } = await trainCtr(dataset, options);
@@ -132,6 +133,37 @@ describe('training', () => {
     expect(trained.model.name).toBe('accept');
     expect(trained.model.coefficients[1]).toBeCloseTo(0.8, 0);
     expect(trained.gate.modelMetrics!.auc).toBeGreaterThan(0.65);
+  });
+
+  test('offers too young to have run out are not learned from', async () => {
+    const { dataset } = synthetic({ seed: 12, nRows: 3_000 });
+    const acceptSet = {
+      name: 'accept',
+      names: ['prior_logit_accept', ...ctrSet.names.slice(1)],
+      fingerprint: 'accept_test',
+    } as const;
+    const lastMs = Math.max(...dataset.decisionTsMs);
+    const young = dataset.decisionTsMs.reduce((n, ts) => n + (ts > lastMs - 3 * DAY_MS ? 1 : 0), 0);
+    const { summary } = await trainAccept(
+      { ...dataset, featureNames: acceptSet.names },
+      { ...options, featureSet: acceptSet },
+    );
+    const { train, calibrate, gate, gap, burnIn } = summary.rows;
+    expect(young).toBeGreaterThan(100);
+    expect(train + calibrate + gate + gap + burnIn).toBe(dataset.nRows - young);
+  });
+
+  test('a feature that drifts with the calendar is left out', async () => {
+    const { dataset } = synthetic({ seed: 13 });
+    const nFeatures = ctrSet.names.length;
+    const x = Float32Array.from(dataset.x);
+    for (let i = 0; i < dataset.nRows; i++) {
+      x[i * nFeatures + 3] = (dataset.decisionTsMs[i]! - START_MS) / DAY_MS;
+    }
+    const { summary, candidate } = await trainCtr({ ...dataset, x }, options);
+    expect(summary.movedFeatures.map((m) => m.name)).toEqual(['noise']);
+    expect(summary.movedFeatures[0]!.shift).toBeGreaterThan(0.5);
+    expect(candidate!.coefficients[3]).toBe(0);
   });
 
   test('a leaky feature fails the gate', async () => {
@@ -206,29 +238,7 @@ describe('training', () => {
 
 describe('too little data ends in the prior, with a reason', () => {
   const { dataset } = synthetic({ seed: 9, nRows: 600 });
-  const features = rowsOf(dataset);
-  const only = (rows: number[]): TrainingDataset => ({
-    ...dataset,
-    nRows: rows.length,
-    x: Float32Array.from(rows.flatMap((r) => features[r]!)),
-    decisionTsMs: Float64Array.from(rows, (r) => dataset.decisionTsMs[r]!),
-    successes: Float64Array.from(rows, (r) => dataset.successes[r]!),
-    trials: Float64Array.from(rows, (r) => dataset.trials[r]!),
-    maturity: Float64Array.from(rows, (r) => dataset.maturity[r]!),
-    publication: {
-      ...dataset.publication,
-      codes: Uint32Array.from(rows, (r) => dataset.publication.codes[r]!),
-    },
-    campaign: {
-      ...dataset.campaign,
-      codes: Uint32Array.from(rows, (r) => dataset.campaign.codes[r]!),
-    },
-    creative: {
-      ...dataset.creative,
-      codes: Uint32Array.from(rows, (r) => dataset.creative.codes[r]!),
-    },
-    rowIds: { ...dataset.rowIds, codes: Uint32Array.from(rows, (r) => dataset.rowIds.codes[r]!) },
-  });
+  const only = (rows: number[]): TrainingDataset => selectRows(dataset, Uint32Array.from(rows));
   test.each([
     ['no rows at all', only([])],
     ['one row', only([0])],

@@ -21,9 +21,15 @@ const QUANTILE_ROWS = 50_000;
 
 /**
  * @param x float32 [nRows × nFeatures], finite
+ * @param exclude features that are not fitted; they are listed neither as columns nor as constant
  * @returns a copy; O(nFeatures · nRows log nRows)
  */
-export function buildDesign(x: Float32Array, nRows: number, nFeatures: number): Design {
+export function buildDesign(
+  x: Float32Array,
+  nRows: number,
+  nFeatures: number,
+  exclude: ReadonlySet<number> = new Set(),
+): Design {
   const step = Math.max(1, Math.floor(nRows / QUANTILE_ROWS));
   const nSample = nRows === 0 ? 0 : Math.ceil(nRows / step);
   const sample = new Float32Array(nSample);
@@ -42,7 +48,8 @@ export function buildDesign(x: Float32Array, nRows: number, nFeatures: number): 
       low[f] = sample[0]!;
       high[f] = sample[nSample - 1]!;
     }
-    (low[f]! < high[f]! ? columns : constant).push(f);
+    if (!(low[f]! < high[f]!)) constant.push(f);
+    else if (!exclude.has(f)) columns.push(f);
   }
   const out = new Float32Array(nRows * columns.length);
   const means = new Float64Array(nFeatures);

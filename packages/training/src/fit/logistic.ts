@@ -21,6 +21,8 @@ export interface FitRows {
 }
 
 export interface FitOptions {
+  /** Features that get coefficient 0. */
+  readonly exclude?: readonly number[];
   /** Candidate penalties on the standardised scale: ½·λ·β², so that 1/√λ is the believed spread of a coefficient. */
   readonly ridgeGrid?: readonly number[];
   readonly signal?: AbortSignal | undefined;
@@ -56,9 +58,9 @@ const DISPERSION_ROUNDS = 2;
  * @throws WAGGLE_TRAINING_FIT_FAILED, WAGGLE_ABORTED
  */
 export async function fitLogistic(rows: FitRows, options: FitOptions): Promise<LogisticFit> {
-  const { ridgeGrid = RIDGE_GRID, signal } = options;
+  const { ridgeGrid = RIDGE_GRID, exclude = [], signal } = options;
   const { nRows, nFeatures } = rows;
-  const design = buildDesign(rows.x, nRows, nFeatures);
+  const design = buildDesign(rows.x, nRows, nFeatures, new Set(exclude));
   const offset = new Float64Array(nRows);
   for (let i = 0; i < nRows; i++) offset[i] = rows.prior[i]! + Math.log(rows.maturity[i]!);
   const all: Slice = { design, offset, rows, from: 0, to: nRows };
@@ -75,18 +77,19 @@ export async function fitLogistic(rows: FitRows, options: FitOptions): Promise<L
 
   const cut = timeCut(rows.decisionTsMs, Math.floor(nRows * (1 - VALIDATION_SHARE)));
   const ridgeLosses: { ridge: number; loss: number }[] = [];
+  let ridge = ridgeGrid[ridgeGrid.length - 1] ?? FIRST_RIDGE;
   if (cut > 0 && cut < nRows && ridgeGrid.length > 1) {
     const earlier = { ...all, to: cut };
     const later = { ...all, from: cut };
-    for (const ridge of ridgeGrid) {
-      const fit = await fitSlice(earlier, weights, ridge, signal);
-      ridgeLosses.push({ ridge, loss: weightedLoss(later, predictSlice(later, fit), weights) });
+    const losses: Float64Array[] = [];
+    for (const candidate of ridgeGrid) {
+      const fit = await fitSlice(earlier, weights, candidate, signal);
+      const byCluster = clusterLosses(later, predictSlice(later, fit), weights);
+      losses.push(byCluster);
+      ridgeLosses.push({ ridge: candidate, loss: sum(byCluster) / massOf(later, weights) });
     }
+    ridge = oneErrorRule(ridgeGrid, losses);
   }
-  const ridge = ridgeLosses.reduce(
-    (best, next) => (next.loss < best.loss ? next : best),
-    ridgeLosses[0] ?? { ridge: ridgeGrid[0] ?? FIRST_RIDGE, loss: Number.POSITIVE_INFINITY },
-  ).ridge;
   const fit = await fitSlice(all, weights, ridge, signal);
 
   const coefficients = new Float64Array(nFeatures);
@@ -179,18 +182,53 @@ function predictSlice(slice: Slice, fit: SliceFit): Float64Array {
   return out;
 }
 
-function weightedLoss(slice: Slice, probability: Float64Array, weights: Float64Array): number {
+/** Weighted loss of the slice's rows, summed per cluster. */
+function clusterLosses(
+  slice: Slice,
+  probability: Float64Array,
+  weights: Float64Array,
+): Float64Array {
   const { rows, from, to } = slice;
-  let loss = 0;
-  let mass = 0;
+  const out = new Float64Array(rows.clusters.reduce((most, c) => Math.max(most, c), 0) + 1);
   for (let i = from; i < to; i++) {
     const p = Math.min(Math.max(probability[i - from]!, 1e-15), 1 - 1e-15);
     const s = rows.successes[i]!;
     const n = rows.trials[i]!;
-    loss -= weights[i]! * (s * Math.log(p) + (n - s) * Math.log1p(-p));
-    mass += weights[i]! * n;
+    const g = rows.clusters[i]!;
+    out[g] = out[g]! - weights[i]! * (s * Math.log(p) + (n - s) * Math.log1p(-p));
   }
-  return mass > 0 ? loss / mass : Number.POSITIVE_INFINITY;
+  return out;
+}
+
+function massOf(slice: Slice, weights: Float64Array): number {
+  let mass = 0;
+  for (let i = slice.from; i < slice.to; i++) mass += weights[i]! * slice.rows.trials[i]!;
+  return Math.max(mass, 1e-300);
+}
+
+/**
+ * The strongest penalty whose loss lies within one standard error, by cluster, of the best one's (Breiman et al.
+ * 1984, §3.4.3): where later rows cannot tell, the model stays nearer to the prior.
+ */
+function oneErrorRule(grid: readonly number[], losses: readonly Float64Array[]): number {
+  const total = losses.map(sum);
+  const best = total.indexOf(Math.min(...total));
+  let chosen = best;
+  for (let r = 0; r < grid.length; r++) {
+    if (!(grid[r]! > grid[chosen]!)) continue;
+    let square = 0;
+    losses[r]!.forEach((loss, g) => {
+      square += (loss - losses[best]![g]!) ** 2;
+    });
+    if (total[r]! - total[best]! <= Math.sqrt(square)) chosen = r;
+  }
+  return grid[chosen]!;
+}
+
+function sum(values: Float64Array): number {
+  let total = 0;
+  for (const v of values) total += v;
+  return total;
 }
 
 /** The first row at or after `index` that is later than the row before it. */
