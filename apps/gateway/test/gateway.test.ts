@@ -225,7 +225,7 @@ describe('a gateway on a sample network', () => {
       const wanted = network.releaseIds[(swap + 1) % 2]!;
       if (swap % 2 === 1) await network.releases.rollback();
       else await network.releases.activate(wanted);
-      await vi.waitUntil(() => gateway.releaseId === wanted, { timeout: 10_000, interval: 2 });
+      await vi.waitUntil(() => gateway.releaseId === wanted, { timeout: 30_000, interval: 2 });
     }
     busy = false;
     await Promise.all(clients);
@@ -241,7 +241,7 @@ describe('a gateway on a sample network', () => {
     const file = join(dir, 'releases', releaseIds[1], 'models', 'pctr.json');
     const intact = await readFile(file);
     await releases.activate(releaseIds[1]);
-    await vi.waitUntil(() => gateway.releaseId === releaseIds[1], { timeout: 10_000 });
+    await vi.waitUntil(() => gateway.releaseId === releaseIds[1], { timeout: 30_000 });
     await gateway.close();
     await releases.rollback();
 
@@ -253,7 +253,7 @@ describe('a gateway on a sample network', () => {
       async () =>
         ((await (await fetch(`${again.url}/readyz`)).json()) as { checks: { candidate?: unknown } })
           .checks.candidate !== undefined,
-      { timeout: 10_000 },
+      { timeout: 30_000 },
     );
     expect((await offers(again)).versions.release).toBe(releaseIds[0]);
     await writeFile(file, intact);
