@@ -10,6 +10,7 @@ import {
 import type { BudgetState } from './budget-view.js';
 import { engineError } from './errors.js';
 import { priorClickRate, type RankingRelease } from './ranking-release.js';
+import { encodeRows, type RowList } from './row-list.js';
 import { fillBestCreatives, type ScoredBlock, type ScoringScratch } from './scored-block.js';
 
 /**
@@ -43,7 +44,7 @@ export interface CandidateSet {
         readonly budgetVersion: number;
         readonly filtered: FilterCounts;
         readonly remaining: number;
-        readonly broke: readonly number[];
+        readonly broke: RowList;
       }
     | undefined;
   /** Recently scored contexts, latest first. */
@@ -337,7 +338,7 @@ export function applyFilters(
   set: CandidateSet,
   budget: BudgetState,
   restrictions: Restrictions | undefined,
-): { filtered: FilterCounts; remaining: number; broke: readonly number[] } {
+): { filtered: FilterCounts; remaining: number; broke: RowList } {
   const { mask, campaignRows, n } = set;
   if (restrictions === undefined) {
     let { counts } = set;
@@ -350,7 +351,7 @@ export function applyFilters(
         budgetVersion: budget.passVersion,
         filtered: found.filtered,
         remaining: found.eligible.count(),
-        broke: [...set.eligible.clone().andNot(budget.pass).toRows()],
+        broke: encodeRows(set.eligible.clone().andNot(budget.pass)),
       };
       set.counts = counts;
     }
@@ -374,6 +375,6 @@ export function applyFilters(
   return {
     filtered: found.filtered,
     remaining: found.eligible.count(),
-    broke: [...set.eligible.clone().andNot(budget.pass).toRows()],
+    broke: encodeRows(set.eligible.clone().andNot(budget.pass)),
   };
 }

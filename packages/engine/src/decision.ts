@@ -12,6 +12,7 @@ import type { CandidateSet } from './candidates.js';
 import type { Choice } from './choice.js';
 import { PRICING_NAMES, type RankingRelease } from './ranking-release.js';
 import type { RequestContext, SlotContext } from './request-context.js';
+import type { RowList } from './row-list.js';
 import type { ScoredBlock } from './scored-block.js';
 
 /** One chosen candidate and where it was chosen from. */
@@ -31,7 +32,7 @@ export interface ChosenItem {
 /** Which campaigns lacked money at one draw, so that a replay sees the ledger as it was then. */
 export interface DrawMoney {
   /** Campaign rows with nothing left. */
-  readonly broke: readonly number[];
+  readonly broke: RowList;
   /** Campaign rows with less than the send would set aside. */
   readonly short: readonly number[];
   /** What came of the reservation: absent when none was asked for. */

@@ -7,6 +7,7 @@ import { engineError } from './errors.js';
 import type { Money } from './money.js';
 import type { RankingRelease } from './ranking-release.js';
 import { readContext } from './request-context.js';
+import { decodeRows } from './row-list.js';
 import { ScoringScratch } from './scored-block.js';
 import { runFill, runOffers } from './stages.js';
 
@@ -113,11 +114,9 @@ class LoggedMoney implements Money {
     const { n } = this.#release.campaigns;
     const logged = this.#draws[this.#next++];
     const available = new Float64Array(n).fill(Number.POSITIVE_INFINITY);
-    const pass = BitSet.full(n);
-    for (const row of logged?.broke ?? []) {
-      available[row] = 0;
-      pass.delete(row);
-    }
+    const broke = decodeRows(logged?.broke ?? [], n);
+    const pass = BitSet.full(n).andNot(broke);
+    for (const row of broke.toRows()) available[row] = 0;
     // Some money, but never enough: sends set aside more than half a micro.
     for (const row of logged?.short ?? []) available[row] = 0.5;
     return { budget: { available, pass, passVersion: this.#next }, stale: false };

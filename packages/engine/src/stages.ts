@@ -12,6 +12,7 @@ import type { ChosenItem, DecisionParts, DrawMoney } from './decision.js';
 import type { Money } from './money.js';
 import type { RankingRelease } from './ranking-release.js';
 import type { RequestContext, SlotContext } from './request-context.js';
+import type { RowList } from './row-list.js';
 import {
   type ScoredBlock,
   type ScoringContext,
@@ -192,7 +193,7 @@ interface Drawn {
   readonly choice: Choice;
   readonly nEligible: number;
   readonly filtered: StagesResult['filtered'];
-  readonly broke: readonly number[];
+  readonly broke: RowList;
   readonly priorOnly: boolean;
 }
 
