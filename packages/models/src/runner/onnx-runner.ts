@@ -49,6 +49,9 @@ export interface OnnxRunnerOptions {
   readonly clock?: Clock;
 }
 
+/** The worker's exported function, checked against its file. */
+const HANDLER: keyof typeof import('../worker/main.js') = 'handleTask';
+
 type Phase = 'waiting' | 'running' | 'settled';
 
 interface Request {
@@ -107,7 +110,7 @@ export class OnnxRunner implements Runner {
     this.#clock = options.clock ?? systemClock;
     this.#pool = new Piscina({
       filename: fileURLToPath(compiledFile('../worker/main.js', import.meta.url)),
-      name: 'handleTask',
+      name: HANDLER,
       minThreads: 1,
       maxThreads: this.#workers,
       // The runner's own queue is the bounded one; a task is only posted when a worker is free for it.
