@@ -194,7 +194,8 @@ export function numberSql(value: number): string {
   return value < 0 || Object.is(value, -0) ? `(${literal})` : literal;
 }
 
-function stringSql(value: string): string {
+/** A text literal. */
+export function stringSql(value: string): string {
   return `'${value.replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'`;
 }
 
@@ -450,12 +451,12 @@ function aggregatesSql(
       aggregates.some(({ leaf }) => leaf.source === s.name && leaf.windowDays === w),
     );
     // Shift 0 puts the fact in, shift w takes it out of windows of w days.
-    const shifts = [0, ...own.map((w) => w * DAY_MS)];
+    const shifts = [0, ...own.map(windowMs)];
     const sign = (window: number | null) =>
       window === null
         ? 'toFloat64(shift = 0)'
         : own.includes(window)
-          ? `multiIf(shift = 0, 1., shift = ${window * DAY_MS}, -1., 0.)`
+          ? `multiIf(shift = 0, 1., shift = ${windowMs(window)}, -1., 0.)`
           : '0.';
     return `SELECT toUInt64(0) AS ordinal, toInt64(available_ms + shift) AS t_ms, toInt64(event_ms) AS event_ms, publication_id, campaign_id, creative_id, toUInt8(position) AS position, ${blank}, ${[null, ...windows].map((w, i) => `${sign(w)} AS ${signs[i]}`).join(', ')}, ${measures
       .map(
@@ -493,7 +494,8 @@ function aggregatesSql(
   return `SELECT * FROM (SELECT ordinal, ${columns.join(',\n  ')}\nFROM (${keyed})\nWINDOW ${[...frames.values()].join(',\n  ')}) WHERE ordinal > 0`;
 }
 
-const windowName = (days: number): string => String(days).replace('.', 'p');
+const windowMs = (days: number): number => Math.max(1, Math.round(days * DAY_MS));
+const windowName = (days: number): string => String(windowMs(days));
 
 /** Facts of a fit by the time they can take part, with what its offset needs as `l<i>`. */
 function fitFactsSql(
@@ -536,7 +538,7 @@ function fitSql(options: CompileOptions, fit: EffectFit): string {
   const everyMs = fit.everyHours * HOUR_MS;
   const firstMs = Math.floor(options.fromMs / everyMs) * everyMs;
   const lastMs = Math.floor(options.toMs / everyMs) * everyMs;
-  const windowMs = fit.windowDays * DAY_MS;
+  const spanMs = fit.windowDays * DAY_MS;
   const keys = new Set(fit.levels.flatMap((l) => l.by));
   const p = (name: string) => numberSql(params[name]!);
   const blank = DERIVED_KEYS.map((k) => `'' AS ${overrideColumn(k)}`).join(', ');
@@ -551,7 +553,7 @@ function fitSql(options: CompileOptions, fit: EffectFit): string {
   ]);
   // A fact takes part in every refit from when it is available until the window has passed.
   const upTo = (ms: string) => `intDiv(${ms} + ${everyMs - 1}, ${everyMs})`;
-  const refits = `if(ordinal > 0, [toInt64(intDiv(t_ms, ${everyMs}) * ${everyMs})], arrayMap(i -> toInt64(i * ${everyMs}), range(toUInt64(greatest(${firstMs / everyMs}, ${upTo('t_ms')})), toUInt64(least(${lastMs / everyMs + 1}, ${upTo(`t_ms + ${windowMs}`)})))))`;
+  const refits = `if(ordinal > 0, [toInt64(intDiv(t_ms, ${everyMs}) * ${everyMs})], arrayMap(i -> toInt64(i * ${everyMs}), range(toUInt64(greatest(${firstMs / everyMs}, ${upTo('t_ms')})), toUInt64(least(${lastMs / everyMs + 1}, ${upTo(`t_ms + ${spanMs}`)})))))`;
   const has = (l: (typeof fit.levels)[number]) =>
     l.by.map((k) => `${keyColumn(k)} != ''`).join(' AND ');
   const names = fit.levels.map((l) => l.name);

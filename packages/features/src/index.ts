@@ -5,6 +5,7 @@ export * from './errors.js';
 export * from './expression.js';
 export * from './feature-store.js';
 export * from './label.js';
+export * from './leaks.js';
 export * from './offline.js';
 export * from './online-features.js';
 export * from './online-program.js';

@@ -1,4 +1,4 @@
-import { compileFeatures, numberSql, spineSql } from './compile-sql.js';
+import { compileFeatures, spineSql, stringSql } from './compile-sql.js';
 import { numbers } from './dataset.js';
 import { type FeatureSet, resolveParams } from './definition.js';
 import {
@@ -78,21 +78,21 @@ export async function evaluateOffline(
   return out;
 }
 
+/** The decisions as one text literal: a single node for the parser, however many rows. */
 function literalSpine(decisions: readonly HypotheticalDecision[], asOfMs: number): string {
-  const text = (value: string) => `'${value.replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'`;
-  const rows = decisions.map(
-    (d, i) =>
-      `(${[
-        i + 1,
-        text(d.publicationId),
-        text(d.campaignId),
-        text(d.creativeId),
-        d.tsMs,
-        d.position,
-        ...[d.nAds, d.menuSize, d.priceMicros, d.estPayoutMicros, d.rank].map((x) =>
-          numberSql(x ?? Number.NaN),
-        ),
-      ].join(',')})`,
+  const cell = (value: string) =>
+    value.replace(/[\\\t\n\r]/g, (c) => `\\${{ '\\': '\\', '\t': 't', '\n': 'n', '\r': 'r' }[c]}`);
+  const number = (value: number | undefined) => String(value ?? Number.NaN).toLowerCase();
+  const lines = decisions.map((d, i) =>
+    [
+      i + 1,
+      cell(d.publicationId),
+      cell(d.campaignId),
+      cell(d.creativeId),
+      d.tsMs,
+      d.position,
+      ...[d.nAds, d.menuSize, d.priceMicros, d.estPayoutMicros, d.rank].map(number),
+    ].join('\t'),
   );
   return spineSql(
     {
@@ -109,6 +109,6 @@ function literalSpine(decisions: readonly HypotheticalDecision[], asOfMs: number
       est_payout_micros: 'c10',
       rank: 'c11',
     },
-    `values('c1 UInt64, c2 String, c3 String, c4 String, c5 Int64, c6 UInt8, c7 Float64, c8 Float64, c9 Float64, c10 Float64, c11 Float64', ${rows.join(', ')})`,
+    `format(TSV, 'c1 UInt64, c2 String, c3 String, c4 String, c5 Int64, c6 UInt8, c7 Float64, c8 Float64, c9 Float64, c10 Float64, c11 Float64', ${stringSql(`${lines.join('\n')}\n`)})`,
   );
 }

@@ -1,5 +1,6 @@
 import {
   type ColumnTable,
+  isWaggleError,
   numericData,
   type StringColumn,
   stringAt,
@@ -167,7 +168,7 @@ export class OnlineFeatures {
     });
     const { nodes, outputs } = this.#program;
     this.#readers = nodes.map(({ leaf }) =>
-      leaf === undefined ? undefined : storedReader(set, snapshot, embeddings, leaf),
+      leaf === undefined ? undefined : checkedReader(set, snapshot, embeddings, leaf),
     );
     this.#constants = new Float64Array(nodes.length);
     this.#scalars = new Float64Array(nodes.length);
@@ -580,6 +581,27 @@ function checkEmbeddings(m: EmbeddingMatrices, rows: Readonly<Record<EntityName,
   }
 }
 
+/** @throws WAGGLE_FEATURES_SNAPSHOT when the snapshot lacks what the leaf needs */
+function checkedReader(
+  set: FeatureSet,
+  snapshot: FeatureSnapshot,
+  embeddings: EmbeddingMatrices,
+  leaf: Leaf,
+): Reader | undefined {
+  try {
+    return storedReader(set, snapshot, embeddings, leaf);
+  } catch (cause) {
+    if (!isWaggleError(cause) || cause.code !== 'WAGGLE_COLUMNS_CORRUPT') throw cause;
+    throw featuresError(
+      'WAGGLE_FEATURES_SNAPSHOT',
+      `the snapshot is incomplete: ${cause.message}`,
+      {
+        cause,
+      },
+    );
+  }
+}
+
 /** How a leaf's value is found for a row of each entity; undefined for what only a request knows. */
 function storedReader(
   set: FeatureSet,
@@ -605,14 +627,7 @@ function storedReader(
   const home = homeOf(set, leaf)!;
   const table = tableOf(snapshot, home);
   const name = leafColumn(set, leaf);
-  let data: Float64Array;
-  try {
-    data = numericData(table, name, 'f64');
-  } catch (cause) {
-    throw featuresError('WAGGLE_FEATURES_SNAPSHOT', `table ${home} has no column ${name}`, {
-      cause,
-    });
-  }
+  const data = numericData(table, name, 'f64');
   const absent = absentValue(leaf);
   const read = (row: number) => (row >= 0 ? data[row]! : absent);
   switch (home) {

@@ -29,7 +29,7 @@ describe('offline SQL and online evaluation agree on every feature, value by val
           nPublications: world.ids.publications.length,
           campaignOfCreative: world.campaignOfCreative,
           asOfMs,
-          perPublication: 100,
+          perPublication: 4,
         },
         asOfMs % 1000,
       );
@@ -39,7 +39,7 @@ describe('offline SQL and online evaluation agree on every feature, value by val
           cases,
           online: online.get(set.name)!,
         });
-        expect(result.compared).toBe(25 * 16 * set.names.length);
+        expect(result.compared).toBe(25 * 6 * set.names.length);
         expect(result.mismatches.slice(0, 5)).toEqual([]);
       }
     });

@@ -34,7 +34,12 @@ export interface ParityCase {
 
 /** Requests over every publication and an unknown one, each with some or all creatives, none, and an unknown campaign. */
 export function parityCases(
-  o: { nPublications: number; campaignOfCreative: Int32Array; asOfMs: number; perPublication: number },
+  o: {
+    nPublications: number;
+    campaignOfCreative: Int32Array;
+    asOfMs: number;
+    perPublication: number;
+  },
   seed: number,
 ): ParityCase[] {
   const rng = new Rng(seed);
@@ -46,7 +51,9 @@ export function parityCases(
         ? Array.from({ length: nCreatives }, (_, i) => i)
         : Array.from({ length: o.perPublication }, () => rng.integer(nCreatives));
     const creativeRows = Int32Array.from([...creatives, -1, -1]);
-    const campaignRows = Int32Array.from(creativeRows, (k) => (k >= 0 ? o.campaignOfCreative[k]! : -1));
+    const campaignRows = Int32Array.from(creativeRows, (k) =>
+      k >= 0 ? o.campaignOfCreative[k]! : -1,
+    );
     campaignRows[campaignRows.length - 1] = rng.integer(Math.max(...o.campaignOfCreative) + 1);
     const n = campaignRows.length;
     const column = (draw: () => number) => Float64Array.from({ length: n }, draw);
@@ -58,7 +65,9 @@ export function parityCases(
       position: 1 + rng.integer(4),
       nAds: 1 + rng.integer(4),
       menuSize: 1 + rng.integer(12),
-      priceMicros: column(() => (rng.bernoulli(0.1) ? Number.NaN : 500_000 + rng.integer(3_000_000))),
+      priceMicros: column(() =>
+        rng.bernoulli(0.1) ? Number.NaN : 500_000 + rng.integer(3_000_000),
+      ),
       estPayoutMicros: column(() => (rng.bernoulli(0.1) ? Number.NaN : rng.integer(90_000_000))),
       rank: column(() => 1 + rng.integer(12)),
     });
@@ -85,7 +94,12 @@ export async function compareOfflineOnline(
     cases: readonly ParityCase[];
     online: OnlineFeatures;
   },
-): Promise<{ compared: number; mismatches: Mismatch[]; worst: number; distinct: Map<string, number> }> {
+): Promise<{
+  compared: number;
+  mismatches: Mismatch[];
+  worst: number;
+  distinct: Map<string, number>;
+}> {
   const decisions: HypotheticalDecision[] = [];
   const online: Float32Array[] = [];
   for (const c of o.cases) {
@@ -95,7 +109,8 @@ export async function compareOfflineOnline(
     const again = new Float32Array(out.length);
     o.online.evaluate(c, c.campaignRows, c.creativeRows, again);
     for (let i = 0; i < out.length; i++) {
-      if (!Object.is(out[i], again[i])) throw new Error(`cached value differs: ${out[i]} then ${again[i]}`);
+      if (!Object.is(out[i], again[i]))
+        throw new Error(`cached value differs: ${out[i]} then ${again[i]}`);
     }
     online.push(out);
     for (let i = 0; i < c.campaignRows.length; i++) {

@@ -2,6 +2,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DAY_MS, HOUR_MS, Rng } from '@waggle/core';
+import type { ClickRow, PlacementRow, SendRow } from '@waggle/core/contract';
 import { migrate, openEmbeddedStore, type Store } from '@waggle/store';
 
 /**
@@ -34,6 +35,12 @@ export interface SmallWorld {
     readonly creative: Float32Array;
   };
   readonly campaignOfCreative: Int32Array;
+  /** The events as inserted, without the repeats. */
+  readonly rows: {
+    readonly sends: readonly SendRow[];
+    readonly placements: readonly PlacementRow[];
+    readonly clicks: readonly ClickRow[];
+  };
   close(): Promise<void>;
 }
 
@@ -322,6 +329,11 @@ export async function buildSmallWorld(seed = 1): Promise<SmallWorld> {
     ids: { publications, campaigns, creatives, advertisers },
     embeddings,
     campaignOfCreative,
+    rows: {
+      sends: sendRows as SendRow[],
+      placements: placementRows as PlacementRow[],
+      clicks: clickRows as ClickRow[],
+    },
     close,
   };
 }

@@ -1,0 +1,117 @@
+import { DAY_MS } from '@waggle/core';
+import { buildDataset, type DatasetOptions, numbers, trainingSql } from './dataset.js';
+import type { FeatureSet } from './definition.js';
+import { type FeatureStore, latestEmbeddingModel, QUERY_SETTINGS } from './feature-store.js';
+
+export interface Leak {
+  readonly feature: string;
+  /**
+   * `future`: the value changes when later events are deleted. `too_good`: the feature alone orders outcomes
+   * almost perfectly, which a feature that knows only the past does not.
+   */
+  readonly kind: 'future' | 'too_good';
+  readonly detail: string;
+}
+
+export interface LeakOptions extends DatasetOptions {
+  /** Moments after which events are deleted. Default 3, spread over the decisions. */
+  readonly probes?: number;
+  /** Features whose AUC (or 1 − AUC) is above this are reported. Default 0.98. */
+  readonly maxAuc?: number;
+}
+
+/** Decisions so long before a probe are compared: outcomes take three days to mature. */
+const LOOK_BACK_MS = 4 * DAY_MS;
+/** Deleting rows regroups sums of doubles; what counts are differences, not last bits. */
+const TOLERANCE = 1e-5;
+
+/**
+ * Looks for features that know the future. At each probe all events and entity versions after the probe are
+ * hidden, features of the decisions just before it are computed again, and must not have changed. Then each
+ * feature's AUC against the outcome is checked. Costs two training statements per probe and one dataset.
+ */
+export async function findLeaks(
+  store: FeatureStore,
+  set: FeatureSet,
+  options: LeakOptions,
+): Promise<Leak[]> {
+  const embeddingModel =
+    options.embeddingModel ?? (await latestEmbeddingModel(store, options.tenantId, options.signal));
+  const query = {
+    params: { tenant_id: options.tenantId, embedding_model: embeddingModel },
+    settings: QUERY_SETTINGS,
+    ...(options.signal === undefined ? {} : { signal: options.signal }),
+  };
+  const leaks: Leak[] = [];
+  const reported = new Set<string>();
+  const dataset = await buildDataset(store, set, { ...options, embeddingModel });
+  const nProbes = options.probes ?? 3;
+  for (let k = 1; k <= nProbes && dataset.nRows > 0; k++) {
+    // A decision is taken one millisecond before it takes effect; the probe is that very moment.
+    const at = Math.floor((dataset.nRows * k) / (nProbes + 1));
+    const probeMs = dataset.decisionTsMs[at]! - 1;
+    const range = {
+      ...options,
+      embeddingModel,
+      fromMs: Math.max(options.fromMs, probeMs - LOOK_BACK_MS),
+      toMs: probeMs + 2,
+    };
+    const all = await store.queryColumns(trainingSql(set, range), query);
+    const past = await store.queryColumns(trainingSql(set, range, { untilMs: probeMs }), query);
+    for (const feature of set.names) {
+      if (reported.has(feature)) continue;
+      const known = numbers(all, feature);
+      const without = numbers(past, feature);
+      for (let i = 0; i < all.nRows; i++) {
+        if (Math.abs(known[i]! - without[i]!) > TOLERANCE * (1 + Math.abs(known[i]!))) {
+          reported.add(feature);
+          leaks.push({
+            feature,
+            kind: 'future',
+            detail: `${known[i]} with and ${without[i]} without the events after ${new Date(probeMs).toISOString()}`,
+          });
+          break;
+        }
+      }
+    }
+  }
+  const limit = options.maxAuc ?? 0.98;
+  const column = new Float64Array(dataset.nRows);
+  set.names.forEach((feature, f) => {
+    for (let i = 0; i < dataset.nRows; i++) column[i] = dataset.x[i * set.names.length + f]!;
+    const auc = binomialAuc(column, dataset.successes, dataset.trials);
+    if (Math.max(auc, 1 - auc) > limit) {
+      leaks.push({ feature, kind: 'too_good', detail: `AUC ${auc.toFixed(4)} by itself` });
+    }
+  });
+  return leaks;
+}
+
+/**
+ * Probability that a random success has a higher score than a random failure, ties half.
+ * @param scores,successes,trials [n]; a row stands for `trials` draws of which `successes` succeeded
+ * @returns 0.5 when there is no success or no failure; O(n log n)
+ */
+export function binomialAuc(
+  scores: Float64Array,
+  successes: Float64Array,
+  trials: Float64Array,
+): number {
+  const order = Int32Array.from(scores, (_, i) => i).sort((a, b) => scores[a]! - scores[b]!);
+  let failuresBelow = 0;
+  let won = 0;
+  let nSuccesses = 0;
+  for (let i = 0; i < order.length; ) {
+    let tiedSuccesses = 0;
+    let tiedFailures = 0;
+    const score = scores[order[i]!]!;
+    for (; i < order.length && scores[order[i]!] === score; i++) {
+      tiedSuccesses += successes[order[i]!]!;
+      tiedFailures += trials[order[i]!]! - successes[order[i]!]!;
+    }
+    won += tiedSuccesses * (failuresBelow + tiedFailures / 2);
+    failuresBelow += tiedFailures;
+    nSuccesses += tiedSuccesses;
+  }
+  return nSuccesses > 0 && failuresBelow > 0 ? won / (nSuccesses * failuresBelow) : 0.5;
+}

@@ -1,0 +1,189 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import {
+  acceptFeatures,
+  buildSnapshot,
+  ctrFeatures,
+  decodeSnapshot,
+  encodeSnapshot,
+  type FeatureSnapshot,
+  OnlineFeatures,
+} from '../src/index.js';
+import { buildSmallWorld, type SmallWorld, WORLD } from './support/small-world.js';
+
+let world: SmallWorld;
+let snapshot: FeatureSnapshot;
+beforeAll(async () => {
+  world = await buildSmallWorld(4);
+  snapshot = await buildSnapshot(world.store, [ctrFeatures, acceptFeatures], {
+    tenantId: WORLD.tenantId,
+    asOfMs: WORLD.endMs,
+    ids: world.ids,
+  });
+});
+afterAll(() => world?.close());
+
+const context = { tsMs: WORLD.endMs, position: 1, nAds: 2 };
+const all = () => ({
+  campaigns: world.campaignOfCreative,
+  creatives: Int32Array.from(world.campaignOfCreative, (_, i) => i),
+});
+
+function evaluate(online: OnlineFeatures, publicationRow: number): Float32Array {
+  const { campaigns, creatives } = all();
+  const out = new Float32Array(campaigns.length * online.nFeatures);
+  online.evaluate({ ...context, publicationRow }, campaigns, creatives, out);
+  return out;
+}
+
+describe('OnlineFeatures', () => {
+  test('answers the same whether, when and beside whom a candidate was cached', () => {
+    const fresh = new OnlineFeatures(ctrFeatures, snapshot, world.embeddings);
+    const expected = evaluate(fresh, 5);
+    const other = new OnlineFeatures(ctrFeatures, snapshot, world.embeddings);
+    const width = other.nFeatures;
+    const one = new Float32Array(width);
+    for (let i = world.campaignOfCreative.length - 1; i >= 0; i--) {
+      other.evaluate(
+        { ...context, publicationRow: 5 },
+        Int32Array.of(world.campaignOfCreative[i]!),
+        Int32Array.of(i),
+        one,
+      );
+      expect(one).toEqual(expected.slice(i * width, (i + 1) * width));
+    }
+    other.warm(6, all().campaigns, all().creatives);
+    expect(evaluate(other, 6)).toEqual(evaluate(fresh, 6));
+  });
+
+  test('keeps its answers when the cache has no room and forgets all the time', () => {
+    const roomy = new OnlineFeatures(ctrFeatures, snapshot, world.embeddings);
+    const tight = new OnlineFeatures(ctrFeatures, snapshot, world.embeddings, { maxCacheBytes: 1 });
+    for (const row of [0, 1, 2, 1, 0, 23, -1, 0]) {
+      expect(evaluate(tight, row)).toEqual(evaluate(roomy, row));
+    }
+  });
+
+  test('works through more candidates than fit one run', () => {
+    const online = new OnlineFeatures(ctrFeatures, snapshot, world.embeddings);
+    const n = 1300;
+    const nCreatives = world.campaignOfCreative.length;
+    const creatives = Int32Array.from({ length: n }, (_, i) => i % nCreatives);
+    const campaigns = Int32Array.from(creatives, (k) => world.campaignOfCreative[k]!);
+    const out = new Float32Array(n * online.nFeatures);
+    online.evaluate({ ...context, publicationRow: 2 }, campaigns, creatives, out);
+    const expected = evaluate(online, 2);
+    const width = online.nFeatures;
+    for (let i = 0; i < n; i++) {
+      const k = creatives[i]!;
+      expect(out.subarray(i * width, (i + 1) * width)).toEqual(
+        expected.subarray(k * width, (k + 1) * width),
+      );
+    }
+  });
+
+  test('takes rows outside the catalog as unknown and still answers finite numbers', () => {
+    for (const set of [ctrFeatures, acceptFeatures]) {
+      const online = new OnlineFeatures(set, snapshot, world.embeddings);
+      const out = new Float32Array(4 * online.nFeatures).fill(Number.NaN);
+      online.evaluate(
+        { tsMs: WORLD.endMs, position: 200, nAds: 1, publicationRow: 10_000 },
+        Int32Array.of(-1, 0, 99, 3),
+        Int32Array.of(-1, -1, 99, -1),
+        out,
+      );
+      for (const value of out) expect(Number.isFinite(value)).toBe(true);
+    }
+  });
+
+  test('names which features change with the request', () => {
+    const online = new OnlineFeatures(ctrFeatures, snapshot, world.embeddings);
+    const changing = [...online.requestFeatures].map((f) => online.names[f]);
+    expect(changing).toContain('hour_sin');
+    expect(changing).toContain('prior_logit_ctr');
+    expect(changing).not.toContain('publication_effect');
+    expect(online.staticFeatures.length + online.requestFeatures.length).toBe(online.nFeatures);
+    expect(ctrFeatures.depends.map((d) => d === 'request')).toEqual(
+      ctrFeatures.names.map((name) => changing.includes(name)),
+    );
+  });
+
+  test('refuses a snapshot of other declarations', () => {
+    const foreign = {
+      ...snapshot,
+      sets: { ...snapshot.sets, ctr: { ...snapshot.sets['ctr']!, fingerprint: 'ctr_0' } },
+    };
+    expect(() => new OnlineFeatures(ctrFeatures, foreign, world.embeddings)).toThrow(
+      expect.objectContaining({ code: 'WAGGLE_FEATURES_FINGERPRINT' }),
+    );
+  });
+
+  test('refuses a snapshot that lacks a table or column', () => {
+    const { publication: _, ...rest } = snapshot.tables;
+    expect(
+      () => new OnlineFeatures(ctrFeatures, { ...snapshot, tables: rest }, world.embeddings),
+    ).toThrow(expect.objectContaining({ code: 'WAGGLE_FEATURES_SNAPSHOT' }));
+    const bare = { ...snapshot.tables['campaign']!, columns: {} };
+    expect(
+      () =>
+        new OnlineFeatures(
+          ctrFeatures,
+          { ...snapshot, tables: { ...snapshot.tables, campaign: bare } },
+          world.embeddings,
+        ),
+    ).toThrow(expect.objectContaining({ code: 'WAGGLE_FEATURES_SNAPSHOT' }));
+  });
+
+  test('refuses arrays that do not fit each other', () => {
+    const online = new OnlineFeatures(ctrFeatures, snapshot, world.embeddings);
+    const one = Int32Array.of(0);
+    const shape = expect.objectContaining({ code: 'WAGGLE_FEATURES_SHAPE' });
+    expect(() =>
+      online.evaluate(
+        { ...context, publicationRow: 0 },
+        one,
+        new Int32Array(2),
+        new Float32Array(999),
+      ),
+    ).toThrow(shape);
+    expect(() =>
+      online.evaluate({ ...context, publicationRow: 0 }, one, one, new Float32Array(1)),
+    ).toThrow(shape);
+    expect(() =>
+      online.evaluate({ ...context, publicationRow: 0, rank: [] }, one, one, new Float32Array(999)),
+    ).toThrow(shape);
+    expect(
+      () => new OnlineFeatures(ctrFeatures, snapshot, { ...world.embeddings, dim: 9 }),
+    ).toThrow(shape);
+  });
+});
+
+describe('a snapshot file', () => {
+  test('reads back as what was written, byte for byte', () => {
+    const files = encodeSnapshot(snapshot);
+    const again = decodeSnapshot((file) => files[file]!);
+    expect(again).toEqual(snapshot);
+    expect(encodeSnapshot(again)).toEqual(files);
+    expect(evaluate(new OnlineFeatures(ctrFeatures, again, world.embeddings), 7)).toEqual(
+      evaluate(new OnlineFeatures(ctrFeatures, snapshot, world.embeddings), 7),
+    );
+  });
+
+  test('that is missing, altered or newer is refused with a code', () => {
+    const files = encodeSnapshot(snapshot);
+    const broken = expect.objectContaining({ code: 'WAGGLE_FEATURES_SNAPSHOT' });
+    const reading = (change: Record<string, Uint8Array | undefined>) => () =>
+      decodeSnapshot((file) => {
+        const bytes = file in change ? change[file] : files[file];
+        if (bytes === undefined) throw new Error(`no ${file}`);
+        return bytes;
+      });
+    expect(reading({ 'snapshot.json': undefined })).toThrow(broken);
+    expect(reading({ 'snapshot.json': Uint8Array.of(1, 2, 255) })).toThrow(broken);
+    expect(reading({ 'snapshot.json': new TextEncoder().encode('{"version":99}') })).toThrow(
+      broken,
+    );
+    expect(
+      reading({ 'snapshot.campaign.col': files['snapshot.campaign.col']!.slice(0, 100) }),
+    ).toThrow(expect.objectContaining({ code: 'WAGGLE_COLUMNS_CORRUPT' }));
+  });
+});
