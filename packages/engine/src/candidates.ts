@@ -8,32 +8,27 @@ import {
   preselect,
 } from '@waggle/retrieval';
 import type { BudgetState } from './budget-view.js';
+import { fillBestCreatives } from './creative-choice.js';
 import { engineError } from './errors.js';
 import { priorClickRate, type RankingRelease } from './ranking-release.js';
 import { encodeRows, type RowList } from './row-list.js';
-import { fillBestCreatives, type ScoredBlock, type ScoringScratch } from './scored-block.js';
+import type { ScorableSet, ScoredBlock } from './scored-block.js';
+import type { ScoringScratch } from './scoring-scratch.js';
 
 /**
  * The campaigns that may run in a publication during one stretch of time in one language, with everything
  * about them that requests share. Budgets and the request's own exclusions are applied on top, per request.
  */
-export interface CandidateSet {
-  readonly publicationRow: number;
+export interface CandidateSet extends ScorableSet {
   readonly language: string;
   readonly segment: number;
   /** BudgetState.passVersion it was cut with; −1 when it was small enough not to be cut. */
   readonly cutWith: number;
-  readonly n: number;
-  /** Campaign of each candidate, int32 [n], ascending. */
-  readonly campaignRows: Int32Array;
-  /** The creative most likely to be clicked here, see `fillBestCreatives`; int32 [n]. */
-  readonly bestCreatives: Int32Array;
   /** Cosine of the texts, float32 [n]. */
   readonly fit: Float32Array;
   readonly advertiser: Int32Array;
   readonly competitorGroup: Int32Array;
   readonly mu: Float32Array | undefined;
-  readonly omega: Float32Array | undefined;
   /** Filters by name, budget and request excluded; candidates are what passes them all (or a cut of it). */
   readonly passes: FilterPasses;
   /** Everything that passes, before any cut. */

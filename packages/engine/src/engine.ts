@@ -13,7 +13,7 @@ import { LedgerMoney } from './money.js';
 import type { DecisionPort, LedgerPort } from './ports.js';
 import type { RankingRelease } from './ranking-release.js';
 import { Deadline, type RequestContext, readContext } from './request-context.js';
-import { ScoringScratch } from './scored-block.js';
+import { ScoringScratch } from './scoring-scratch.js';
 import { type Run, runFill, runOffers, type StagesResult } from './stages.js';
 
 export interface EngineOptions {

@@ -8,7 +8,7 @@ import type { Money } from './money.js';
 import type { RankingRelease } from './ranking-release.js';
 import { readContext } from './request-context.js';
 import { decodeRows } from './row-list.js';
-import { ScoringScratch } from './scored-block.js';
+import { ScoringScratch } from './scoring-scratch.js';
 import { runFill, runOffers } from './stages.js';
 
 export interface Replay {

@@ -4,8 +4,20 @@ import {
   openRelativeVariance,
   Z80,
 } from '@waggle/ranking';
-import type { CandidateSet } from './candidates.js';
 import { priorClickRate, type RankingRelease } from './ranking-release.js';
+import type { ScoringScratch } from './scoring-scratch.js';
+
+/** The candidates of a block and what is known of them before a context; `CandidateSet` is one. */
+export interface ScorableSet {
+  readonly publicationRow: number;
+  readonly n: number;
+  /** Campaign of each candidate, int32 [n], ascending. */
+  readonly campaignRows: Int32Array;
+  /** The creative most likely to be clicked here, see `fillBestCreatives`; int32 [n]. */
+  readonly bestCreatives: Int32Array;
+  /** Shadow price of delivery, float32 [n]; undefined where all are 0. */
+  readonly omega: Float32Array | undefined;
+}
 
 /** What the numbers of a block depend on besides its candidates. */
 export interface ScoringContext {
@@ -49,84 +61,6 @@ export interface ScoredBlock {
   readonly rho: Float32Array | undefined;
 }
 
-/** Working memory of scoring, reused from call to call: what one call leaves, the next overwrites. */
-export class ScoringScratch {
-  #features = new Float32Array(0);
-  #p = new Float64Array(0);
-  #column = new Float64Array(0);
-
-  features(length: number): Float32Array {
-    if (this.#features.length < length) this.#features = new Float32Array(length);
-    return this.#features;
-  }
-
-  p(length: number): Float64Array {
-    if (this.#p.length < length) this.#p = new Float64Array(length);
-    return this.#p;
-  }
-
-  column(length: number): Float64Array {
-    if (this.#column.length < length) this.#column = new Float64Array(length);
-    return this.#column;
-  }
-}
-
-/** Candidate × servable creative: pair p of candidate i lies in [offsets[i], offsets[i + 1]). */
-interface Pairs {
-  readonly offsets: Int32Array;
-  readonly campaigns: Int32Array;
-  readonly creatives: Int32Array;
-}
-
-function pairsOf(release: RankingRelease, campaignRows: Int32Array): Pairs {
-  const { creativeOffsets, creativeRows } = release.campaigns;
-  const n = campaignRows.length;
-  const offsets = new Int32Array(n + 1);
-  for (let i = 0; i < n; i++) {
-    const c = campaignRows[i]!;
-    offsets[i + 1] = offsets[i]! + creativeOffsets[c + 1]! - creativeOffsets[c]!;
-  }
-  const campaigns = new Int32Array(offsets[n]!);
-  const creatives = new Int32Array(offsets[n]!);
-  for (let i = 0; i < n; i++) {
-    const c = campaignRows[i]!;
-    for (let p = offsets[i]!, from = creativeOffsets[c]!; p < offsets[i + 1]!; p++) {
-      campaigns[p] = c;
-      creatives[p] = creativeRows[from++]!;
-    }
-  }
-  return { offsets, campaigns, creatives };
-}
-
-/**
- * Chooses the creative of each campaign that has none yet: the one most likely to be clicked at the top of a send
- * that carries no other ad, as of the release; ties go to the lower row. One choice per publication and release,
- * so that the same campaign does not change its face with the slot. O(new pairs · features)
- * @param best int32 [nCampaigns], −1 = not chosen
- */
-export function fillBestCreatives(
-  release: RankingRelease,
-  publicationRow: number,
-  campaignRows: Int32Array,
-  best: Int32Array,
-  scratch: ScoringScratch,
-): void {
-  const missing = campaignRows.filter((row) => best[row]! < 0);
-  if (missing.length === 0) return;
-  const { features, scorer } = release.pctr;
-  const { offsets, campaigns, creatives } = pairsOf(release, missing);
-  const x = scratch.features(campaigns.length * features.nFeatures);
-  const p = scratch.p(campaigns.length);
-  const top = { publicationRow, tsMs: release.asOfMs, position: 1, nAds: 1 };
-  features.evaluate(top, campaigns, creatives, x);
-  scorer.scoreInto(x, campaigns.length, p);
-  for (let i = 0; i < missing.length; i++) {
-    let winner = offsets[i]!;
-    for (let j = winner + 1; j < offsets[i + 1]!; j++) if (p[j]! > p[winner]!) winner = j;
-    best[missing[i]!] = creatives[winner]!;
-  }
-}
-
 /**
  * Expected spend e of a send (domain §2.1): cpc bid·n·p, cpm bid·n·r/1000 with r the share of delivered emails
  * that people open, flat bid.
@@ -150,7 +84,7 @@ export function expectedSpend(
  */
 export function scoreBlock(
   release: RankingRelease,
-  set: CandidateSet,
+  set: ScorableSet,
   context: ScoringContext,
   scratch: ScoringScratch,
 ): ScoredBlock {

@@ -13,13 +13,8 @@ import type { Money } from './money.js';
 import type { RankingRelease } from './ranking-release.js';
 import type { RequestContext, SlotContext } from './request-context.js';
 import type { RowList } from './row-list.js';
-import {
-  type ScoredBlock,
-  type ScoringContext,
-  type ScoringScratch,
-  sameContext,
-  scoreBlock,
-} from './scored-block.js';
+import { type ScoredBlock, type ScoringContext, sameContext, scoreBlock } from './scored-block.js';
+import type { ScoringScratch } from './scoring-scratch.js';
 
 /** Everything the stages of one decision work with. */
 export interface Run {

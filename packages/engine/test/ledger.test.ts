@@ -42,7 +42,7 @@ test('fills against the durable ledger never pass a budget, survive a restart, a
   for (let wave = 0; wave < 5; wave++) {
     answers.push(
       ...(await Promise.all(
-        Array.from({ length: 100 }, (_, i) =>
+        Array.from({ length: 100 }, async (_, i) =>
           engine.rank(
             {
               mode: 'fill',
