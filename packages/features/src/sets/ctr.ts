@@ -6,6 +6,7 @@ import {
   clamp,
   coalesce,
   div,
+  type Expression,
   effect,
   evidence,
   exp,
@@ -124,14 +125,26 @@ const DESCRIBING: readonly FeatureDefinition[] = [
   ...calendar,
 ];
 
-const offset = CTR_OFFSET_TERMS.map(({ feature, center, weight }) => {
-  const found = DESCRIBING.find((f) => f.name === feature)!;
-  return mul(param(weight), sub(coalesce(found.value, found.default), center));
-}).reduce((sum, next) => add(sum, next));
+const sum = (terms: readonly Expression[]) => terms.reduce((all, next) => add(all, next));
+/** Terms that change with the request are kept together, so that online they are one number per request. */
+const offsetPart = (ofRequest: boolean) =>
+  CTR_OFFSET_TERMS.flatMap(({ feature, center, weight }) => {
+    const found = DESCRIBING.find((f) => f.name === feature)!;
+    return found.entity.includes('request') === ofRequest
+      ? [mul(param(weight), sub(coalesce(found.value, found.default), center))]
+      : [];
+  });
+const staticOffset = sum(offsetPart(false));
+const requestOffset = sum(offsetPart(true));
+const offset = add(staticOffset, requestOffset);
 
-const priorLogRate = LEVELS.map((l) => effect('ctr', l.name)).reduce(
-  (sum, next) => add(sum, next),
-  add(effect('ctr', 'base'), offset),
+const priorLogRate = add(
+  sum([
+    effect('ctr', 'base'),
+    ...LEVELS.filter((l) => l.name !== 'position').map((l) => effect('ctr', l.name)),
+    staticOffset,
+  ]),
+  add(requestOffset, effect('ctr', 'position')),
 );
 
 /** Features of pCTR: a row is a placement decision. */
