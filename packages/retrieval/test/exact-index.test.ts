@@ -50,6 +50,21 @@ test('fewer rows than asked for come back without padding', () => {
   expect(index.searchSync(unitRows(1, 2), { k: 9 }).rows).toHaveLength(5);
 });
 
+test('an index larger than one synchronous search is searched in slices, with the same answer', async () => {
+  const n = 600_000;
+  const matrix = new Float32Array(n * DIM);
+  const rng = new Rng(7);
+  for (let i = 0; i < 5_000; i++) matrix[rng.integer(n) * DIM + rng.integer(DIM)] = rng.uniform();
+  const index = new ExactIndex(matrix, DIM);
+  const filter = new BitSet(n);
+  for (let r = 0; r < n; r += 7) filter.add(r);
+  const query = unitRows(1, 2);
+  const expected = await index.search(query, { k: 50, filter });
+  const found = index.searchSync(query, { k: 50, filter });
+  expect([...found.rows]).toEqual([...expected.rows]);
+  expect([...found.scores]).toEqual([...expected.scores]);
+});
+
 test('wrong shapes are refused', () => {
   expect(() => new ExactIndex(new Float32Array(5), 2)).toThrow(
     expect.objectContaining({ code: 'WAGGLE_RETRIEVAL_SHAPE' }),
