@@ -24,11 +24,12 @@ export interface CalibrationFit {
 export const MIN_CALIBRATION_SUCCESSES = 50;
 export const MIN_CALIBRATION_CLUSTERS = 20;
 /**
- * Believed spread of a level shift and of (slope − 1) before looking: a month moves levels by 15 % (domain §6,
- * drift), and a slope far from 1 on rows a few days later is more likely noise than truth.
+ * Believed spread of a level shift and of (slope − 1) before looking. Seasons move levels by 15 % over months (domain
+ * §6, drift), some days move them less, and a slope far from 1 on rows a few days later is more likely noise
+ * than truth.
  */
-const LEVEL_SD = 0.15;
-const SLOPE_SD = 0.1;
+const LEVEL_SD = 0.1;
+const SLOPE_SD = 0.05;
 
 /**
  * Platt's a·logit + b (Platt 1999) by penalised maximum likelihood: slope towards 1, level towards 0, rows

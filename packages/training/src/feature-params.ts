@@ -15,7 +15,7 @@ import {
 } from './dataset.js';
 import { estimateEffectPriors } from './effect-priors.js';
 import { trainingError } from './errors.js';
-import { fitLogistic, RIDGE_GRID } from './fit/logistic.js';
+import { fitLogistic } from './fit/logistic.js';
 
 /** One term of a fit's offset: weight·(feature − center). */
 export interface OffsetTerm {
@@ -98,7 +98,7 @@ export async function estimateFeatureParams(
       clusters,
       prior,
     },
-    { signal, ridgeGrid: RIDGE_GRID.filter((ridge) => ridge >= 30) },
+    { signal, levelSd: 10 },
   );
   const params: Record<string, number> = {};
   const weights = terms.map((term, t) => term.default + fit.coefficients[t]!);

@@ -1,17 +1,21 @@
 /**
- * The matrix a fit really sees: columns that vary, values pulled in to the column's own extreme quantiles so that
- * one broken counter cannot steer a coefficient. Serving scores raw values; only the fit is protected.
+ * The matrix a fit really sees: columns that vary, in standard deviations around their mean, values pulled in to the
+ * column's own extreme quantiles so that one broken counter cannot steer a coefficient. Serving scores raw values;
+ * only the fit is protected.
  */
 export interface Design {
-  /** float32 [nRows × columns.length], row-major. */
+  /** float32 [nRows × (columns.length + 1)], row-major; the last column is 1, the level. */
   readonly x: Float32Array;
+  /** columns.length + 1 */
+  readonly width: number;
   readonly nRows: number;
   /** Feature numbers of the columns that are fitted. */
   readonly columns: readonly number[];
   /** Feature numbers that do not vary on these rows; they get coefficient 0. */
   readonly constant: readonly number[];
-  /** [nFeatures] mean of each feature after winsorising. */
+  /** [nFeatures] mean and standard deviation of each feature after winsorising. */
   readonly means: Float64Array;
+  readonly deviations: Float64Array;
 }
 
 /** Share of rows on each side whose values are pulled in. */
@@ -51,18 +55,44 @@ export function buildDesign(
     if (!(low[f]! < high[f]!)) constant.push(f);
     else if (!exclude.has(f)) columns.push(f);
   }
-  const out = new Float32Array(nRows * columns.length);
   const means = new Float64Array(nFeatures);
-  for (let i = 0; i < nRows; i++) {
-    const from = i * nFeatures;
-    const to = i * columns.length;
-    for (let c = 0; c < columns.length; c++) {
-      const f = columns[c]!;
-      const value = Math.min(Math.max(x[from + f]!, low[f]!), high[f]!);
-      out[to + c] = value;
-      means[f] = means[f]! + value / nRows;
-    }
+  const deviations = new Float64Array(nFeatures);
+  const valueAt = (row: number, f: number): number =>
+    Math.min(Math.max(x[row * nFeatures + f]!, low[f]!), high[f]!);
+  for (const f of columns) {
+    let mean = 0;
+    for (let i = 0; i < nRows; i++) mean += valueAt(i, f) / nRows;
+    let square = 0;
+    for (let i = 0; i < nRows; i++) square += (valueAt(i, f) - mean) ** 2 / nRows;
+    means[f] = mean;
+    deviations[f] = Math.sqrt(square);
   }
   for (const f of constant) means[f] = low[f]!;
-  return { x: out, nRows, columns, constant, means };
+  const fitted = columns.filter((f) => deviations[f]! > 0);
+  const width = fitted.length + 1;
+  const out = new Float32Array(nRows * width);
+  for (let i = 0; i < nRows; i++) {
+    const to = i * width;
+    for (let c = 0; c < fitted.length; c++) {
+      const f = fitted[c]!;
+      out[to + c] = (valueAt(i, f) - means[f]!) / deviations[f]!;
+    }
+    out[to + fitted.length] = 1;
+  }
+  return { x: out, width, nRows, columns: fitted, constant, means, deviations };
+}
+
+/** Coefficients on raw feature scale and the intercept that belongs to them. */
+export function toRawScale(
+  design: Design,
+  standardised: Float64Array,
+  nFeatures: number,
+): { coefficients: Float64Array; intercept: number } {
+  const coefficients = new Float64Array(nFeatures);
+  let intercept = standardised[design.columns.length]!;
+  design.columns.forEach((f, c) => {
+    coefficients[f] = standardised[c]! / design.deviations[f]!;
+    intercept -= coefficients[f]! * design.means[f]!;
+  });
+  return { coefficients, intercept };
 }

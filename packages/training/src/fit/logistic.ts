@@ -2,7 +2,7 @@ import { throwIfAborted } from '@waggle/core';
 import { glmFit } from '@waggle/native';
 import { sigmoid } from '@waggle/ranking';
 import { trainingError } from '../errors.js';
-import { buildDesign, type Design } from './design.js';
+import { buildDesign, type Design, toRawScale } from './design.js';
 import { type Dispersion, dispersionWeights, estimateDispersion } from './dispersion.js';
 
 /** Rows in time order. */
@@ -25,6 +25,8 @@ export interface FitOptions {
   readonly exclude?: readonly number[];
   /** Candidate penalties on the standardised scale: ½·λ·β², so that 1/√λ is the believed spread of a coefficient. */
   readonly ridgeGrid?: readonly number[];
+  /** Believed spread of the overall level around the prior's, on the logit scale; 0.1. */
+  readonly levelSd?: number;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -44,11 +46,13 @@ export interface LogisticFit {
   readonly effectiveShare: number;
 }
 
-export const RIDGE_GRID: readonly number[] = [1, 10, 30, 100, 300, 1_000, 3_000, 10_000, 100_000];
+export const RIDGE_GRID: readonly number[] = [30, 100, 300, 1_000, 3_000, 10_000, 100_000];
 const FIRST_RIDGE = 100;
 /** Share of the rows, the later ones, that choose the penalty. */
 const VALIDATION_SHARE = 0.3;
 const DISPERSION_ROUNDS = 2;
+/** A prior fitted to all outcomes so far knows the level to some 10 %; a few hundred rows do not know it better. */
+const LEVEL_SD = 0.1;
 
 /**
  * Logistic regression on binomial counts around the prior: logit = prior + intercept + Σ β·x, the prior's logit
@@ -58,12 +62,12 @@ const DISPERSION_ROUNDS = 2;
  * @throws WAGGLE_TRAINING_FIT_FAILED, WAGGLE_ABORTED
  */
 export async function fitLogistic(rows: FitRows, options: FitOptions): Promise<LogisticFit> {
-  const { ridgeGrid = RIDGE_GRID, exclude = [], signal } = options;
+  const { ridgeGrid = RIDGE_GRID, exclude = [], levelSd = LEVEL_SD, signal } = options;
   const { nRows, nFeatures } = rows;
   const design = buildDesign(rows.x, nRows, nFeatures, new Set(exclude));
   const offset = new Float64Array(nRows);
   for (let i = 0; i < nRows; i++) offset[i] = rows.prior[i]! + Math.log(rows.maturity[i]!);
-  const all: Slice = { design, offset, rows, from: 0, to: nRows };
+  const all: Slice = { design, offset, rows, levelRidge: 1 / levelSd ** 2, from: 0, to: nRows };
 
   let weights = new Float64Array(nRows).fill(1);
   let dispersion: Dispersion = { rowVariance: 0, clusterVariance: 0 };
@@ -92,11 +96,10 @@ export async function fitLogistic(rows: FitRows, options: FitOptions): Promise<L
   }
   const fit = await fitSlice(all, weights, ridge, signal);
 
-  const coefficients = new Float64Array(nFeatures);
+  const { coefficients, intercept } = toRawScale(design, fit.coefficients, nFeatures);
   const standardErrors = new Float64Array(nFeatures).fill(Number.NaN);
   design.columns.forEach((f, c) => {
-    coefficients[f] = fit.coefficients[c]!;
-    standardErrors[f] = fit.standardErrors[c]!;
+    standardErrors[f] = fit.standardErrors[c]! / design.deviations[f]!;
   });
   let believed = 0;
   let face = 0;
@@ -106,7 +109,7 @@ export async function fitLogistic(rows: FitRows, options: FitOptions): Promise<L
   }
   return {
     coefficients,
-    intercept: fit.intercept,
+    intercept,
     standardErrors,
     ridge,
     ridgeLosses,
@@ -122,13 +125,14 @@ interface Slice {
   readonly design: Design;
   readonly offset: Float64Array;
   readonly rows: FitRows;
+  readonly levelRidge: number;
   readonly from: number;
   readonly to: number;
 }
 
 interface SliceFit {
+  /** [width], standardised, the level last. */
   readonly coefficients: Float64Array;
-  readonly intercept: number;
   readonly standardErrors: Float64Array;
   readonly iterations: number;
 }
@@ -141,7 +145,9 @@ async function fitSlice(
 ): Promise<SliceFit> {
   throwIfAborted(signal);
   const { design, offset, rows, from, to } = slice;
-  const width = design.columns.length;
+  const { width } = design;
+  const l2 = new Float64Array(width).fill(ridge);
+  l2[width - 1] = slice.levelRidge;
   const fit = await glmFit({
     x: design.x.subarray(from * width, to * width),
     nRows: to - from,
@@ -150,16 +156,12 @@ async function fitSlice(
     trials: rows.trials.subarray(from, to),
     weights: weights.subarray(from, to),
     offset: offset.subarray(from, to),
-    l2: ridge,
-    intercept: true,
-    standardize: true,
+    l2,
+    intercept: false,
+    standardize: false,
     ...(signal === undefined ? {} : { signal }),
   });
-  if (
-    !fit.converged ||
-    !Number.isFinite(fit.intercept) ||
-    !fit.coefficients.every(Number.isFinite)
-  ) {
+  if (!fit.converged || !fit.coefficients.every(Number.isFinite)) {
     throw trainingError(
       'WAGGLE_TRAINING_FIT_FAILED',
       `the fit of ${to - from} rows × ${width} features at ridge ${ridge} did not converge in ${fit.iterations} iterations`,
@@ -172,10 +174,10 @@ async function fitSlice(
 /** Probabilities of visible successes of the slice's rows. */
 function predictSlice(slice: Slice, fit: SliceFit): Float64Array {
   const { design, offset, from, to } = slice;
-  const width = design.columns.length;
+  const { width } = design;
   const out = new Float64Array(to - from);
   for (let i = from; i < to; i++) {
-    let sum = offset[i]! + fit.intercept;
+    let sum = offset[i]!;
     for (let c = 0; c < width; c++) sum += fit.coefficients[c]! * design.x[i * width + c]!;
     out[i - from] = sigmoid(sum);
   }
