@@ -8,6 +8,13 @@ export {
   packByLength,
   paddingWaste,
 } from './embedding/packing.js';
+export {
+  MAX_PHRASES,
+  phraseEmbedder,
+  phraseEmbedder,
+  phrasesOf,
+  phrasesOf,
+} from './embedding/phrase-embedder.js';
 export { normalizeRow, poolMean } from './embedding/pooling.js';
 export {
   type TransformerEmbedderOptions,
