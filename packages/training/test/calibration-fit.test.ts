@@ -25,7 +25,9 @@ describe('Platt calibration on later rows', () => {
     const ratio = calibrate(fit.calibration, -6) * (1 + Math.exp(5.7));
     expect(ratio).toBeGreaterThan(0.96);
     expect(ratio).toBeLessThan(1.02);
-    expect(fit.calibration.kind === 'platt' && fit.calibration.a).toBeCloseTo(0.8, 1);
+    const slope = fit.calibration.kind === 'platt' ? fit.calibration.a : Number.NaN;
+    expect(slope).toBeGreaterThan(0.75);
+    expect(slope).toBeLessThan(0.9);
   });
 
   test('leaves a calibrated model where it is', () => {
