@@ -28,7 +28,7 @@ export const MIN_CALIBRATION_CLUSTERS = 20;
  * §6, drift), some days move them less, and a slope far from 1 on rows a few days later is more likely noise
  * than truth.
  */
-const LEVEL_SD = 0.1;
+const LEVEL_SD = 0.05;
 const SLOPE_SD = 0.05;
 
 /**

@@ -21,9 +21,9 @@ describe('Platt calibration on later rows', () => {
   test('finds a shifted level and a flat slope, young rows included', () => {
     const fit = fitCalibration(later(1, 0.3, 0.8));
     expect(fit.reason).toBe('fitted');
-    // a shift of three of the prior's standard deviations: its pull is 2 % here
+    // a shift of six of the prior's standard deviations: its pull is some 4 % here
     const ratio = calibrate(fit.calibration, -6) * (1 + Math.exp(5.7));
-    expect(ratio).toBeGreaterThan(0.96);
+    expect(ratio).toBeGreaterThan(0.94);
     expect(ratio).toBeLessThan(1.02);
     const slope = fit.calibration.kind === 'platt' ? fit.calibration.a : Number.NaN;
     expect(slope).toBeGreaterThan(0.75);
