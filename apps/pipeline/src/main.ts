@@ -1,18 +1,5 @@
 import { WaggleError } from '@waggle/core';
 import { cac } from 'cac';
-import { benchCommand } from './commands/bench.js';
-import { doctorCommand } from './commands/doctor.js';
-import { embedCommand } from './commands/embed.js';
-import { featuresCommand } from './commands/features.js';
-import { ingestCommand } from './commands/ingest.js';
-import { rankCommand } from './commands/rank.js';
-import { releaseCommand } from './commands/release.js';
-import { runCommand } from './commands/run.js';
-import { serveCommand } from './commands/serve.js';
-import { simulateCommand } from './commands/simulate.js';
-import { startCommand } from './commands/start.js';
-import { storeCommand } from './commands/store.js';
-import { trainCommand } from './commands/train.js';
 import { type CommandContext, commandContext } from './context.js';
 import { pipelineError } from './errors.js';
 import { errorText } from './output.js';
@@ -33,8 +20,9 @@ export async function runCli(argv: readonly string[]): Promise<number> {
   process.once('SIGINT', interrupt);
   process.once('SIGTERM', interrupt);
 
+  // Commands load when they are called: no job waits for another's libraries.
   const bind =
-    (run: Run) =>
+    (load: () => Promise<Run>) =>
     async (...received: unknown[]): Promise<void> => {
       const options = received.at(-1) as Record<string, unknown>;
       const args = received
@@ -47,40 +35,43 @@ export async function runCli(argv: readonly string[]): Promise<number> {
         signal: abort.signal,
         env: process.env,
       });
+      const run = await load();
       exitCode = (await run(context, options, args)) ?? 0;
     };
 
   cli.option('--json', 'One JSON document on stdout instead of tables');
   cli.option('--dir <path>', 'Folder that holds everything Waggle keeps (default .waggle)');
-  cli.command('doctor', 'Check this machine and this installation').action(bind(doctorCommand));
+  cli
+    .command('doctor', 'Check this machine and this installation')
+    .action(bind(async () => (await import('./commands/doctor.js')).doctorCommand));
   cli
     .command('store', 'Run the process that owns the local store')
     .option('--port <port>', 'Loopback port (default: any free)')
-    .action(bind(storeCommand));
+    .action(bind(async () => (await import('./commands/store.js')).storeCommand));
   cli
     .command('simulate', 'Create a sample newsletter ad network with hidden truth')
     .option('--scale <name>', 'tiny, ci, demo, serving or base', { default: 'ci' })
     .option('--seed <n>', 'Seed of everything random', { default: 1 })
     .option('--out <dir>', 'Where to write it (default <dir>/worlds/<scale>-<seed>)')
-    .action(bind(simulateCommand));
+    .action(bind(async () => (await import('./commands/simulate.js')).simulateCommand));
   cli
     .command('ingest [...paths]', 'Load events and entities from Parquet or NDJSON into the store')
-    .action(bind(ingestCommand));
+    .action(bind(async () => (await import('./commands/ingest.js')).ingestCommand));
   cli
     .command('features', 'Build the training rows and show every feature')
     .option('--set <name>', 'ctr or accept', { default: 'ctr' })
     .option('--as-of <time>', 'Use nothing later than this (RFC 3339; default: end of the data)')
     .option('--out <file>', 'Also write the rows as a column file')
-    .action(bind(featuresCommand));
+    .action(bind(async () => (await import('./commands/features.js')).featuresCommand));
   cli
     .command('embed', 'Embed the texts of publications, campaigns and creatives')
     .option('--hashed', 'Use the hashed n-gram embedder on purpose')
-    .action(bind(embedCommand));
+    .action(bind(async () => (await import('./commands/embed.js')).embedCommand));
   cli
     .command('train', 'Train, calibrate and gate pCTR and p(accept)')
     .option('--as-of <time>', 'Use nothing later than this (RFC 3339; default: end of the data)')
     .option('--seed <n>', 'Seed of the bootstrap', { default: 1 })
-    .action(bind(trainCommand));
+    .action(bind(async () => (await import('./commands/train.js')).trainCommand));
   cli
     .command(
       'release [verb] [id]',
@@ -89,12 +80,12 @@ export async function runCli(argv: readonly string[]): Promise<number> {
     .option('--no-activate', 'Build it without activating it')
     .option('--prior-only', 'Release the hierarchical prior instead of the trained models')
     .option('--as-of <time>', 'Use nothing later than this (RFC 3339; default: end of the data)')
-    .action(bind(releaseCommand));
+    .action(bind(async () => (await import('./commands/release.js')).releaseCommand));
   cli
     .command('run', 'All of it: features, embed, train, release')
     .option('--seed <n>', 'Seed of the bootstrap', { default: 1 })
     .option('--as-of <time>', 'Use nothing later than this (RFC 3339; default: end of the data)')
-    .action(bind(runCommand));
+    .action(bind(async () => (await import('./commands/run.js')).runCommand));
   cli
     .command('serve', 'Serve the active release over HTTP')
     .option('--port <port>', 'Port (default 8080, WAGGLE_PORT)')
@@ -103,7 +94,7 @@ export async function runCli(argv: readonly string[]): Promise<number> {
       '--clock <name>',
       'system, or data: start at the release’s own date (default for sample networks)',
     )
-    .action(bind(serveCommand));
+    .action(bind(async () => (await import('./commands/serve.js')).serveCommand));
   cli
     .command('rank', 'Ask a running gateway for a ranking')
     .option('--url <url>', 'Gateway', { default: 'http://127.0.0.1:8080' })
@@ -111,13 +102,13 @@ export async function runCli(argv: readonly string[]): Promise<number> {
     .option('--mode <mode>', 'offers or fill', { default: 'offers' })
     .option('--k <n>', 'How many items', { default: 5 })
     .option('--explain <level>', 'none, summary or full', { default: 'summary' })
-    .action(bind(rankCommand));
+    .action(bind(async () => (await import('./commands/rank.js')).rankCommand));
   cli
     .command('bench [...suites]', 'Measure Waggle against its peers and the machine’s limits')
     .option('--quick', 'Fewer and shorter runs')
     .option('--seed <n>', 'Seed', { default: 1 })
     .option('--out <file>', 'Write the records there')
-    .action(bind(benchCommand));
+    .action(bind(async () => (await import('./commands/bench.js')).benchCommand));
   cli
     .command('start', 'Create, learn and serve a sample network (what `npm start` does)')
     .option('--scale <name>', 'tiny, ci or demo', { default: 'ci' })
@@ -125,7 +116,7 @@ export async function runCli(argv: readonly string[]): Promise<number> {
     .option('--once', 'Answer one request, then stop')
     .option('--fresh', 'Forget what exists and begin anew')
     .option('--port <port>', 'Port (default 8080; with --once any free one)')
-    .action(bind(startCommand));
+    .action(bind(async () => (await import('./commands/start.js')).startCommand));
   cli.help();
   cli.version(CODE_VERSION);
 

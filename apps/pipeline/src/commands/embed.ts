@@ -6,6 +6,7 @@ import {
   creativeText,
   type Embedder,
   hashedEmbedder,
+  phraseEmbedder,
   publicationText,
 } from '@waggle/content';
 import type { CampaignRow, CreativeRow, PublicationRow } from '@waggle/core/contract';
@@ -54,8 +55,9 @@ export async function openEmbedder(
   context: Pick<CommandContext, 'config' | 'logger' | 'signal' | 'steps'>,
   hashed: boolean,
 ): Promise<Embedder> {
-  if (hashed) return hashedEmbedder();
-  return context.steps.step('Finding the embedding model', (progress) =>
+  // Publications and campaigns are about several things at once: each of their phrases counts.
+  if (hashed) return phraseEmbedder(hashedEmbedder());
+  const transformer = await context.steps.step('Finding the embedding model', (progress) =>
     createEmbedder({
       ...(context.config.modelDir === undefined ? {} : { modelDir: context.config.modelDir }),
       cacheDir: join(context.config.cacheDir, 'models'),
@@ -67,6 +69,7 @@ export async function openEmbedder(
       progress,
     }),
   );
+  return phraseEmbedder(transformer);
 }
 
 /** Embeds every text that is new or has changed since it was embedded by this model. */

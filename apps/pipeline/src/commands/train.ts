@@ -1,6 +1,7 @@
 import { acceptFeatures, ctrFeatures, type FeatureSet } from '@waggle/features';
 import type { Store } from '@waggle/store';
 import {
+  estimateCtrParams,
   type TrainedModel,
   type TrainingDataset,
   type TrainOptions,
@@ -26,8 +27,10 @@ const JOBS: readonly {
   name: 'pctr' | 'accept';
   set: FeatureSet;
   train: (rows: TrainingDataset, options: TrainOptions) => Promise<TrainedModel>;
+  /** Parameters of the feature set from the tenant's own history; declared defaults stand without. */
+  estimate?: typeof estimateCtrParams;
 }[] = [
-  { name: 'pctr', set: ctrFeatures, train: trainCtr },
+  { name: 'pctr', set: ctrFeatures, train: trainCtr, estimate: estimateCtrParams },
   { name: 'accept', set: acceptFeatures, train: trainAccept },
 ];
 
@@ -40,19 +43,31 @@ export async function train(
   const registry = await openRegistry(context);
   const trained: Partial<Record<'pctr' | 'accept', TrainedSet>> = {};
   for (const job of JOBS) {
-    const rows = await dataset(context, store, job.set, options.range);
+    const { range } = options;
+    const params = await context.steps.step(`Estimating priors of ${job.name}`, async () =>
+      job.estimate === undefined
+        ? {}
+        : job.estimate(store, {
+            tenantId: context.config.tenantId,
+            fromMs: range.fromMs,
+            toMs: range.asOfMs,
+            asOfMs: range.asOfMs,
+            signal: context.signal,
+          }),
+    );
+    const rows = await dataset(context, store, job.set, range, params);
     const model = await context.steps.step(`Training ${job.name}`, (progress) =>
       job.train(rows, {
         featureSet: job.set,
         seed: options.seed,
-        asOfMs: options.range.asOfMs,
+        asOfMs: range.asOfMs,
         logger: context.logger,
         signal: context.signal,
         progress,
       }),
     );
     const set: TrainedSet = { ...model, params: rows.params, nRows: rows.nRows };
-    await registry.save(job.name, set, options.range);
+    await registry.save(job.name, set, range);
     trained[job.name] = set;
   }
   return trained as TrainedModels;
