@@ -11,8 +11,6 @@ export {
 export {
   MAX_PHRASES,
   phraseEmbedder,
-  phraseEmbedder,
-  phrasesOf,
   phrasesOf,
 } from './embedding/phrase-embedder.js';
 export { normalizeRow, poolMean } from './embedding/pooling.js';

@@ -116,15 +116,16 @@ export function labelSql(set: FeatureSet, options: DatasetOptions): string {
 FROM ${decisionsSql(set, options, visibility)} AS d
 LEFT JOIN (${clicksPerPlacementSql(read)}) AS c ON c.placement_id = d.placement_id
 ORDER BY ordinal`
-    : `SELECT ${ids}, d.offer_id AS row_id, toFloat64(o.accepted) AS successes, toFloat64(o.decided_ms > 0 AND o.decided_ms <= ${options.asOfMs} AND NOT o.withdrawn) AS trials
+    : `SELECT ${ids}, d.offer_id AS row_id, toFloat64(o.accepted) AS successes, toFloat64(o.expires_ms > 0 AND o.expires_ms <= ${options.asOfMs} AND NOT o.withdrawn) AS trials
 FROM ${decisionsSql(set, options, visibility)} AS d
 LEFT JOIN (${offerOutcomesSql(read)}) AS o ON o.offer_id = d.offer_id
 ORDER BY ordinal`;
 }
 
 /**
- * Runs the training statement and joins its labels. Rows without trials (undecided or withdrawn offers) are
- * left out. Cost: one pass over the tenant's events; memory O(rows × features).
+ * Runs the training statement and joins its labels. Rows without trials are left out: withdrawn offers, and offers that may
+ * still be answered. Those count from their expiry on, whatever was said until then, since answers come early and silence
+ * late: counting them as they are decided would make the newest rows look accepted. Cost: one pass over the tenant's events; memory O(rows × features).
  */
 export async function buildDataset(
   store: FeatureStore,

@@ -30,12 +30,11 @@ GROUP BY placement_id`;
 
 /**
  * Every shown offer with its fate: the first answer given before it ran out, else nothing when it ran out. An
- * answer that comes after expiry changes nothing, so the fate known at `decided_ms` never changes afterwards.
+ * answer that comes after expiry changes nothing, so the fate never changes once the offer has run out.
  */
 export function offerOutcomesSql(read: TableReader): string {
   return `
 SELECT s.*, o.first_ms > 0 AND o.first_ms <= s.expires_ms AS answered,
-  if(answered, o.first_ms, s.expires_ms) AS decided_ms,
   answered AND o.fate = 'offer.accepted' AS accepted,
   answered AND o.fate = 'offer.downvoted' AS downvoted,
   answered AND o.fate = 'offer.withdrawn' AS withdrawn
@@ -121,7 +120,8 @@ FROM ${read.events('offers', "type = 'offer.shown'")}`,
 export const offerOutcomes: FactSource = {
   name: 'offer_outcomes',
   keysFrom: 'offers_shown',
-  description: 'What a publisher did with an offer, known when it was decided or ran out.',
+  description:
+    'What a publisher did with an offer, counted when its time is up: answers come early, silence late, and counting each as it comes would favour the answered.',
   measures: [
     'decided',
     'accepted',
@@ -130,7 +130,7 @@ export const offerOutcomes: FactSource = {
     'accepted_log_payout_millionths',
   ],
   sql: (read) => `
-SELECT shown_ms AS event_ms, decided_ms AS available_ms, publication_id, campaign_id, creative_id, toUInt8(0) AS position,
+SELECT shown_ms AS event_ms, expires_ms AS available_ms, publication_id, campaign_id, creative_id, toUInt8(0) AS position,
   1.0 AS decided, toFloat64(accepted) AS accepted, toFloat64(downvoted) AS downvoted,
   round(1000000 * log1p(est_payout_micros / 1000000.0)) AS log_payout_millionths, accepted * log_payout_millionths AS accepted_log_payout_millionths
 FROM (${offerOutcomesSql(read)})
