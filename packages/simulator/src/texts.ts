@@ -32,11 +32,6 @@ function one<T>(rng: Rng, items: readonly T[]): T {
   return items[rng.integer(items.length)]!;
 }
 
-function list(items: readonly string[]): string {
-  if (items.length <= 1) return items[0] ?? '';
-  return `${items.slice(0, -1).join(', ')} and ${items[items.length - 1]}`;
-}
-
 function capitalise(text: string): string {
   return text.charAt(0).toUpperCase() + text.slice(1);
 }
@@ -108,12 +103,6 @@ export function publisherName(rng: Rng): string {
   return rng.bernoulli(0.3) ? `${person.split(' ')[1]} Media` : person;
 }
 
-const INTROS = [
-  (name: string, what: string) => `${name} is a newsletter about ${what}.`,
-  (name: string, what: string) => `${name} brings ${what} to your inbox.`,
-  (_name: string, what: string) => `A letter on ${what}.`,
-  (_name: string, what: string) => `Everything worth knowing about ${what}.`,
-] as const;
 const SECTION_LEADS = ['Sections', 'Regular topics', 'In every issue', 'What we cover'] as const;
 /** Phrases and whole sentences shared out among the topics of a text. */
 const PHRASES = 16;
@@ -131,12 +120,7 @@ export function publicationTexts(
   const order = ranked(phrases);
   const main = TOPICS[mixture.top]!;
   const name = one(rng, NAME_SHAPES)(one(rng, main.names));
-  const about = order
-    .filter((k) => phrases[k]! >= 2)
-    .slice(0, 4)
-    .map((k) => TOPICS[k]!.name);
-  if (about.length === 0) about.push(main.name);
-  const sentences = [one(rng, INTROS)(name, list(about)), ...angles(rng, mixture)];
+  const sentences = [...angles(rng, mixture)];
   sentences.push(`${one(rng, SECTION_LEADS)}: ${sections(rng, order, phrases)}.`);
   return { name, description: sentences.join(' ') };
 }
@@ -223,15 +207,6 @@ export function slug(text: string): string {
     .replace(/^-|-$/g, '');
 }
 
-const FOR_WHOM = [
-  'For readers of',
-  'Made for people who follow',
-  'Our customers read about',
-  'Goes well with',
-] as const;
-
-const PLACED = ['At home in newsletters like these:', 'Fits letters that say:'] as const;
-
 export interface CampaignTexts {
   readonly name: string;
   readonly description: string;
@@ -246,8 +221,8 @@ export function campaignTexts(rng: Rng, brand: string, mixture: Mixture): Campai
   const product = one(rng, main.products);
   const sentences = [
     `${brand}: ${product[0]} that ${product[1]}.`,
-    `${one(rng, FOR_WHOM)} ${sections(rng, ranked(phrases), phrases)}.`,
-    `${one(rng, PLACED)} ${angles(rng, mixture).join(' ')}`,
+    `${capitalise(sections(rng, ranked(phrases), phrases))}.`,
+    ...angles(rng, mixture),
   ];
   return { name: `${brand} ${product[0]}`, description: sentences.join(' '), product };
 }
