@@ -50,10 +50,10 @@ typedef struct waggle_topk_f32_args {
   const float* matrix; /* [n_rows x dim] row-major */
   int64_t n_rows;
   int64_t dim;
-  int32_t k;             /* 1 .. 2048 */
-  const uint8_t* filter; /* bit r of byte r >> 3, shared by all queries; null = all rows */
-  float* scores;         /* [n_queries x k], best first, -infinity pads */
-  int32_t* rows;         /* [n_queries x k], -1 pads; ties to the lower row */
+  int32_t k;                              /* 1 .. 2048 */
+  const uint8_t* filter;                  /* bit r of byte r >> 3, shared by all queries; null = all rows */
+  float* scores;                          /* [n_queries x k], best first, -infinity pads */
+  int32_t* rows;                          /* [n_queries x k], -1 pads; ties to the lower row */
   int32_t (*is_cancelled)(void* context); /* polled between tiles; may be null */
   void* cancel_context;
 } waggle_topk_f32_args;

@@ -21,8 +21,8 @@ Napi::Value EnvState::submit(Napi::Env env, std::unique_ptr<Job> owned) {
     for (const auto& [id, other] : jobs_) {
       for (const Lease& held : other->leases()) {
         if (wanted.conflicts_with(held)) {
-          throw to_error(env, fail(Code::kLeased, "%s overlaps memory that running job %u %s as %s", wanted.name,
-                                   id, held.writes ? "writes" : "reads", held.name));
+          throw to_error(env, fail(Code::kLeased, "%s overlaps memory that running job %u %s as %s", wanted.name, id,
+                                   held.writes ? "writes" : "reads", held.name));
         }
       }
     }

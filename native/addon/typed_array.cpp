@@ -69,8 +69,7 @@ Status borrow(napi_env env, napi_value value, napi_typedarray_type type, int64_t
     return fail(Code::kDtype, "%s is backed by a resizable ArrayBuffer", name);
   }
   if (static_cast<int64_t>(length) < at_least) {
-    return fail(Code::kShape, "%s has %zu elements; %lld are needed", name, length,
-                static_cast<long long>(at_least));
+    return fail(Code::kShape, "%s has %zu elements; %lld are needed", name, length, static_cast<long long>(at_least));
   }
   // An empty array may have no memory, but null means absent further down.
   static double nothing = 0;

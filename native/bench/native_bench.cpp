@@ -31,7 +31,9 @@ struct Quartiles {
 
 Quartiles quartiles(std::vector<double> values) {
   std::sort(values.begin(), values.end());
-  const auto at = [&](double share) { return values[static_cast<size_t>(share * static_cast<double>(values.size() - 1))]; };
+  const auto at = [&](double share) {
+    return values[static_cast<size_t>(share * static_cast<double>(values.size() - 1))];
+  };
   return {at(0.5), at(0.75) - at(0.25)};
 }
 

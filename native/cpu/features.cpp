@@ -41,8 +41,8 @@ Features detect() {
   const bool fma = bit(leaf1.ecx, 12);
   if (!osxsave || !avx) return found;
   const uint64_t state = extended_state();
-  constexpr uint64_t kYmm = 0x6;    // xmm, ymm
-  constexpr uint64_t kZmm = 0xe6;   // … opmask, zmm0-15 upper halves, zmm16-31
+  constexpr uint64_t kYmm = 0x6;   // xmm, ymm
+  constexpr uint64_t kZmm = 0xe6;  // … opmask, zmm0-15 upper halves, zmm16-31
   const Registers leaf7 = cpuid(7, 0);
   found.avx2 = (state & kYmm) == kYmm && fma && bit(leaf7.ebx, 5);
   const bool f = bit(leaf7.ebx, 16);

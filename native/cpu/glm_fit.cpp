@@ -22,7 +22,6 @@ constexpr int64_t kPartialsBudget = int64_t{256} << 20;  // bytes for all chunks
 constexpr double kPivotFloor = 1e-11;
 constexpr int kMostHalvings = 40;
 
-
 // x·log(x / y) with 0·log 0 = 0: half a binomial deviance residual.
 double x_log_ratio(double x, double y) { return x > 0 ? x * std::log(x / y) : 0.0; }
 
@@ -36,7 +35,8 @@ class Fit {
         p_(args.x.cols),
         m_(args.x.cols + (args.intercept ? 1 : 0)) {
     const int64_t hessian_bytes = m_ * m_ * static_cast<int64_t>(sizeof(double));
-    const int64_t affordable = std::clamp<int64_t>(kPartialsBudget / std::max<int64_t>(hessian_bytes, 1), 1, kMostChunks);
+    const int64_t affordable =
+        std::clamp<int64_t>(kPartialsBudget / std::max<int64_t>(hessian_bytes, 1), 1, kMostChunks);
     const int64_t even = (n_ + affordable - 1) / affordable;
     chunk_rows_ = std::max(kSmallestChunk, (even + kGlmBlock - 1) / kGlmBlock * kGlmBlock);
     n_chunks_ = (n_ + chunk_rows_ - 1) / chunk_rows_;
@@ -293,7 +293,8 @@ class Fit {
     const int64_t column = cholesky_factor(point->hessian.data(), m_, kPivotFloor);
     if (column < 0) return {};
     if (column == p_) {
-      return fail(Code::kSingular, "the intercept is not determined: the features add up to a constant, or the fit is saturated");
+      return fail(Code::kSingular,
+                  "the intercept is not determined: the features add up to a constant, or the fit is saturated");
     }
     return fail(Code::kSingular, "feature %lld is a combination of the features before it, or the fit is saturated",
                 static_cast<long long>(column));

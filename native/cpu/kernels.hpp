@@ -10,11 +10,11 @@ namespace waggle::cpu {
 /// The value of a pair depends on its two vectors alone, not on its place in a tile.
 struct TopkKernels {
   /// out[q * ld + r] = Σᵢ queries[q][i] · rows[r][i]
-  void (*dot)(const float* const* queries, int32_t n_queries, const float* const* rows, int32_t n_rows,
-              int64_t dim, float* out, int64_t ld);
+  void (*dot)(const float* const* queries, int32_t n_queries, const float* const* rows, int32_t n_rows, int64_t dim,
+              float* out, int64_t ld);
   /// out[q * ld + r] = −Σᵢ (queries[q][i] − rows[r][i])²
-  void (*neg_l2)(const float* const* queries, int32_t n_queries, const float* const* rows, int32_t n_rows,
-                 int64_t dim, float* out, int64_t ld);
+  void (*neg_l2)(const float* const* queries, int32_t n_queries, const float* const* rows, int32_t n_rows, int64_t dim,
+                 float* out, int64_t ld);
   /// Indexes i with scores[i] > threshold, ascending, into out [n]; returns how many. *not_finite gets the
   /// first i whose score is NaN or infinite, else −1.
   int32_t (*collect)(const float* scores, int32_t n, float threshold, int32_t* out, int32_t* not_finite);

@@ -164,8 +164,7 @@ int32_t choose(const ScoreRankArgs& a, const ScoredRow* ordered, int32_t n, Scra
 
 }  // namespace
 
-Status score_rank(const Table& table, const ScoreRankArgs& args, const RunContext& context,
-                  ScoreRankCounts* counts) {
+Status score_rank(const Table& table, const ScoreRankArgs& args, const RunContext& context, ScoreRankCounts* counts) {
   Scratch& s = scratch();
   const ScoreColumns columns = columns_of(args);
   const int32_t n = static_cast<int32_t>(args.n);

@@ -17,12 +17,12 @@ namespace waggle::cpu {
 
 namespace {
 
-constexpr int64_t kQueriesPerPass = 256;   // heaps kept per thread at a time
-constexpr int32_t kQueriesPerTile = 64;    // 64 × 384 floats = 96 KiB
+constexpr int64_t kQueriesPerPass = 256;  // heaps kept per thread at a time
+constexpr int32_t kQueriesPerTile = 64;   // 64 × 384 floats = 96 KiB
 constexpr int64_t kTileBytes = 192 * 1024;
 constexpr int32_t kMaxTileRows = 512;
-constexpr int64_t kSerialWork = 1 << 18;   // multiply-adds below which threads cost more than they bring
-constexpr int64_t kChunkWork = 1 << 22;    // multiply-adds per chunk: a few hundred microseconds
+constexpr int64_t kSerialWork = 1 << 18;  // multiply-adds below which threads cost more than they bring
+constexpr int64_t kChunkWork = 1 << 22;   // multiply-adds per chunk: a few hundred microseconds
 
 // Squared norms outside this range are recomputed in double: in float they under- or overflow.
 constexpr float kSmallestSafeSquare = 1e-24f;
@@ -51,8 +51,8 @@ struct Worker {
   std::vector<uint64_t> entries;
   std::vector<TopHeap<uint64_t>> heaps;
   std::vector<float> thresholds;
-  std::vector<float> scores;        // [kQueriesPerTile × tile rows]
-  std::vector<const float*> rows;   // of the tile, filtered
+  std::vector<float> scores;       // [kQueriesPerTile × tile rows]
+  std::vector<const float*> rows;  // of the tile, filtered
   std::vector<int32_t> row_numbers;
   std::vector<int32_t> hits;
   std::vector<float> row_squares;

@@ -13,7 +13,8 @@ namespace waggle::cuda {
 #if defined(__GNUC__)
 __attribute__((format(printf, 3, 4)))
 #endif
-inline int32_t fail(waggle_text* error, int32_t status, const char* format, ...) {
+inline int32_t
+fail(waggle_text* error, int32_t status, const char* format, ...) {
   if (error != nullptr) {
     va_list arguments;
     va_start(arguments, format);
@@ -33,10 +34,10 @@ inline int32_t fail_cuda(waggle_text* error, cudaError_t result, const char* wha
 }  // namespace waggle::cuda
 
 /// Returns from the enclosing function (int32_t, with a `waggle_text* error` in scope) on failure.
-#define WAGGLE_CUDA_CHECK(call)                                                        \
-  do {                                                                                 \
-    const cudaError_t waggle_result = (call);                                          \
-    if (waggle_result != cudaSuccess) {                                                \
-      return ::waggle::cuda::fail_cuda(error, waggle_result, #call);                   \
-    }                                                                                  \
+#define WAGGLE_CUDA_CHECK(call)                                      \
+  do {                                                               \
+    const cudaError_t waggle_result = (call);                        \
+    if (waggle_result != cudaSuccess) {                              \
+      return ::waggle::cuda::fail_cuda(error, waggle_result, #call); \
+    }                                                                \
   } while (false)

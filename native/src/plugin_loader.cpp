@@ -41,8 +41,7 @@ std::string try_plugin(const std::string& path, LoadedPlugin* loaded) {
     const char* error = dlerror();
     return error != nullptr ? error : "dlopen failed";
   }
-  const auto entry =
-      reinterpret_cast<waggle_backend_entry_function>(dlsym(library, WAGGLE_BACKEND_ENTRY_NAME));
+  const auto entry = reinterpret_cast<waggle_backend_entry_function>(dlsym(library, WAGGLE_BACKEND_ENTRY_NAME));
   if (entry == nullptr) return "not a Waggle plugin: no " WAGGLE_BACKEND_ENTRY_NAME;
   const waggle_backend* backend = entry(WAGGLE_BACKEND_ABI_VERSION);
   if (backend == nullptr) return "it refuses this engine's ABI version";

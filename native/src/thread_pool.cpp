@@ -35,13 +35,11 @@ struct Loop {
   const RunContext* context = nullptr;
   int64_t n_chunks = 0;
   std::atomic<int64_t> next{0};
-  int helpers = 0;  // guarded by State::mutex
-  int next_worker = 1;  // guarded by State::mutex; the caller is worker 0
+  int helpers = 0;                // guarded by State::mutex
+  int next_worker = 1;            // guarded by State::mutex; the caller is worker 0
   std::vector<int> free_workers;  // guarded by State::mutex
 
-  bool has_chunks() const {
-    return next.load(std::memory_order_relaxed) < n_chunks && !context->stop_requested();
-  }
+  bool has_chunks() const { return next.load(std::memory_order_relaxed) < n_chunks && !context->stop_requested(); }
 };
 
 }  // namespace
@@ -154,8 +152,8 @@ ThreadPool::JobId ThreadPool::submit(std::function<void()> job) {
 bool ThreadPool::withdraw(JobId id) {
   std::function<void()> job;  // destroyed outside the lock
   std::lock_guard<std::mutex> lock(state_->mutex);
-  const auto found = std::find_if(state_->jobs.begin(), state_->jobs.end(),
-                                  [id](const auto& entry) { return entry.first == id; });
+  const auto found =
+      std::find_if(state_->jobs.begin(), state_->jobs.end(), [id](const auto& entry) { return entry.first == id; });
   if (found == state_->jobs.end()) return false;
   job = std::move(found->second);
   state_->jobs.erase(found);

@@ -27,9 +27,7 @@ inline float score_of_key(uint64_t key) {
   return score;
 }
 
-inline int32_t row_of_key(uint64_t key) {
-  return static_cast<int32_t>(0xffffffffu - static_cast<uint32_t>(key));
-}
+inline int32_t row_of_key(uint64_t key) { return static_cast<int32_t>(0xffffffffu - static_cast<uint32_t>(key)); }
 
 struct ScoredRow {
   double score;
@@ -82,8 +80,7 @@ class TopHeap {
 
   /// Best first; the heap is spent afterwards.
   void sort() {
-    std::sort(entries_, entries_ + size_,
-              [](const Entry& a, const Entry& b) { return ranks_before(a, b); });
+    std::sort(entries_, entries_ + size_, [](const Entry& a, const Entry& b) { return ranks_before(a, b); });
   }
 
  private:

@@ -33,9 +33,9 @@ enum Argument {
   kCount
 };
 
-constexpr const char* kNames[kCount] = {"params",     "q",         "spend", "payout", "fit",   "advertiser", "explore",
-                                        "goalUnits",  "frequency", "mu",    "omega",  "rho",   "filter",     "group",
-                                        "separation", "rows",      "scores", "terms", "counts"};
+constexpr const char* kNames[kCount] = {"params",     "q",         "spend",  "payout", "fit",   "advertiser", "explore",
+                                        "goalUnits",  "frequency", "mu",     "omega",  "rho",   "filter",     "group",
+                                        "separation", "rows",      "scores", "terms",  "counts"};
 constexpr int kParamCount = 8;
 
 Status read_params(const double* params, ScoreRankArgs* args) {

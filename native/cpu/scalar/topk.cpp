@@ -7,8 +7,8 @@ namespace waggle::cpu {
 
 namespace {
 
-void dot_kernel(const float* const* queries, int32_t n_queries, const float* const* rows, int32_t n_rows,
-                int64_t dim, float* out, int64_t ld) {
+void dot_kernel(const float* const* queries, int32_t n_queries, const float* const* rows, int32_t n_rows, int64_t dim,
+                float* out, int64_t ld) {
   for (int32_t r = 0; r < n_rows; ++r) {
     for (int32_t q = 0; q < n_queries; ++q) {
       double sum = 0;

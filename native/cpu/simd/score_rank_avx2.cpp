@@ -28,20 +28,17 @@ void score_kernel(const ScoreColumns* c, int64_t begin, int64_t n, double* out) 
     const __m256d payout = load(c->payout, row);
     __m256d sum = _mm256_mul_pd(q, _mm256_mul_pd(margin, spend));
     sum = _mm256_add_pd(sum, _mm256_mul_pd(q, _mm256_mul_pd(fit_weight, load(c->fit, row))));
-    sum = _mm256_add_pd(
-        sum, c->advertiser != nullptr
-                 ? _mm256_mul_pd(q, _mm256_mul_pd(advertiser_weight, load(c->advertiser, row)))
-                 : zero);
+    sum = _mm256_add_pd(sum, c->advertiser != nullptr
+                                 ? _mm256_mul_pd(q, _mm256_mul_pd(advertiser_weight, load(c->advertiser, row)))
+                                 : zero);
     sum = _mm256_add_pd(sum, _mm256_mul_pd(q, _mm256_mul_pd(payout_weight, payout)));
-    sum = _mm256_add_pd(
-        sum, c->mu != nullptr ? negate(_mm256_mul_pd(q, _mm256_mul_pd(spend, load(c->mu, row)))) : zero);
+    sum =
+        _mm256_add_pd(sum, c->mu != nullptr ? negate(_mm256_mul_pd(q, _mm256_mul_pd(spend, load(c->mu, row)))) : zero);
     sum = _mm256_add_pd(
         sum, delivery ? _mm256_mul_pd(q, _mm256_mul_pd(load(c->goal_units, row), load(c->omega, row))) : zero);
+    sum = _mm256_add_pd(sum, c->rho != nullptr ? _mm256_mul_pd(q, _mm256_mul_pd(payout, load(c->rho, row))) : zero);
     sum = _mm256_add_pd(
-        sum, c->rho != nullptr ? _mm256_mul_pd(q, _mm256_mul_pd(payout, load(c->rho, row))) : zero);
-    sum = _mm256_add_pd(
-        sum, c->explore != nullptr ? _mm256_mul_pd(q, _mm256_mul_pd(explore_weight, load(c->explore, row)))
-                                   : zero);
+        sum, c->explore != nullptr ? _mm256_mul_pd(q, _mm256_mul_pd(explore_weight, load(c->explore, row))) : zero);
     sum = _mm256_add_pd(sum, c->frequency != nullptr ? negate(load(c->frequency, row)) : zero);
     _mm256_storeu_pd(out + i, sum);
   }

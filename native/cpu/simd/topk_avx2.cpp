@@ -111,8 +111,8 @@ void tile(const float* const* queries, int32_t n_queries, const float* const* ro
   }
 }
 
-void dot_kernel(const float* const* queries, int32_t n_queries, const float* const* rows, int32_t n_rows,
-                int64_t dim, float* out, int64_t ld) {
+void dot_kernel(const float* const* queries, int32_t n_queries, const float* const* rows, int32_t n_rows, int64_t dim,
+                float* out, int64_t ld) {
   tile<false>(queries, n_queries, rows, n_rows, dim, out, ld);
 }
 
@@ -130,8 +130,8 @@ int32_t collect_kernel(const float* scores, int32_t n, float threshold, int32_t*
   int32_t i = 0;
   for (; i + 8 <= n; i += 8) {
     const __m256 s = _mm256_loadu_ps(scores + i);
-    const unsigned finite = static_cast<unsigned>(
-        _mm256_movemask_ps(_mm256_cmp_ps(_mm256_and_ps(s, magnitude), infinity, _CMP_LT_OQ)));
+    const unsigned finite =
+        static_cast<unsigned>(_mm256_movemask_ps(_mm256_cmp_ps(_mm256_and_ps(s, magnitude), infinity, _CMP_LT_OQ)));
     if (finite != 0xffu && *not_finite < 0) *not_finite = i + __builtin_ctz(~finite);
     unsigned above = static_cast<unsigned>(_mm256_movemask_ps(_mm256_cmp_ps(s, bound, _CMP_GT_OQ))) & finite;
     while (above != 0) {

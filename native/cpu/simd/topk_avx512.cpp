@@ -108,8 +108,8 @@ void tile(const float* const* queries, int32_t n_queries, const float* const* ro
   }
 }
 
-void dot_kernel(const float* const* queries, int32_t n_queries, const float* const* rows, int32_t n_rows,
-                int64_t dim, float* out, int64_t ld) {
+void dot_kernel(const float* const* queries, int32_t n_queries, const float* const* rows, int32_t n_rows, int64_t dim,
+                float* out, int64_t ld) {
   tile<false>(queries, n_queries, rows, n_rows, dim, out, ld);
 }
 

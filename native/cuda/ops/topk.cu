@@ -20,13 +20,13 @@ namespace waggle::cuda {
 
 namespace {
 
-constexpr int kTile = 32;           // rows and queries per block of the score kernel
-constexpr int kDepth = 32;          // dimensions staged in shared memory at a time
-constexpr int kSlice = 4096;        // keys per sort: 32 KiB of shared memory
+constexpr int kTile = 32;     // rows and queries per block of the score kernel
+constexpr int kDepth = 32;    // dimensions staged in shared memory at a time
+constexpr int kSlice = 4096;  // keys per sort: 32 KiB of shared memory
 constexpr int kSortThreads = 512;
 constexpr int kNormThreads = 256;
 constexpr int64_t kQueryBlock = 64;
-constexpr int kMaxK = 2048;         // at most half a slice, so that merging always shrinks
+constexpr int kMaxK = 2048;  // at most half a slice, so that merging always shrinks
 constexpr unsigned long long kNoKey = ~0ull;
 
 static_assert(2 * kMaxK <= kSlice, "a merge must make fewer keys");
@@ -35,9 +35,7 @@ static_assert(2 * kMaxK <= kSlice, "a merge must make fewer keys");
 constexpr double kSmallestSafeSquare = 1e-24;
 constexpr double kLargestSafeSquare = 1e24;
 
-__device__ inline bool is_safe(double square) {
-  return square >= kSmallestSafeSquare && square <= kLargestSafeSquare;
-}
+__device__ inline bool is_safe(double square) { return square >= kSmallestSafeSquare && square <= kLargestSafeSquare; }
 
 // Ascending keys: higher score first, then lower row. −0 counts as +0.
 __device__ inline unsigned long long key_of(float score, uint32_t row) {
@@ -236,8 +234,8 @@ int32_t topk_f32_on_device(State& state, const waggle_topk_f32_args& args, waggl
   DeviceArray<unsigned long long> d_second("allocating the merged keys");
   DeviceArray<unsigned long long> d_best("allocating the best keys");
   DeviceArray<unsigned long long> d_bad_row("allocating a flag");
-#define WAGGLE_TRY(call)                                                     \
-  do {                                                                       \
+#define WAGGLE_TRY(call)                                                           \
+  do {                                                                             \
     if (const int32_t status = (call); status != WAGGLE_BACKEND_OK) return status; \
   } while (false)
   WAGGLE_TRY(stream.open(error));
@@ -254,7 +252,8 @@ int32_t topk_f32_on_device(State& state, const waggle_topk_f32_args& args, waggl
 
   const cudaStream_t s = stream.get();
   WAGGLE_CUDA_CHECK(cudaMemcpyAsync(d_queries.get(), args.queries,
-                                    static_cast<size_t>(args.n_queries * dim) * sizeof(float), cudaMemcpyHostToDevice, s));
+                                    static_cast<size_t>(args.n_queries * dim) * sizeof(float), cudaMemcpyHostToDevice,
+                                    s));
   if (args.filter != nullptr) {
     WAGGLE_CUDA_CHECK(cudaMemcpyAsync(d_filter.get(), args.filter, filter_bytes, cudaMemcpyHostToDevice, s));
   }
@@ -317,8 +316,8 @@ int32_t topk_f32_on_device(State& state, const waggle_topk_f32_args& args, waggl
   WAGGLE_CUDA_CHECK(cudaStreamSynchronize(s));
 #undef WAGGLE_TRY
   if (h_bad_row != kNoKey) {
-    return fail(error, WAGGLE_BACKEND_NOT_FINITE,
-                "matrix row %llu holds NaN or infinity, or its score overflows", h_bad_row);
+    return fail(error, WAGGLE_BACKEND_NOT_FINITE, "matrix row %llu holds NaN or infinity, or its score overflows",
+                h_bad_row);
   }
   for (size_t i = 0; i < h_best.size(); ++i) {
     const bool present = h_best[i] != kNoKey;

@@ -11,9 +11,7 @@ struct RunContext {
   /// false = stay on the calling thread (microsecond work).
   bool parallel = true;
 
-  bool stop_requested() const {
-    return cancelled != nullptr && cancelled->load(std::memory_order_relaxed);
-  }
+  bool stop_requested() const { return cancelled != nullptr && cancelled->load(std::memory_order_relaxed); }
 };
 
 }  // namespace waggle

@@ -43,7 +43,8 @@ class [[nodiscard]] Status {
 #if defined(__GNUC__)
 __attribute__((format(printf, 2, 3)))
 #endif
-Status fail(Code code, const char* format, ...);
+Status
+fail(Code code, const char* format, ...);
 
 /// Runs `body` (returning Status) and turns any exception into a Status.
 template <typename Body>

@@ -18,8 +18,8 @@ Status check(const ScoreRankArgs& args) {
   if (args.k < 1) return fail(Code::kInvalidArgument, "k is %d; it must be at least 1", args.k);
   if (args.max_per_group < 0) return fail(Code::kInvalidArgument, "maxPerGroup is negative");
   const ScoreWeights& w = args.weights;
-  if (!std::isfinite(w.margin) || !std::isfinite(w.fit) || !std::isfinite(w.advertiser) ||
-      !std::isfinite(w.payout) || !std::isfinite(w.explore)) {
+  if (!std::isfinite(w.margin) || !std::isfinite(w.fit) || !std::isfinite(w.advertiser) || !std::isfinite(w.payout) ||
+      !std::isfinite(w.explore)) {
     return fail(Code::kNotFinite, "a weight is NaN or infinite");
   }
   if (args.rows == nullptr || args.scores == nullptr || args.terms == nullptr) {

@@ -34,9 +34,8 @@ Status check(const TopkArgs& args) {
   }
   if (args.matrix.rows > 0 && args.matrix.data == nullptr) return fail(Code::kShape, "matrix is missing");
   if (args.filter && args.filter.bytes < (args.matrix.rows + 7) / 8) {
-    return fail(Code::kShape, "filter has %lld bytes; %lld rows need %lld",
-                static_cast<long long>(args.filter.bytes), static_cast<long long>(args.matrix.rows),
-                static_cast<long long>((args.matrix.rows + 7) / 8));
+    return fail(Code::kShape, "filter has %lld bytes; %lld rows need %lld", static_cast<long long>(args.filter.bytes),
+                static_cast<long long>(args.matrix.rows), static_cast<long long>((args.matrix.rows + 7) / 8));
   }
   return {};
 }
@@ -57,10 +56,10 @@ Status check_queries(const Matrix<const float>& queries) {
 bool worth_the_copy(const TopkArgs& args) {
   constexpr int64_t kQueriesWorthACopy = 64;
   constexpr double kWorkWorthACopy = 1e10;
-  return args.queries.rows >= kQueriesWorthACopy &&
-         static_cast<double>(args.queries.rows) * static_cast<double>(args.matrix.rows) *
-                 static_cast<double>(args.matrix.cols) >=
-             kWorkWorthACopy;
+  return args.queries.rows >= kQueriesWorthACopy && static_cast<double>(args.queries.rows) *
+                                                            static_cast<double>(args.matrix.rows) *
+                                                            static_cast<double>(args.matrix.cols) >=
+                                                        kWorkWorthACopy;
 }
 
 int32_t poll(void* context) { return static_cast<const RunContext*>(context)->stop_requested() ? 1 : 0; }

@@ -30,7 +30,8 @@ class ScoreRankCase final : public Case {
 
   std::string name() const override {
     char text[200];
-    std::snprintf(text, sizeof text, "score.rank n=%lld k=%d columns=%x filter=%.2f groups=%d×%d separation=%d%s seed=%llu",
+    std::snprintf(text, sizeof text,
+                  "score.rank n=%lld k=%d columns=%x filter=%.2f groups=%d×%d separation=%d%s seed=%llu",
                   static_cast<long long>(s_.n), s_.k, s_.optional_columns, s_.filter, s_.n_groups, s_.max_per_group,
                   s_.n_separations, s_.integers ? " integers" : "", static_cast<unsigned long long>(s_.seed));
     return text;
@@ -64,7 +65,8 @@ class ScoreRankCase final : public Case {
       for (int64_t i = 0; i < s_.n; ++i) group_.push_back(static_cast<int32_t>(random.below(s_.n_groups)) * 500009 - 7);
     }
     if (s_.n_separations > 0) {
-      for (int64_t i = 0; i < s_.n; ++i) separation_.push_back(static_cast<int32_t>(random.below(s_.n_separations + 1)) - 1);
+      for (int64_t i = 0; i < s_.n; ++i)
+        separation_.push_back(static_cast<int32_t>(random.below(s_.n_separations + 1)) - 1);
     }
     rows_.assign(static_cast<size_t>(s_.k), -5);
     scores_.assign(static_cast<size_t>(s_.k), 0);
@@ -162,9 +164,7 @@ class ScoreRankCase final : public Case {
   double bytes() const override { return static_cast<double>(s_.n) * 11 * 4; }
 
  private:
-  const float* optional(int c) const {
-    return ((s_.optional_columns >> c) & 1) != 0 ? optional_[c].data() : nullptr;
-  }
+  const float* optional(int c) const { return ((s_.optional_columns >> c) & 1) != 0 ? optional_[c].data() : nullptr; }
 
   Shape s_;
   std::vector<float> q_, spend_, payout_, fit_;
@@ -198,8 +198,8 @@ void add_score_rank_cases(Cases& cases, bool for_bench) {
   add({333, 20, 0x7f, 0.8, 17, 0, 5, false, 5});
   add({333, 20, 0x7f, 0.8, 17, 1, 5, false, 6});
   add({333, 20, 0x7f, 0.8, 0, 0, 5, false, 7});
-  add({500, 40, 0x7f, 0.9, 2, 3, 0, false, 8});    // fewer can be chosen than asked for
-  add({500, 60, 0x7f, 1.0, 9, 2, 3, true, 9});     // ties everywhere
+  add({500, 40, 0x7f, 0.9, 2, 3, 0, false, 8});  // fewer can be chosen than asked for
+  add({500, 60, 0x7f, 1.0, 9, 2, 3, true, 9});   // ties everywhere
   add({5000, 50, 0x7f, 1.0, 300, 1, 40, false, 10});
   add({5000, 5000, 0x7f, 0.9, 4000, 1, 2000, false, 11});
   add({100003, 100, 0x7f, 0.5, 1000, 2, 100, false, 12});

@@ -123,7 +123,8 @@ class TopkCase final : public Case {
       for (int64_t i = 0; i < s_.k; ++i) {
         if (i >= found) {
           if (rows[i] != -1 || scores[i] != -std::numeric_limits<float>::infinity()) {
-            std::snprintf(text, sizeof text, "query %lld, rank %lld: no padding", static_cast<long long>(q), static_cast<long long>(i));
+            std::snprintf(text, sizeof text, "query %lld, rank %lld: no padding", static_cast<long long>(q),
+                          static_cast<long long>(i));
             return text;
           }
           continue;
@@ -138,12 +139,13 @@ class TopkCase final : public Case {
         const double error = std::fabs(static_cast<double>(scores[i]) - truth[static_cast<size_t>(r)]);
         if (!(error <= bound[static_cast<size_t>(r)])) {
           std::snprintf(text, sizeof text, "query %lld, row %d: score %.9g, truth %.9g, error %.3g over %.3g",
-                        static_cast<long long>(q), r, static_cast<double>(scores[i]), truth[static_cast<size_t>(r)], error,
-                        bound[static_cast<size_t>(r)]);
+                        static_cast<long long>(q), r, static_cast<double>(scores[i]), truth[static_cast<size_t>(r)],
+                        error, bound[static_cast<size_t>(r)]);
           return text;
         }
         if (i > 0 && (scores[i - 1] < scores[i] || (scores[i - 1] == scores[i] && rows[i - 1] > r))) {
-          std::snprintf(text, sizeof text, "query %lld, rank %lld: out of order", static_cast<long long>(q), static_cast<long long>(i));
+          std::snprintf(text, sizeof text, "query %lld, rank %lld: out of order", static_cast<long long>(q),
+                        static_cast<long long>(i));
           return text;
         }
         worst_lower_edge = std::min(worst_lower_edge, truth[static_cast<size_t>(r)] + bound[static_cast<size_t>(r)]);
@@ -152,7 +154,8 @@ class TopkCase final : public Case {
       for (int64_t r = 0; r < s_.n_rows; ++r) {
         if (!allowed(r) || taken[static_cast<size_t>(r)] != 0) continue;
         if (truth[static_cast<size_t>(r)] - bound[static_cast<size_t>(r)] > worst_lower_edge) {
-          std::snprintf(text, sizeof text, "query %lld: row %lld was missed", static_cast<long long>(q), static_cast<long long>(r));
+          std::snprintf(text, sizeof text, "query %lld: row %lld was missed", static_cast<long long>(q),
+                        static_cast<long long>(r));
           return text;
         }
       }
@@ -177,7 +180,8 @@ class TopkCase final : public Case {
   void fill(std::vector<float>& values, int64_t n, Random& random) {
     for (int64_t r = 0; r < n; ++r) {
       double scale = 1.0;
-      if (s_.data == Data::kExtreme) scale = r % 5 == 0 ? 0.0 : std::pow(10.0, static_cast<double>(random.below(37)) - 18.0);
+      if (s_.data == Data::kExtreme)
+        scale = r % 5 == 0 ? 0.0 : std::pow(10.0, static_cast<double>(random.below(37)) - 18.0);
       for (int64_t i = 0; i < s_.dim; ++i) {
         float& value = values[static_cast<size_t>(r * s_.dim + i)];
         value = s_.data == Data::kIntegers ? static_cast<float>(random.below(3) - 1)
@@ -254,21 +258,22 @@ void add_topk_cases(Cases& cases, bool for_bench) {
     return;
   }
   for (const Metric metric : {Metric::kInnerProduct, Metric::kCosine, Metric::kL2}) {
-    add({0, 10, 4, 3, metric});              // no queries
-    add({3, 0, 4, 3, metric});               // no rows
-    add({1, 1, 1, 1, metric});               // one of everything
-    add({2, 5, 3, 8, metric});               // more answers than rows
-    add({5, 1000, 37, 10, metric, Data::kUniform, 1.0, 2});   // odd dimension
-    add({7, 997, 16, 33, metric, Data::kUniform, 0.5, 3});    // odd rows, half allowed
-    add({4, 300, 31, 5, metric, Data::kUniform, 0.0, 4});     // nothing allowed
+    add({0, 10, 4, 3, metric});                              // no queries
+    add({3, 0, 4, 3, metric});                               // no rows
+    add({1, 1, 1, 1, metric});                               // one of everything
+    add({2, 5, 3, 8, metric});                               // more answers than rows
+    add({5, 1000, 37, 10, metric, Data::kUniform, 1.0, 2});  // odd dimension
+    add({7, 997, 16, 33, metric, Data::kUniform, 0.5, 3});   // odd rows, half allowed
+    add({4, 300, 31, 5, metric, Data::kUniform, 0.0, 4});    // nothing allowed
     add({3, 2000, 384, 100, metric, Data::kUniform, 0.03, 5});
-    add({6, 500, 5, 50, metric, Data::kIntegers, 1.0, 6});    // many ties
+    add({6, 500, 5, 50, metric, Data::kIntegers, 1.0, 6});  // many ties
     add({70, 1500, 7, 20, metric, Data::kIntegers, 0.7, 7});
-    add({2, 3000, 24, 2048, metric, Data::kUniform, 1.0, 8}); // largest k
-    add({300, 700, 20, 9, metric, Data::kUniform, 1.0, 9});   // more queries than one pass holds
+    add({2, 3000, 24, 2048, metric, Data::kUniform, 1.0, 8});  // largest k
+    add({300, 700, 20, 9, metric, Data::kUniform, 1.0, 9});    // more queries than one pass holds
     add({66, 20000, 48, 100, metric, Data::kUniform, 1.0, 10});
     add({2, 9000, 12, 700, metric, Data::kAscending, 1.0, 11});
-    for (int64_t dim = 1; dim <= 33; dim += 2) add({5, 29, dim, 4, metric, Data::kUniform, 1.0, 100 + static_cast<uint64_t>(dim)});
+    for (int64_t dim = 1; dim <= 33; dim += 2)
+      add({5, 29, dim, 4, metric, Data::kUniform, 1.0, 100 + static_cast<uint64_t>(dim)});
   }
   add({11, 200, 40, 30, Metric::kCosine, Data::kExtreme, 1.0, 12});
 }

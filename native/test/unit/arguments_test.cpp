@@ -138,7 +138,7 @@ TEST("score.rank names the column that is not finite") {
   EXPECT(ScoreFixture().run().ok());
   const struct {
     const char* name;
-    const float* ScoreRankArgs::* column;
+    const float* ScoreRankArgs::*column;
   } columns[] = {{"q", &ScoreRankArgs::q},
                  {"spend", &ScoreRankArgs::spend},
                  {"payout", &ScoreRankArgs::payout},

@@ -38,8 +38,8 @@ inline void expect(bool condition, const char* text, const char* file, int line)
 
 #define WAGGLE_JOIN_(a, b) a##b
 #define WAGGLE_JOIN(a, b) WAGGLE_JOIN_(a, b)
-#define TEST(title) \
-  static void WAGGLE_JOIN(test_, __LINE__)(); \
+#define TEST(title)                                                                                            \
+  static void WAGGLE_JOIN(test_, __LINE__)();                                                                  \
   static const ::waggle::unit::Register WAGGLE_JOIN(register_, __LINE__)(title, WAGGLE_JOIN(test_, __LINE__)); \
   static void WAGGLE_JOIN(test_, __LINE__)()
 #define EXPECT(condition) ::waggle::unit::expect((condition), #condition, __FILE__, __LINE__)

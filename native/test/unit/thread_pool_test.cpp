@@ -56,9 +56,8 @@ TEST("a serial context stays on the calling thread") {
   serial.parallel = false;
   const std::thread::id caller = std::this_thread::get_id();
   bool same = true;
-  pool.for_each_chunk(100, serial, [&](int64_t, int worker) {
-    same = same && std::this_thread::get_id() == caller && worker == 0;
-  });
+  pool.for_each_chunk(100, serial,
+                      [&](int64_t, int worker) { same = same && std::this_thread::get_id() == caller && worker == 0; });
   EXPECT(same);
 }
 

@@ -23,7 +23,7 @@ struct TopkArgs {
   Matrix<const float> matrix;   // [n_rows × dim]
   int32_t k = 0;                // 1 … kTopkMaxK
   Metric metric = Metric::kInnerProduct;
-  Bitmap filter;  // shared by all queries, ≥ ceil(n_rows / 8) bytes
+  Bitmap filter;            // shared by all queries, ≥ ceil(n_rows / 8) bytes
   float* scores = nullptr;  // [n_queries × k], best first, -infinity pads
   int32_t* rows = nullptr;  // [n_queries × k], -1 pads
 };
