@@ -92,7 +92,8 @@ export class ParquetTable implements BatchSink {
 
   /** Completes the file. Returns its SHA-256 and size. */
   finish(): { sha256: string; bytes: number } {
-    this.#parquet.finish();
+    // The file below is written synchronously, so there is nothing to wait for.
+    void this.#parquet.finish();
     return { sha256: this.#file.digest, bytes: this.#file.offset };
   }
 

@@ -21,6 +21,8 @@ function format(value: unknown, nested: boolean): string {
       return nested ? (value ? 'TRUE' : 'FALSE') : value ? '1' : '0';
     case 'string':
       return nested ? `'${escapeText(value)}'` : escapeText(value);
+    default:
+      break;
   }
   if (Array.isArray(value) || ArrayBuffer.isView(value)) {
     return `[${Array.from(value as unknown as Iterable<unknown>, (v) => format(v, true)).join(',')}]`;
