@@ -138,9 +138,11 @@ export function setup() {
   const lock = hashFile(join(root, 'package-lock.json')) + process.version;
   let installed = false;
   if (stamp.lock !== lock) {
+    // Not `npm ci`: it refuses a lock file that was written where only one platform's optional binaries could be had.
+    // `install --no-save` takes every locked version as it is and adds this platform's binaries.
     run(
       npmCommand,
-      ['ci', '--no-audit', '--no-fund', '--loglevel=error'],
+      ['install', '--no-save', '--no-audit', '--no-fund', '--loglevel=error'],
       'Installing packages',
       'check the network and that the npm registry can be reached, then run it again',
     );
