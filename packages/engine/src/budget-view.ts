@@ -10,6 +10,8 @@ export interface BudgetState {
   readonly pass: BitSet;
   /** Differs whenever `pass` does. */
   readonly passVersion: number;
+  /** Differs whenever `available` does. */
+  readonly version: number;
 }
 
 /**
@@ -20,6 +22,7 @@ export class BudgetView implements BudgetState {
   readonly available: Float64Array;
   readonly pass: BitSet;
   passVersion = 0;
+  version = 0;
   readonly #ids: readonly string[];
   readonly #rowOf: (campaignId: string) => number | undefined;
   readonly #ledger: LedgerPort;
@@ -79,7 +82,10 @@ export class BudgetView implements BudgetState {
   /** True when the campaign went from having money to having none, or back. */
   #ask(row: number, nowMs: number): boolean {
     const micros = this.#ledger.availableMicros(this.#ids[row]!, nowMs);
-    this.available[row] = micros;
+    if (micros !== this.available[row]) {
+      this.available[row] = micros;
+      this.version++;
+    }
     const passes = micros > 0;
     if (this.pass.has(row) === passes) return false;
     if (passes) this.pass.add(row);

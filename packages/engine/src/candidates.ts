@@ -10,6 +10,7 @@ import {
 import type { BudgetState } from './budget-view.js';
 import { fillBestCreatives } from './creative-choice.js';
 import { engineError } from './errors.js';
+import { KEPT_DRAW_CELLS } from './kept-draw.js';
 import { priorClickRate, type RankingRelease } from './ranking-release.js';
 import { encodeRows, type RowList } from './row-list.js';
 import type { ScorableSet, ScoredBlock } from './scored-block.js';
@@ -138,7 +139,7 @@ export class CandidateCache {
   }
 
   #forget(plan: PublicationPlan, set: CandidateSet): void {
-    const cells = set.n * (2 + set.blocks.length);
+    const cells = set.n * 2 + set.blocks.length * (set.n + KEPT_DRAW_CELLS);
     plan.cells -= cells;
     this.#cells -= cells;
   }

@@ -5,8 +5,8 @@ import type { CandidateSet } from './candidates.js';
 import {
   countBlocks,
   drawList,
+  type ExplorationDraw,
   type ExplorationInput,
-  explorationDraw,
   propensityOf,
 } from './exploration.js';
 import type { RankingRelease } from './ranking-release.js';
@@ -53,9 +53,7 @@ export function choose(
     k: number;
     floorMicros: number;
     diversity: DiversityRules;
-    seed: number;
-    /** Tells the draws of one decision apart. */
-    stream: number;
+    exploration: ExplorationDraw;
   },
 ): Choice {
   const { policy } = release;
@@ -108,7 +106,7 @@ export function choose(
   let explored = false;
   const propensities = new Float64Array(rows.length).fill(1);
   if (epsilon > 0 && !empty) {
-    const { rng, explore } = explorationDraw(o.seed, o.stream, epsilon);
+    const { rng, explore } = o.exploration;
     const input = explorationInput(set, o.diversity);
     const present = countBlocks(input);
     if (explore) {

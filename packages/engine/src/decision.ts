@@ -8,8 +8,10 @@ import type {
 import { SCORE_TERMS } from '@waggle/core/contract';
 import { logNormalInterval } from '@waggle/ranking';
 import type { FilterCounts } from '@waggle/retrieval';
+import { SharedAnswer } from './answer.js';
 import type { CandidateSet } from './candidates.js';
 import type { Choice } from './choice.js';
+import type { KeptAnswer, KeptItems } from './kept-draw.js';
 import { PRICING_NAMES, type RankingRelease } from './ranking-release.js';
 import type { RequestContext, SlotContext } from './request-context.js';
 import type { RowList } from './row-list.js';
@@ -148,8 +150,36 @@ export interface DecisionParts {
   readonly degraded: readonly Degradation[];
   readonly latencyMs: number;
   readonly explored: boolean;
+  /** Where the same parts were answered before, what they came to. */
+  readonly kept?: KeptAnswer | undefined;
 }
 
+/** Items by level of explanation; `full` is rare and large, and is made each time. */
+function keptItems(
+  release: RankingRelease,
+  context: RequestContext,
+  parts: DecisionParts,
+): KeptItems | undefined {
+  const { kept } = parts;
+  const { explain } = context;
+  if (kept === undefined || explain === 'full') return undefined;
+  let known = kept.items[explain];
+  if (known === undefined) {
+    const items = parts.items.map((item) => itemBody(release, context, item));
+    known = { items: deepFreeze(items), json: JSON.stringify(items) };
+    kept.items[explain] = known;
+  }
+  return known;
+}
+
+function deepFreeze<T extends object>(value: T): T {
+  for (const part of Object.values(value)) {
+    if (typeof part === 'object' && part !== null) deepFreeze(part);
+  }
+  return Object.freeze(value);
+}
+
+/** Items of `offers` answers may be shared with other answers, and are frozen then. */
 export function responseBody(
   release: RankingRelease,
   context: RequestContext,
@@ -158,11 +188,11 @@ export function responseBody(
   const { policy } = release;
   const { mode } = context.request;
   const ttlMs = mode === 'fill' ? policy.fill_ttl_ms : policy.offer_ttl_ms;
-  return {
+  const head = {
     decision_id: parts.decisionId,
     request_id: context.requestId,
     mode,
-    items: parts.items.map((item) => itemBody(release, context, item)),
+    items: NO_ITEMS,
     n_eligible: parts.nEligible,
     filtered: parts.filtered,
     versions: release.versions,
@@ -170,7 +200,13 @@ export function responseBody(
     expires_at: new Date(context.nowMs + ttlMs).toISOString(),
     latency_ms: Math.round(parts.latencyMs * 1000) / 1000,
   };
+  const shared = keptItems(release, context, parts);
+  if (shared !== undefined) return new SharedAnswer(head, shared);
+  head.items = parts.items.map((item) => itemBody(release, context, item));
+  return head;
 }
+
+const NO_ITEMS: RankItemBody[] = [];
 
 /** The row of the decision log: enough to replay the answer from the release it names. */
 export function decisionRow(
@@ -179,6 +215,13 @@ export function decisionRow(
   parts: DecisionParts,
 ): DecisionRow {
   const { request } = context;
+  const { kept } = parts;
+  const items = kept?.loggedJson ?? JSON.stringify(loggedItems(release, context, parts));
+  const filtered = kept?.filteredJson ?? JSON.stringify(parts.filtered);
+  if (kept !== undefined) {
+    kept.loggedJson = items;
+    kept.filteredJson = filtered;
+  }
   return {
     tenant_id: release.tenantId,
     // One decision, one row: its id names both.
@@ -192,8 +235,8 @@ export function decisionRow(
     release_id: release.id,
     seed: context.seed,
     request: JSON.stringify(request),
-    items: JSON.stringify(loggedItems(release, context, parts)),
-    filtered: JSON.stringify(parts.filtered),
+    items,
+    filtered,
     degraded: parts.degraded as string[],
     latency_us: Math.max(0, Math.min(4_294_967_295, Math.round(parts.latencyMs * 1000))),
     test: request.test ?? false,

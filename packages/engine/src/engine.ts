@@ -151,6 +151,7 @@ export class Engine {
       degraded: stages.degraded.length === 0 ? standing : [...standing, ...stages.degraded],
       latencyMs: this.#options.clock.monotonicMs() - call.receivedAtMs,
       explored: stages.explored,
+      kept: stages.kept,
     };
     return {
       response: responseBody(release, context, parts),

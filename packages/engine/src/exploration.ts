@@ -41,12 +41,14 @@ export function countBlocks(input: ExplorationInput): number {
   return present;
 }
 
-/** Whether this draw explores, and the generator for what follows. `stream` tells a decision's slots apart. */
-export function explorationDraw(
-  seed: number,
-  stream: number,
-  epsilon: number,
-): { rng: Rng; explore: boolean } {
+export interface ExplorationDraw {
+  /** For what follows. */
+  readonly rng: Rng;
+  readonly explore: boolean;
+}
+
+/** Whether this draw explores. `stream` tells a decision's slots apart. */
+export function explorationDraw(seed: number, stream: number, epsilon: number): ExplorationDraw {
   const rng = new Rng(seed, stream);
   return { rng, explore: epsilon > 0 && rng.uniform() < epsilon };
 }

@@ -1,3 +1,4 @@
+export { answerJson } from './answer.js';
 export type { BudgetState } from './budget-view.js';
 export * from './catalog.js';
 export type { DrawMoney, LoggedItems } from './decision.js';

@@ -119,7 +119,8 @@ class LoggedMoney implements Money {
     for (const row of broke.toRows()) available[row] = 0;
     // Some money, but never enough: sends set aside more than half a micro.
     for (const row of logged?.short ?? []) available[row] = 0.5;
-    return { budget: { available, pass, passVersion: this.#next }, stale: false };
+    const version = this.#next;
+    return { budget: { available, pass, passVersion: version, version }, stale: false };
   }
 
   reserve(): ReturnType<Money['reserve']> {

@@ -4,6 +4,7 @@ import {
   openRelativeVariance,
   Z80,
 } from '@waggle/ranking';
+import type { KeptDraw } from './kept-draw.js';
 import { priorClickRate, type RankingRelease } from './ranking-release.js';
 import type { ScoringScratch } from './scoring-scratch.js';
 
@@ -59,6 +60,8 @@ export interface ScoredBlock {
   readonly goalUnits: Float32Array | undefined;
   /** Fairness price, float32 [n]; undefined where ρ is 0. */
   readonly rho: Float32Array | undefined;
+  /** Greedy draws made from this block, newest first. */
+  readonly draws: KeptDraw[];
 }
 
 /**
@@ -179,6 +182,7 @@ export function scoreBlock(
     reserveMicros,
     goalUnits,
     rho: rho === 0 ? undefined : new Float32Array(n).fill(rho),
+    draws: [],
   };
 }
 

@@ -9,6 +9,14 @@ import {
 } from './candidates.js';
 import { type Choice, choose } from './choice.js';
 import type { ChosenItem, DecisionParts, DrawMoney } from './decision.js';
+import { type ExplorationDraw, explorationDraw } from './exploration.js';
+import {
+  type DrawQuestion,
+  findDraw,
+  KEPT_DRAW_CELLS,
+  type KeptAnswer,
+  keepDraw,
+} from './kept-draw.js';
 import type { Money } from './money.js';
 import type { RankingRelease } from './ranking-release.js';
 import type { RequestContext, SlotContext } from './request-context.js';
@@ -31,7 +39,7 @@ export interface Run {
 
 export type StagesResult = Pick<
   DecisionParts,
-  'items' | 'draws' | 'nEligible' | 'filtered' | 'explored'
+  'items' | 'draws' | 'nEligible' | 'filtered' | 'explored' | 'kept'
 > & { readonly degraded: readonly Degradation[] };
 
 const BLOCKS_PER_SET = 8;
@@ -56,18 +64,27 @@ export function runOffers(run: Run): StagesResult {
   const drawn = draw(run, slot, budget, restrictions, undefined, 0);
   const { choice } = drawn;
   const degraded = degradations(drawn.priorOnly, stale, false);
-  const items: ChosenItem[] = new Array(choice.rows.length);
-  for (let i = 0; i < items.length; i++) {
-    items[i] = { set: drawn.set, block: drawn.block, choice, index: i, slot, rank: i + 1 };
-  }
-  return {
-    items,
-    draws: [{ broke: drawn.broke, short: choice.unaffordable }],
+  const rest = {
     nEligible: drawn.nEligible,
     filtered: drawn.filtered,
     explored: choice.explored,
     degraded,
   };
+  // A named slot stands in the items, so they are this request's own.
+  const kept = slot.id === undefined ? drawn.kept : undefined;
+  if (kept === undefined) return { ...chosen(drawn, slot), ...rest };
+  if (kept.chosen === undefined) kept.chosen = chosen(drawn, slot);
+  const { items, draws } = kept.chosen;
+  return { items, draws, ...rest, kept };
+}
+
+function chosen(drawn: Drawn, slot: SlotContext): Pick<StagesResult, 'items' | 'draws'> {
+  const { set, block, choice, broke } = drawn;
+  const items: ChosenItem[] = new Array(choice.rows.length);
+  for (let i = 0; i < items.length; i++) {
+    items[i] = { set, block, choice, index: i, slot, rank: i + 1 };
+  }
+  return { items, draws: [{ broke, short: choice.unaffordable }] };
 }
 
 /**
@@ -115,10 +132,10 @@ export async function runFill(
       }
       const row = choice.rows[0]!;
       const campaign = set.campaignRows[row]!;
-      const chosen = { set, block, choice, index: 0, slot, rank: items.length + 1 };
+      const item = { set, block, choice, index: 0, slot, rank: items.length + 1 };
       if (test) {
         draws.push(money);
-        items.push({ ...chosen, reservedMicros: 0 });
+        items.push({ ...item, reservedMicros: 0 });
       } else {
         const placementId = ids.placementId();
         const reservedMicros = block.reserveMicros[row]!;
@@ -144,7 +161,7 @@ export async function runFill(
           continue;
         }
         draws.push({ ...money, reserve: 'held' });
-        items.push({ ...chosen, placementId, reservedMicros });
+        items.push({ ...item, placementId, reservedMicros });
       }
       explored ||= choice.explored;
       take(release, taken, campaign);
@@ -182,7 +199,7 @@ function take(release: RankingRelease, taken: Taken, campaign: number): void {
   if (group >= 0) taken.groups.set(group, advertiser);
 }
 
-interface Drawn {
+export interface Drawn {
   readonly set: CandidateSet;
   readonly block: ScoredBlock;
   readonly choice: Choice;
@@ -190,6 +207,8 @@ interface Drawn {
   readonly filtered: StagesResult['filtered'];
   readonly broke: RowList;
   readonly priorOnly: boolean;
+  /** What answers are made of, kept with a draw that other requests will meet again. */
+  readonly kept?: KeptAnswer;
 }
 
 /** Candidates → scores → prices → choice, for one slot. Synchronous, so that scratch memory is its own. */
@@ -203,19 +222,54 @@ function draw(
 ): Drawn {
   const { release, cache, context } = run;
   const set = cache.get(context.publicationRow, context.language, context.atMs, budget);
-  const { filtered, remaining, broke } = applyFilters(release, set, budget, restrictions);
   run.check();
   const { block, priorOnly } = scored(run, set, slot);
   run.check();
+  const exploration = explorationDraw(context.seed, stream, release.policy.epsilon);
+  const base = { run, slot, budget, restrictions, taken, set, block, priorOnly, exploration };
+  const shared =
+    !exploration.explore &&
+    restrictions === undefined &&
+    taken === undefined &&
+    context.capacity > 0;
+  if (!shared) return drawAmong(base);
+  const question: DrawQuestion = {
+    budget,
+    version: budget.version,
+    k: context.k,
+    floorMicros: slot.floorMicros,
+    separation: context.diversity.separation,
+    maxPerAdvertiser: context.diversity.maxPerAdvertiser,
+  };
+  const known = findDraw(block.draws, question);
+  if (known !== undefined) return known;
+  const drawn: Drawn = { ...drawAmong(base), kept: { items: {} } };
+  keepDraw(block.draws, question, drawn);
+  return drawn;
+}
+
+function drawAmong(o: {
+  run: Run;
+  slot: SlotContext;
+  budget: BudgetState;
+  restrictions: Restrictions | undefined;
+  taken: Taken | undefined;
+  set: CandidateSet;
+  block: ScoredBlock;
+  priorOnly: boolean;
+  exploration: ExplorationDraw;
+}): Drawn {
+  const { budget, set, block, priorOnly, taken } = o;
+  const { release, context } = o.run;
+  const { filtered, remaining, broke } = applyFilters(release, set, budget, o.restrictions);
   if (context.capacity === 0) set.mask.clear();
   else if (taken !== undefined && taken.campaigns.size > 0) excludeTaken(set, taken, context);
   const choice = choose(release, set, block, {
     budget,
     k: context.k,
-    floorMicros: slot.floorMicros,
+    floorMicros: o.slot.floorMicros,
     diversity: context.diversity,
-    seed: context.seed,
-    stream,
+    exploration: o.exploration,
   });
   if (context.capacity === 0) {
     // The send carries all the ads its publisher wants.
@@ -259,7 +313,7 @@ function scored(
   const block = scoreBlock(release, set, asked, scratch);
   set.blocks.unshift(block);
   if (set.blocks.length > BLOCKS_PER_SET) set.blocks.pop();
-  else cache.charge(set, set.n);
+  else cache.charge(set, set.n + KEPT_DRAW_CELLS);
   return { block, priorOnly };
 }
 
