@@ -234,6 +234,27 @@ test('decisions are recorded without waiting and reach their table', async () =>
   expect(log.status().ok).toBe(false);
 });
 
+test('a decision the store will never take is set aside as it was, and the others arrive', async () => {
+  const wal = await WriteAheadLog.open({ dir: root });
+  const log = await DecisionLog.open({ wal, ...common });
+  const odd = { ...decision(102), request: 'two\nlines, "quotes" and \u{1f41d}' };
+  log.record({ ...decision(100), seed: 'many' as unknown as number });
+  log.record(decision(101));
+  log.record(odd);
+  log.start(store);
+  await log.idle();
+  const rows = await store.query(
+    `SELECT * FROM decisions WHERE decision_id IN ('dec_100', 'dec_101', 'dec_102') ORDER BY decision_id`,
+  );
+  expect(rows).toEqual([decision(101), odd]);
+  const rejected = (await readFile(join(root, 'rejected.ndjson'), 'utf8')).trim().split('\n');
+  expect(rejected.map((line) => JSON.parse(line).row)).toEqual([
+    { ...decision(100), seed: 'many' },
+  ]);
+  await log.stop();
+  await wal.close();
+});
+
 test('ledger entries reach the store, each once', async () => {
   const nowMs = Date.parse('2026-03-02T12:00:00Z');
   const wal = await WriteAheadLog.open({ dir: root });

@@ -34,15 +34,8 @@ export class DecisionLog {
       wal: options.wal,
       clock: options.clock,
       logger: options.logger,
-      // One JSON object per record, as `record` wrote it.
-      rowsOf: (payload) => [
-        {
-          table: 'decisions',
-          row: JSON.parse(
-            Buffer.from(payload.buffer, payload.byteOffset, payload.byteLength).toString('utf8'),
-          ) as object,
-        },
-      ],
+      // One JSON object per record, as `record` wrote it: the store reads it, nobody before.
+      rowsOf: (payload) => [{ table: 'decisions', row: payload }],
       intervalMs: options.intervalMs ?? 500,
       ...(options.maxBackoffMs === undefined ? {} : { maxBackoffMs: options.maxBackoffMs }),
     });

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { appendFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { Readable } from 'node:stream';
 import { type Clock, isWaggleError, type Logger } from '@waggle/core';
 import { ledgerError } from '../errors.js';
 import type { Store } from '../store.js';
@@ -10,7 +11,8 @@ import { readIfPresent, writeDurably } from './durable-file.js';
 /** A row on its way to a table. */
 export interface ForwardedRow {
   readonly table: string;
-  readonly row: object;
+  /** Columns by name, or their JSON as UTF-8 without a line break, which is then sent as it is. */
+  readonly row: object | Uint8Array;
 }
 
 export interface ForwarderOptions {
@@ -195,7 +197,7 @@ export class Forwarder {
 
   async #forwardBatch(): Promise<void> {
     const { wal, batchRows = 20_000 } = this.#options;
-    const byTable = new Map<string, object[]>();
+    const byTable = new Map<string, ForwardedRow['row'][]>();
     const first = this.#cursor + 1;
     let last = this.#cursor;
     let rows = 0;
@@ -228,12 +230,17 @@ export class Forwarder {
   }
 
   /** Sends rows; halves the batch around rows that the store will never take. */
-  async #send(table: string, rows: object[], token: string): Promise<void> {
+  async #send(table: string, rows: ForwardedRow['row'][], token: string): Promise<void> {
     try {
-      await this.#store!.insert(table, rows, {
+      const options = {
         deduplicationToken: `${this.#logId}:${token}`,
         signal: this.#abort.signal,
-      });
+      };
+      if (areLines(rows)) {
+        await this.#store!.insertRaw(table, 'JSONEachRow', linesOf(rows), options);
+      } else {
+        await this.#store!.insert(table, rows, options);
+      }
     } catch (err) {
       if (!isWaggleError(err) || !HOPELESS.has(err.code)) throw err;
       if (rows.length === 1) {
@@ -246,9 +253,10 @@ export class Forwarder {
     }
   }
 
-  async #reject(table: string, row: object, reason: string): Promise<void> {
+  async #reject(table: string, row: ForwardedRow['row'], reason: string): Promise<void> {
     const path = join(this.#options.wal.dir, 'rejected.ndjson');
-    await appendFile(path, `${JSON.stringify({ table, reason, row })}\n`, { mode: 0o600 });
+    const columns = row instanceof Uint8Array ? parseLine(row) : row;
+    await appendFile(path, `${JSON.stringify({ table, reason, row: columns })}\n`, { mode: 0o600 });
     this.#options.logger.error(
       { table, reason, path },
       'the store refuses a row; it was set aside',
@@ -274,5 +282,41 @@ export class Forwarder {
         if (!deaf || this.#stopping) finish();
       };
     });
+  }
+}
+
+/** Rows of one table come from one log, which writes all of them in the same way. */
+function areLines(rows: ForwardedRow['row'][]): rows is Uint8Array[] {
+  return rows[0] instanceof Uint8Array;
+}
+
+const NEWLINE = Buffer.from('\n');
+const CHUNK_BYTES = 1 << 18;
+
+/** Lines in pieces of some 256 kB: one per line would cost more than the lines do. */
+function linesOf(rows: readonly Uint8Array[]): Readable {
+  function* pieces(): Generator<Buffer> {
+    let parts: Uint8Array[] = [];
+    let bytes = 0;
+    for (const row of rows) {
+      parts.push(row, NEWLINE);
+      bytes += row.byteLength + 1;
+      if (bytes < CHUNK_BYTES) continue;
+      yield Buffer.concat(parts, bytes);
+      parts = [];
+      bytes = 0;
+    }
+    if (bytes > 0) yield Buffer.concat(parts, bytes);
+  }
+  return Readable.from(pieces(), { objectMode: false });
+}
+
+/** What a refused line holds, or its text where that is not even JSON. */
+function parseLine(line: Uint8Array): unknown {
+  const text = Buffer.from(line.buffer, line.byteOffset, line.byteLength).toString('utf8');
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
   }
 }
