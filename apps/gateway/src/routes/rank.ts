@@ -6,6 +6,7 @@ import {
   RankResponse,
   type RankResponseBody,
 } from '@waggle/core/contract';
+import { answerJson } from '@waggle/engine';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { checkTenant } from '../auth.js';
 import { gatewayError } from '../errors.js';
@@ -69,9 +70,9 @@ export function rankRoutes(app: FastifyInstance, context: RouteContext): void {
     ROUTE,
     {
       bodyLimit: RANK_LIMITS.bodyBytes,
-      // An explained answer is mostly doubles: JSON.stringify takes 33 µs where the compiled serialiser takes
-      // 52. The engine's answer is typed by the same contract, and a test compares the two documents.
-      serializerCompiler: () => (answer) => JSON.stringify(answer),
+      // An explained answer is mostly doubles: JSON.stringify takes 33 µs where the compiled serialiser takes 52,
+      // and the engine knows most of the text already. Tests compare the documents.
+      serializerCompiler: () => (answer) => answerJson(answer as RankResponseBody),
       onRequest: [context.tenant, context.admit],
       schema: {
         operationId: 'rank',
