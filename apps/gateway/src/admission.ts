@@ -5,12 +5,15 @@ import type { GatewayMetrics } from './metrics.js';
 
 const RESOLUTION_MS = 10;
 const SAMPLE_INTERVAL_MS = 250;
+/** A verdict needs so many ticks; ticks longer than the interval take several intervals to gather. */
+const MIN_SAMPLES = 3;
 const NS_PER_MS = 1e6;
 
 /**
  * Refuses work that could not be answered in time, so that what is accepted still is. It looks at the median
- * delay of the event loop over the last quarter second: one long tick, such as a release being loaded, moves
- * a mean or a maximum but not the median, and must not cost anybody an answer.
+ * delay of the event loop over the last quarter second, or the last three ticks where those take longer: one long
+ * tick, such as a release being loaded, moves a mean or a maximum but not the median, and must not cost anybody an
+ * answer.
  */
 export class Admission {
   readonly #maxDelayMs: number;
@@ -46,9 +49,8 @@ export class Admission {
     sampled.enable();
     this.#sampled = sampled;
     this.#timer = setInterval(() => {
-      // Without samples the loop was blocked throughout and this timer is the first to run again.
-      this.#overloaded =
-        sampled.count > 2 && sampled.percentile(50) / NS_PER_MS - RESOLUTION_MS > this.#maxDelayMs;
+      if (sampled.count < MIN_SAMPLES) return;
+      this.#overloaded = sampled.percentile(50) / NS_PER_MS - RESOLUTION_MS > this.#maxDelayMs;
       sampled.reset();
     }, SAMPLE_INTERVAL_MS);
     this.#timer.unref();
