@@ -19,7 +19,7 @@ describe('event contract', () => {
     '%s has exactly the columns of its table',
     (_kind, { table, schema }) => {
       const create = sql.match(
-        new RegExp(`CREATE TABLE ${table} \\(\\n([\\s\\S]*?)\\n\\) ENGINE`),
+        new RegExp(`CREATE TABLE IF NOT EXISTS ${table} \\(\\n([\\s\\S]*?)\\n\\) ENGINE`),
       )?.[1];
       expect(create, `table ${table}`).toBeDefined();
       const columns = create!.split('\n').map((line) => line.trim().split(' ')[0]);
