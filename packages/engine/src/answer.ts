@@ -32,21 +32,26 @@ export class SharedAnswer implements RankResponseBody {
     this.#kept = kept;
   }
 
-  static itemsJson(answer: RankResponseBody): string | undefined {
+  /** What is known of the text, unless somebody has changed the answer since. */
+  static known(answer: RankResponseBody): KeptItems | undefined {
     if (!(#kept in answer)) return undefined;
-    // Whoever gave the answer other items gets those.
-    return answer.items === answer.#kept.items ? answer.#kept.json : undefined;
+    const kept = answer.#kept;
+    const same =
+      answer.items === kept.items &&
+      answer.filtered === kept.filtered &&
+      answer.versions === kept.versions;
+    return same ? kept : undefined;
   }
 }
 
 /** The same text as `JSON.stringify(answer)`; for answers of `Engine.rank` in a fraction of the time. */
 export function answerJson(answer: RankResponseBody): string {
-  const items = SharedAnswer.itemsJson(answer);
-  if (items === undefined) return JSON.stringify(answer);
+  const known = SharedAnswer.known(answer);
+  if (known === undefined) return JSON.stringify(answer);
   return (
     `{"decision_id":${JSON.stringify(answer.decision_id)},"request_id":${JSON.stringify(answer.request_id)},` +
-    `"mode":"${answer.mode}","items":${items},"n_eligible":${answer.n_eligible},` +
-    `"filtered":${JSON.stringify(answer.filtered)},"versions":${JSON.stringify(answer.versions)},` +
+    `"mode":"${answer.mode}","items":${known.json},"n_eligible":${answer.n_eligible},` +
+    `"filtered":${known.filteredJson},"versions":${known.versionsJson},` +
     `"degraded":${JSON.stringify(answer.degraded)},"expires_at":"${answer.expires_at}",` +
     `"latency_ms":${JSON.stringify(answer.latency_ms)}}`
   );

@@ -11,7 +11,7 @@ import type { FilterCounts } from '@waggle/retrieval';
 import { SharedAnswer } from './answer.js';
 import type { CandidateSet } from './candidates.js';
 import type { Choice } from './choice.js';
-import type { KeptAnswer, KeptItems } from './kept-draw.js';
+import type { KeptAnswer, KeptItems, LoggedTexts } from './kept-draw.js';
 import { PRICING_NAMES, type RankingRelease } from './ranking-release.js';
 import type { RequestContext, SlotContext } from './request-context.js';
 import type { RowList } from './row-list.js';
@@ -166,7 +166,14 @@ function keptItems(
   let known = kept.items[explain];
   if (known === undefined) {
     const items = parts.items.map((item) => itemBody(release, context, item));
-    known = { items: deepFreeze(items), json: JSON.stringify(items) };
+    known = {
+      items: deepFreeze(items),
+      json: JSON.stringify(items),
+      filtered: Object.freeze(parts.filtered),
+      filteredJson: JSON.stringify(parts.filtered),
+      versions: Object.freeze(release.versions),
+      versionsJson: JSON.stringify(release.versions),
+    };
     kept.items[explain] = known;
   }
   return known;
@@ -208,25 +215,39 @@ export function responseBody(
 
 const NO_ITEMS: RankItemBody[] = [];
 
-/** The row of the decision log: enough to replay the answer from the release it names. */
+function loggedTexts(
+  release: RankingRelease,
+  context: RequestContext,
+  parts: DecisionParts,
+): LoggedTexts {
+  const items = JSON.stringify(loggedItems(release, context, parts));
+  const filtered = JSON.stringify(parts.filtered);
+  return {
+    items,
+    itemsQuoted: JSON.stringify(items),
+    filtered,
+    filteredQuoted: JSON.stringify(filtered),
+  };
+}
+
+/**
+ * The row of the decision log: enough to replay the answer from the release it names. `json` is the text that
+ * `JSON.stringify` makes of it, without quoting the long columns again.
+ */
 export function decisionRow(
   release: RankingRelease,
   context: RequestContext,
   parts: DecisionParts,
-): DecisionRow {
+): { row: DecisionRow; json: string } {
   const { request } = context;
   const { kept } = parts;
-  const items = kept?.loggedJson ?? JSON.stringify(loggedItems(release, context, parts));
-  const filtered = kept?.filteredJson ?? JSON.stringify(parts.filtered);
-  if (kept !== undefined) {
-    kept.loggedJson = items;
-    kept.filteredJson = filtered;
-  }
-  return {
+  const texts = kept?.logged ?? loggedTexts(release, context, parts);
+  if (kept !== undefined) kept.logged = texts;
+  const head = {
     tenant_id: release.tenantId,
     // One decision, one row: its id names both.
     event_id: `evt_${parts.decisionId.slice(parts.decisionId.indexOf('_') + 1)}`,
-    type: request.mode === 'fill' ? 'decision.fill' : 'decision.offers',
+    type: request.mode === 'fill' ? ('decision.fill' as const) : ('decision.offers' as const),
     ts: new Date(context.nowMs).toISOString(),
     decision_id: parts.decisionId,
     request_id: context.requestId,
@@ -235,11 +256,16 @@ export function decisionRow(
     release_id: release.id,
     seed: context.seed,
     request: JSON.stringify(request),
-    items,
-    filtered,
-    degraded: parts.degraded as string[],
-    latency_us: Math.max(0, Math.min(4_294_967_295, Math.round(parts.latencyMs * 1000))),
-    test: request.test ?? false,
+  };
+  const degraded = parts.degraded as string[];
+  const latency_us = Math.max(0, Math.min(4_294_967_295, Math.round(parts.latencyMs * 1000)));
+  const test = request.test ?? false;
+  const { items, filtered } = texts;
+  return {
+    row: { ...head, items, filtered, degraded, latency_us, test },
+    json:
+      `${JSON.stringify(head).slice(0, -1)},"items":${texts.itemsQuoted},"filtered":${texts.filteredQuoted},` +
+      `"degraded":${JSON.stringify(degraded)},"latency_us":${latency_us},"test":${test}}`,
   };
 }
 

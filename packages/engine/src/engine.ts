@@ -93,9 +93,9 @@ export class Engine {
     };
     const decisionId = this.#options.ids('decision');
     if (request.mode === 'fill') return this.#fill(served, run, decisionId, call);
-    const { response, row } = this.#answer(served, context, decisionId, call, runOffers(run));
+    const { response, row, json } = this.#answer(served, context, decisionId, call, runOffers(run));
     try {
-      this.#options.decisions.record(row);
+      this.#options.decisions.record(row, json);
     } catch (cause) {
       this.#notLogged(decisionId, cause);
     }
@@ -138,7 +138,7 @@ export class Engine {
     decisionId: string,
     call: RankCall,
     stages: StagesResult,
-  ): { response: RankResponseBody; row: DecisionRow } {
+  ): { response: RankResponseBody; row: DecisionRow; json: string } {
     const { release } = served;
     const stale = context.nowMs - release.asOfMs > release.policy.stale_features_ms;
     const standing = stale ? served.staleDegraded : release.degraded;
@@ -155,7 +155,7 @@ export class Engine {
     };
     return {
       response: responseBody(release, context, parts),
-      row: decisionRow(release, context, parts),
+      ...decisionRow(release, context, parts),
     };
   }
 

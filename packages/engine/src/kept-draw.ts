@@ -1,4 +1,4 @@
-import type { RankItemBody } from '@waggle/core/contract';
+import type { RankItemBody, RankResponseBody } from '@waggle/core/contract';
 import type { BudgetState } from './budget-view.js';
 import type { ChosenItem, DrawMoney } from './decision.js';
 import type { Drawn } from './stages.js';
@@ -23,6 +23,18 @@ export interface KeptDraw {
 export interface KeptItems {
   readonly items: readonly RankItemBody[];
   readonly json: string;
+  readonly filtered: RankResponseBody['filtered'];
+  readonly filteredJson: string;
+  readonly versions: RankResponseBody['versions'];
+  readonly versionsJson: string;
+}
+
+/** Columns of the decision log, and what they look like as strings within a JSON document. */
+export interface LoggedTexts {
+  readonly items: string;
+  readonly itemsQuoted: string;
+  readonly filtered: string;
+  readonly filteredQuoted: string;
 }
 
 /** The parts of `offers` answers that follow from the draw alone, filled in as they are first needed. */
@@ -30,8 +42,7 @@ export interface KeptAnswer {
   chosen?: { readonly items: readonly ChosenItem[]; readonly draws: readonly DrawMoney[] };
   /** By level of explanation. */
   readonly items: { none?: KeptItems; summary?: KeptItems };
-  filteredJson?: string;
-  loggedJson?: string;
+  logged?: LoggedTexts;
 }
 
 /** Draws kept per block: their texts are some 10 kB each. */

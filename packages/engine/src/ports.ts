@@ -33,8 +33,11 @@ export interface LedgerPort {
 
 /** Where decisions are logged; `DecisionLog` of @waggle/store is one. */
 export interface DecisionPort {
-  /** Takes the row without waiting; it is durable within the log's stated loss window. */
-  record(row: DecisionRow): void;
+  /**
+   * Takes the row without waiting; it is durable within the log's stated loss window.
+   * @param json the row as `JSON.stringify` writes it, where the caller has it
+   */
+  record(row: DecisionRow, json?: string): void;
   /** Resolves once the row is durable: what `fill` answers wait for. Without it, `record` is used. */
   recordDurably?(row: DecisionRow): Promise<void>;
 }

@@ -85,6 +85,7 @@ test('an answer from kept draws is the answer of a fresh engine, in the object, 
         expect(answerJson(answer)).toBe(JSON.stringify(answer));
         expect([row.items, row.filtered]).toEqual([freshRow.items, freshRow.filtered]);
         expect((await replay(row, release)).differences).toEqual([]);
+        expect(decisions.texts).toEqual(decisions.rows.map((r) => JSON.stringify(r)));
         last = answer;
       }
     }),
@@ -101,7 +102,10 @@ test('shared items cannot be changed by one who got them, and changed answers ha
   expect(() => {
     answer.items[0]!.est_payout.p50_micros = 1;
   }).toThrow(TypeError);
-  answer.items = [];
   answer.request_id = 'another';
+  expect(answerJson(answer)).toBe(JSON.stringify(answer));
+  answer.filtered = { budget: 1 };
+  expect(answerJson(answer)).toBe(JSON.stringify(answer));
+  answer.items = [];
   expect(answerJson(answer)).toBe(JSON.stringify(answer));
 });

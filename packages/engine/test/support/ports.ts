@@ -70,8 +70,11 @@ export class MemoryLedger implements LedgerPort {
 
 export class MemoryDecisions implements DecisionPort {
   readonly rows: DecisionRow[] = [];
-  record(row: DecisionRow): void {
+  /** The texts that came with them. */
+  readonly texts: (string | undefined)[] = [];
+  record(row: DecisionRow, json?: string): void {
     this.rows.push(row);
+    this.texts.push(json);
   }
   get last(): DecisionRow {
     return this.rows.at(-1)!;

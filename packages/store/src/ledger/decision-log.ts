@@ -42,10 +42,13 @@ export class DecisionLog {
     return new DecisionLog(options.wal, forwarder, options.logger);
   }
 
-  /** Queues the decision; durable within the loss window. */
-  record(row: DecisionRow): void {
+  /**
+   * Queues the decision; durable within the loss window.
+   * @param json the row as `JSON.stringify` writes it, where the caller has it
+   */
+  record(row: DecisionRow, json: string = JSON.stringify(row)): void {
     try {
-      this.#wal.appendLater(Buffer.from(JSON.stringify(row)));
+      this.#wal.appendLater(Buffer.from(json));
       this.#forwarder.notify();
     } catch (err) {
       // A ranking must not fail because its log is full: count it and say so.
