@@ -45,6 +45,8 @@ export interface KeptAnswer {
   logged?: LoggedTexts;
 }
 
+/** Longer lists are rare and their texts large: they are drawn each time. */
+export const MAX_KEPT_K = 20;
 /** Draws kept per block: their texts are some 10 kB each. */
 const DRAWS_PER_BLOCK = 2;
 /** What they add to a block in the units of `CandidateCache.charge`. */

@@ -16,6 +16,7 @@ import {
   KEPT_DRAW_CELLS,
   type KeptAnswer,
   keepDraw,
+  MAX_KEPT_K,
 } from './kept-draw.js';
 import type { Money } from './money.js';
 import type { RankingRelease } from './ranking-release.js';
@@ -231,7 +232,8 @@ function draw(
     !exploration.explore &&
     restrictions === undefined &&
     taken === undefined &&
-    context.capacity > 0;
+    context.capacity > 0 &&
+    context.k <= MAX_KEPT_K;
   if (!shared) return drawAmong(base);
   const question: DrawQuestion = {
     budget,

@@ -35,7 +35,7 @@ function setUp() {
 const requests = fc.record(
   {
     publication: fc.nat({ max: 2 }),
-    k: fc.constantFrom(1, 3, 10),
+    k: fc.constantFrom(1, 3, 10, 30),
     explain: fc.constantFrom('none' as const, 'summary' as const, 'full' as const),
     separation: fc.boolean(),
     max_per_advertiser: fc.constantFrom(1, 2),
@@ -94,10 +94,15 @@ test('an answer from kept draws is the answer of a fresh engine, in the object, 
 });
 
 test('shared items cannot be changed by one who got them, and changed answers have changed texts', () => {
-  const { engine, ask } = setUp();
+  const { decisions, engine, ask } = setUp();
   const warm = engine();
   const publication_id = release.publications.ids[0]!;
-  const answer = ask(warm, { mode: 'offers', publication_id, explain: 'summary' }, 'req_1');
+  let answer: RankResponseBody;
+  // Lists drawn to explore are their requests' own.
+  let n = 0;
+  do {
+    answer = ask(warm, { mode: 'offers', publication_id, k: 5, explain: 'summary' }, `req_${n++}`);
+  } while (JSON.parse(decisions.last.items).explored);
   expect(answer.items.length).toBeGreaterThan(0);
   expect(() => {
     answer.items[0]!.est_payout.p50_micros = 1;
