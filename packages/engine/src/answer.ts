@@ -1,5 +1,5 @@
 import type { Degradation, RankResponseBody } from '@waggle/core/contract';
-import type { KeptItems } from './kept-draw.js';
+import type { KeptItems } from './kept-answer.js';
 
 /**
  * An answer whose items are shared with other answers, and whose JSON is therefore mostly known. To everybody

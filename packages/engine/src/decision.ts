@@ -11,7 +11,7 @@ import type { FilterCounts } from '@waggle/retrieval';
 import { SharedAnswer } from './answer.js';
 import type { CandidateSet } from './candidates.js';
 import type { Choice } from './choice.js';
-import type { KeptAnswer, KeptItems, LoggedTexts } from './kept-draw.js';
+import type { KeptAnswer, KeptItems, LoggedTexts } from './kept-answer.js';
 import { PRICING_NAMES, type RankingRelease } from './ranking-release.js';
 import type { RequestContext, SlotContext } from './request-context.js';
 import type { RowList } from './row-list.js';

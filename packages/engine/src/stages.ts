@@ -10,11 +10,12 @@ import {
 import { type Choice, choose } from './choice.js';
 import type { ChosenItem, DecisionParts, DrawMoney } from './decision.js';
 import { type ExplorationDraw, explorationDraw } from './exploration.js';
+import type { KeptAnswer } from './kept-answer.js';
 import {
   type DrawQuestion,
   findDraw,
   KEPT_DRAW_CELLS,
-  type KeptAnswer,
+  type KeptDraw,
   keepDraw,
   MAX_KEPT_K,
 } from './kept-draw.js';
@@ -209,7 +210,7 @@ export interface Drawn {
   readonly broke: RowList;
   readonly priorOnly: boolean;
   /** What answers are made of, kept with a draw that other requests will meet again. */
-  readonly kept?: KeptAnswer;
+  readonly kept?: KeptAnswer<Pick<StagesResult, 'items' | 'draws'>>;
 }
 
 /** Candidates → scores → prices → choice, for one slot. Synchronous, so that scratch memory is its own. */
@@ -243,10 +244,12 @@ function draw(
     separation: context.diversity.separation,
     maxPerAdvertiser: context.diversity.maxPerAdvertiser,
   };
-  const known = findDraw(block.draws, question);
+  // Only this function fills the list.
+  const draws = block.draws as KeptDraw<Drawn>[];
+  const known = findDraw(draws, question);
   if (known !== undefined) return known;
   const drawn: Drawn = { ...drawAmong(base), kept: { items: {} } };
-  keepDraw(block.draws, question, drawn);
+  keepDraw(draws, question, drawn);
   return drawn;
 }
 
