@@ -1,5 +1,6 @@
 import type { Degradation, RankResponseBody } from '@waggle/core/contract';
 import type { KeptItems } from './kept-answer.js';
+import { quoted } from './text.js';
 
 /**
  * An answer whose items are shared with other answers, and whose JSON is therefore mostly known. To everybody
@@ -49,7 +50,7 @@ export function answerJson(answer: RankResponseBody): string {
   const known = SharedAnswer.known(answer);
   if (known === undefined) return JSON.stringify(answer);
   return (
-    `{"decision_id":${JSON.stringify(answer.decision_id)},"request_id":${JSON.stringify(answer.request_id)},` +
+    `{"decision_id":${quoted(answer.decision_id)},"request_id":${quoted(answer.request_id)},` +
     `"mode":"${answer.mode}","items":${known.json},"n_eligible":${answer.n_eligible},` +
     `"filtered":${known.filteredJson},"versions":${known.versionsJson},` +
     `"degraded":${JSON.stringify(answer.degraded)},"expires_at":"${answer.expires_at}",` +

@@ -16,6 +16,7 @@ import { PRICING_NAMES, type RankingRelease } from './ranking-release.js';
 import type { RequestContext, SlotContext } from './request-context.js';
 import type { RowList } from './row-list.js';
 import type { ScoredBlock } from './scored-block.js';
+import { isoTime, quoted } from './text.js';
 
 /** One chosen candidate and where it was chosen from. */
 export interface ChosenItem {
@@ -204,7 +205,7 @@ export function responseBody(
     filtered: parts.filtered,
     versions: release.versions,
     degraded: parts.degraded as Degradation[],
-    expires_at: new Date(context.nowMs + ttlMs).toISOString(),
+    expires_at: isoTime(context.nowMs + ttlMs),
     latency_ms: Math.round(parts.latencyMs * 1000) / 1000,
   };
   const shared = keptItems(release, context, parts);
@@ -243,12 +244,13 @@ export function decisionRow(
   const { kept } = parts;
   const texts = kept?.logged ?? loggedTexts(release, context, parts);
   if (kept !== undefined) kept.logged = texts;
-  const head = {
+  const { items, filtered } = texts;
+  const row: DecisionRow = {
     tenant_id: release.tenantId,
     // One decision, one row: its id names both.
     event_id: `evt_${parts.decisionId.slice(parts.decisionId.indexOf('_') + 1)}`,
     type: request.mode === 'fill' ? ('decision.fill' as const) : ('decision.offers' as const),
-    ts: new Date(context.nowMs).toISOString(),
+    ts: isoTime(context.nowMs),
     decision_id: parts.decisionId,
     request_id: context.requestId,
     publication_id: request.publication_id,
@@ -256,16 +258,20 @@ export function decisionRow(
     release_id: release.id,
     seed: context.seed,
     request: JSON.stringify(request),
+    items,
+    filtered,
+    degraded: parts.degraded as string[],
+    latency_us: Math.max(0, Math.min(4_294_967_295, Math.round(parts.latencyMs * 1000))),
+    test: request.test ?? false,
   };
-  const degraded = parts.degraded as string[];
-  const latency_us = Math.max(0, Math.min(4_294_967_295, Math.round(parts.latencyMs * 1000)));
-  const test = request.test ?? false;
-  const { items, filtered } = texts;
   return {
-    row: { ...head, items, filtered, degraded, latency_us, test },
+    row,
     json:
-      `${JSON.stringify(head).slice(0, -1)},"items":${texts.itemsQuoted},"filtered":${texts.filteredQuoted},` +
-      `"degraded":${JSON.stringify(degraded)},"latency_us":${latency_us},"test":${test}}`,
+      `{"tenant_id":${quoted(row.tenant_id)},"event_id":${quoted(row.event_id)},"type":"${row.type}","ts":"${row.ts}",` +
+      `"decision_id":${quoted(row.decision_id)},"request_id":${quoted(row.request_id)},` +
+      `"publication_id":${quoted(row.publication_id)},"post_id":${quoted(row.post_id)},"release_id":${quoted(row.release_id)},` +
+      `"seed":${row.seed},"request":${JSON.stringify(row.request)},"items":${texts.itemsQuoted},"filtered":${texts.filteredQuoted},` +
+      `"degraded":${row.degraded.length === 0 ? '[]' : JSON.stringify(row.degraded)},"latency_us":${row.latency_us},"test":${row.test}}`,
   };
 }
 
