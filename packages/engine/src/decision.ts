@@ -5,8 +5,7 @@ import type {
   RankItemBody,
   RankResponseBody,
 } from '@waggle/core/contract';
-import { SCORE_TERMS } from '@waggle/core/contract';
-import { logNormalInterval } from '@waggle/ranking';
+import { logNormalInterval, termsOf } from '@waggle/ranking';
 import type { FilterCounts } from '@waggle/retrieval';
 import { SharedAnswer } from './answer.js';
 import type { CandidateSet } from './candidates.js';
@@ -103,25 +102,12 @@ function explain(
   row: number,
 ): RankExplainBody {
   const { set, block, choice } = item;
-  const { terms } = choice;
-  const at = item.index * SCORE_TERMS.length;
   const body: RankExplainBody = {
     p_click: probability(block.pClick[row]!),
     p_accept: probability(block.q[row]!),
     e_spend: Math.round(block.spendMicros[row]!),
     fit: cosine(set.fit[row]!),
-    // Written out: this runs for every item of every explained answer.
-    terms: {
-      margin: terms[at]!,
-      fit: terms[at + 1]!,
-      advertiser: terms[at + 2]!,
-      payout: terms[at + 3]!,
-      budget: terms[at + 4]!,
-      delivery: terms[at + 5]!,
-      fairness: terms[at + 6]!,
-      explore: terms[at + 7]!,
-      frequency: terms[at + 8]!,
-    },
+    terms: termsOf(choice, item.index),
   };
   if (context.explain === 'full') body.features = features(release, item, row);
   return body;

@@ -58,7 +58,10 @@ export function rankCandidates(o: {
 }
 
 /** The terms of the item at `index` of a result by name; their left-to-right sum is its score. */
-export function termsOf(result: ScoreRankResult, index: number): Record<ScoreTerm, number> {
+export function termsOf(
+  result: Pick<ScoreRankResult, 'terms'>,
+  index: number,
+): Record<ScoreTerm, number> {
   const { terms } = result;
   const at = index * SCORE_TERMS.length;
   // Written out: this runs for every item of every explained answer.
