@@ -3,9 +3,9 @@ import { accessSync, constants, existsSync, mkdirSync, statfsSync } from 'node:f
 import { availableParallelism, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { backendInfo } from '@waggle/native';
-import { ReleaseStore } from '@waggle/releases';
 import type { CommandContext } from '../context.js';
 import { table } from '../output.js';
+import { releaseStore } from '../release-store.js';
 
 interface Finding {
   readonly what: string;
@@ -111,11 +111,7 @@ export async function doctorCommand(context: CommandContext): Promise<number> {
       remedy: (error as { remedy?: string }).remedy ?? 'See docs/errors.md.',
     });
   }
-  const releases = new ReleaseStore({
-    dir: join(context.dir, 'releases'),
-    clock: context.clock,
-    logger: context.logger,
-  });
+  const releases = releaseStore(context);
   const active = existsSync(join(context.dir, 'releases')) ? await releases.active() : undefined;
   if (active === undefined) {
     findings.push({

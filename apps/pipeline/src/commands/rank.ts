@@ -2,10 +2,10 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type ColumnTable, decodeColumns, reviveError, stringAt, stringData } from '@waggle/core';
 import type { ErrorResponseBody, RankRequestBody, RankResponseBody } from '@waggle/core/contract';
-import { ReleaseStore } from '@waggle/releases';
 import type { CommandContext } from '../context.js';
 import { pipelineError } from '../errors.js';
 import { micros, percent, table } from '../output.js';
+import { releaseStore } from '../release-store.js';
 
 /** Sends one ranking request. @throws WAGGLE_SERVER_UNREACHABLE, or the gateway's own error */
 export async function requestRank(
@@ -43,11 +43,7 @@ export async function requestRank(
 export async function examplePublication(
   context: Pick<CommandContext, 'dir' | 'clock' | 'logger'>,
 ): Promise<string> {
-  const releases = new ReleaseStore({
-    dir: join(context.dir, 'releases'),
-    clock: context.clock,
-    logger: context.logger,
-  });
+  const releases = releaseStore(context);
   const id = await releases.active();
   if (id === undefined) {
     throw pipelineError(

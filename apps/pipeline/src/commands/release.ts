@@ -1,4 +1,3 @@
-import { join } from 'node:path';
 import { stringData } from '@waggle/core';
 import {
   buildCatalog,
@@ -10,7 +9,7 @@ import {
 } from '@waggle/engine';
 import { acceptFeatures, buildSnapshot, ctrFeatures } from '@waggle/features';
 import { priorOnlyModel } from '@waggle/ranking';
-import { type ReleaseManifest, ReleaseStore } from '@waggle/releases';
+import type { ReleaseManifest } from '@waggle/releases';
 import type { Store } from '@waggle/store';
 import { exportLinearOnnx } from '@waggle/training';
 import type { CommandContext } from '../context.js';
@@ -18,6 +17,7 @@ import { asOfOption, type DataRange } from '../data-range.js';
 import { pipelineError } from '../errors.js';
 import { openRegistry, type ServableModel } from '../model-registry.js';
 import { table } from '../output.js';
+import { releaseStore } from '../release-store.js';
 
 /** What a release serves with: the trained models, or the prior alone. */
 export type ServableModels = Readonly<Record<'pctr' | 'accept', ServableModel>>;
@@ -33,16 +33,6 @@ export interface BuiltRelease {
 
 /** Width of a vector when there is none to measure: the sentence transformer's. */
 const EMBEDDING_DIM = 384;
-
-export function releaseStore(
-  context: Pick<CommandContext, 'dir' | 'clock' | 'logger'>,
-): ReleaseStore {
-  return new ReleaseStore({
-    dir: join(context.dir, 'releases'),
-    clock: context.clock,
-    logger: context.logger,
-  });
-}
 
 /** The hierarchical prior as the model of both decisions, for a network without trained models. */
 export function priorModels(): ServableModels {
