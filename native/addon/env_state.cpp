@@ -97,12 +97,11 @@ void EnvState::settle_finished(napi_env env, napi_value, void* context, void*) {
     const auto entry = self.jobs_.extract(job->id_);
     if (self.jobs_.empty()) napi_unref_threadsafe_function(env, self.settle_);
     napi_delete_reference(env, job->pin_);
-    if (job->status_.ok()) {
-      napi_value nothing = nullptr;
-      napi_get_undefined(env, &nothing);
-      napi_resolve_deferred(env, job->deferred_, nothing);
-    } else {
-      napi_reject_deferred(env, job->deferred_, to_error(env, job->status_).Value());
+    try {
+      check(env, job->status_);
+      napi_resolve_deferred(env, job->deferred_, job->result(env));
+    } catch (const Napi::Error& error) {
+      napi_reject_deferred(env, job->deferred_, error.Value());
     }
   }
 }

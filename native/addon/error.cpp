@@ -32,6 +32,12 @@ const char* code_name(Code code) {
       return "WAGGLE_ABORTED";
     case Code::kInternal:
       return "WAGGLE_INTERNAL";
+    case Code::kClosed:
+      return "WAGGLE_NATIVE_CLOSED";
+    case Code::kFile:
+      return "WAGGLE_NATIVE_FILE";
+    case Code::kModel:
+      return "WAGGLE_NATIVE_MODEL";
   }
   return "WAGGLE_INTERNAL";
 }

@@ -34,6 +34,9 @@ class Job {
   /// On a pool thread; may not touch JavaScript.
   virtual Status execute(const RunContext& context) = 0;
 
+  /// What the promise resolves with, made on the JavaScript thread after a good `execute`.
+  virtual Napi::Value result(Napi::Env env) { return env.Undefined(); }
+
   /// Borrow on the JavaScript thread; throws a coded error. `at_least` counts elements.
   template <typename T>
   T* input(Napi::Env env, napi_value value, int64_t at_least, const char* name) {

@@ -14,6 +14,14 @@ const char* class_of(napi_typedarray_type type) {
       return "Int32Array";
     case napi_uint8_array:
       return "Uint8Array";
+    case napi_int8_array:
+      return "Int8Array";
+    case napi_uint16_array:
+      return "Uint16Array";
+    case napi_bigint64_array:
+      return "BigInt64Array";
+    case napi_biguint64_array:
+      return "BigUint64Array";
     default:
       return "typed array";
   }
@@ -22,10 +30,14 @@ const char* class_of(napi_typedarray_type type) {
 int64_t bytes_per_element(napi_typedarray_type type) {
   switch (type) {
     case napi_float64_array:
+    case napi_bigint64_array:
+    case napi_biguint64_array:
       return 8;
     case napi_float32_array:
     case napi_int32_array:
       return 4;
+    case napi_uint16_array:
+      return 2;
     default:
       return 1;
   }

@@ -41,5 +41,21 @@ template <>
 struct TypeOf<uint8_t> {
   static constexpr napi_typedarray_type value = napi_uint8_array;
 };
+template <>
+struct TypeOf<int8_t> {
+  static constexpr napi_typedarray_type value = napi_int8_array;
+};
+template <>
+struct TypeOf<uint16_t> {
+  static constexpr napi_typedarray_type value = napi_uint16_array;
+};
+template <>
+struct TypeOf<int64_t> {
+  static constexpr napi_typedarray_type value = napi_bigint64_array;
+};
+template <>
+struct TypeOf<uint64_t> {
+  static constexpr napi_typedarray_type value = napi_biguint64_array;
+};
 
 }  // namespace waggle::addon

@@ -53,6 +53,19 @@ const native = defineErrors({
     summary: 'The engine could not allocate the memory an operation needs.',
     remedy: 'Use smaller batches or a smaller k.',
   },
+  WAGGLE_NATIVE_CLOSED: {
+    summary: 'The native object behind a handle was closed.',
+    remedy: 'Open it again, or close it only after the last use.',
+  },
+  WAGGLE_NATIVE_FILE: {
+    summary:
+      'A file of the engine cannot be read or written: missing, truncated, altered, or of another kind or version.',
+    remedy: 'Write the file again from its source; the message says what is wrong with it.',
+  },
+  WAGGLE_NATIVE_MODEL: {
+    summary: 'A tree ensemble is malformed, or uses a feature of its format that is not supported.',
+    remedy: 'Export the model again; the message names the field and what is supported.',
+  },
 });
 
 export const nativeErrors = native.specs;

@@ -44,10 +44,10 @@ function unfollow(signal: AbortSignal, id: number): void {
 }
 
 /** Submits a job and follows `signal` until it settles. Wrong arguments throw before anything starts. */
-export async function runJob(
-  submit: (addon: Addon) => SubmittedJob,
+export async function runJob<Result = void>(
+  submit: (addon: Addon) => SubmittedJob<Result>,
   signal: AbortSignal | undefined,
-): Promise<void> {
+): Promise<Result> {
   throwIfAborted(signal);
   const engine = addon();
   if (engine.queueDepth() >= MAX_JOBS_IN_FLIGHT) {
@@ -55,7 +55,7 @@ export async function runJob(
       details: { limit: MAX_JOBS_IN_FLIGHT },
     });
   }
-  let job: SubmittedJob;
+  let job: SubmittedJob<Result>;
   try {
     job = submit(engine);
   } catch (error) {
@@ -64,7 +64,7 @@ export async function runJob(
   const { id, promise } = job;
   if (signal !== undefined) follow(signal, id);
   try {
-    await promise;
+    return await promise;
   } catch (error) {
     const failure = fromAddon(error);
     if (failure.code === 'WAGGLE_ABORTED') {

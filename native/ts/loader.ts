@@ -3,10 +3,10 @@ import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { fromAddon, nativeError } from './errors.js';
 
-/** What a job function of the addon returns: `cancel(id)` stops it, `promise` settles with nothing. */
-export interface SubmittedJob {
+/** What a job function of the addon returns: `cancel(id)` stops it, `promise` settles with what the job made. */
+export interface SubmittedJob<Result = void> {
   readonly id: number;
-  readonly promise: Promise<void>;
+  readonly promise: Promise<Result>;
 }
 
 export interface RawBackendInfo {

@@ -23,6 +23,9 @@ enum class Code : int32_t {
   kBackend,
   kCancelled,
   kInternal,
+  kClosed,
+  kFile,
+  kModel,
 };
 
 class [[nodiscard]] Status {
