@@ -74,8 +74,8 @@ struct Worker {
 
 class Pass {
  public:
-  Pass(const Table& table, const TopkArgs& args, const RunContext& context, int64_t first, int64_t count)
-      : table_(table), args_(args), context_(context), first_(first), count_(count) {}
+  Pass(const Table& table, const TopkArgs& args, const RunContext& context, Bitmap bits, int64_t first, int64_t count)
+      : table_(table), args_(args), context_(context), bits_(bits), first_(first), count_(count) {}
 
   Status run() {
     const int64_t dim = args_.matrix.cols;
@@ -148,7 +148,7 @@ class Pass {
   void run_tile(Worker& w, int64_t begin, int64_t end) {
     int32_t n = 0;
     for (int64_t row = begin; row < end; ++row) {
-      if (args_.filter && !args_.filter.test(row)) continue;
+      if (bits_ && !bits_.test(row)) continue;
       w.rows[static_cast<size_t>(n)] = args_.matrix.row(row);
       w.row_numbers[static_cast<size_t>(n)] = static_cast<int32_t>(row);
       ++n;
@@ -230,6 +230,7 @@ class Pass {
   const Table& table_;
   const TopkArgs& args_;
   const RunContext& context_;
+  const Bitmap bits_;
   const int64_t first_;
   const int64_t count_;
   std::vector<const float*> queries_;
@@ -245,9 +246,23 @@ class Pass {
 }  // namespace
 
 Status topk(const Table& table, const TopkArgs& args, const RunContext& context) {
-  for (int64_t first = 0; first < args.queries.rows; first += kQueriesPerPass) {
+  const int64_t bytes = (args.matrix.rows + 7) / 8;
+  Bitmap bits{args.filter.bits, bytes};
+  std::vector<uint8_t> from_list;
+  if (args.filter.has_list()) {
+    from_list.assign(static_cast<size_t>(bytes) + 1, 0);
+    for (int64_t i = 0; i < args.filter.n_rows; ++i) {
+      const int32_t row = args.filter.rows[i];
+      from_list[static_cast<size_t>(row >> 3)] |= static_cast<uint8_t>(1 << (row & 7));
+    }
+    bits = {from_list.data(), bytes};
+  }
+  const bool each = args.filter.bits != nullptr && args.filter.stride_bytes != 0;
+  const int64_t per_pass = each ? 1 : kQueriesPerPass;
+  for (int64_t first = 0; first < args.queries.rows; first += per_pass) {
     if (context.stop_requested()) return fail(Code::kCancelled, "cancelled");
-    Pass pass(table, args, context, first, std::min(kQueriesPerPass, args.queries.rows - first));
+    if (each) bits = {args.filter.bits_of(first), bytes};
+    Pass pass(table, args, context, bits, first, std::min(per_pass, args.queries.rows - first));
     if (Status status = pass.run(); !status.ok()) return status;
   }
   return {};

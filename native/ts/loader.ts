@@ -46,6 +46,8 @@ export type TopkArguments = [
   k: number,
   metric: number,
   filter: Column<Uint8Array>,
+  filters: Column<Uint8Array>,
+  allowRows: Column<Int32Array>,
   scores: Float32Array,
   rows: Int32Array,
 ];

@@ -23,6 +23,10 @@ export interface TopkInput {
   readonly metric: Metric;
   /** Bitmap shared by all queries, bit r of byte r >> 3, ≥ ceil(nRows / 8) bytes; absent = every row. */
   readonly filter?: Uint8Array | undefined;
+  /** One bitmap per query: [nQueries × ceil(nRows / 8)] bytes. At most one of the three filters may be given. */
+  readonly filters?: Uint8Array | undefined;
+  /** Allowed row numbers for all queries: ascending, unique, < nRows; empty = no row. */
+  readonly allowRows?: Int32Array | undefined;
   /** Arrays to fill instead of fresh ones; leased until settled. */
   readonly out?: TopkResult | undefined;
 }
@@ -35,6 +39,28 @@ export interface TopkResult {
 }
 
 const METRICS: Readonly<Record<Metric, number>> = { ip: 0, cosine: 1, l2: 2 };
+
+function checkFilter(o: TopkInput): void {
+  let given = 0;
+  if (o.filter !== undefined) {
+    checkArray('filter', o.filter, 'Uint8Array', Math.ceil(o.nRows / 8));
+    given += 1;
+  }
+  if (o.filters !== undefined) {
+    checkArray('filters', o.filters, 'Uint8Array', o.nQueries * Math.ceil(o.nRows / 8));
+    given += 1;
+  }
+  if (o.allowRows !== undefined) {
+    checkArray('allowRows', o.allowRows, 'Int32Array', 0);
+    given += 1;
+  }
+  if (given > 1) {
+    throw nativeError(
+      'WAGGLE_NATIVE_INVALID_ARGUMENT',
+      'give one of filter, filters and allowRows',
+    );
+  }
+}
 
 function prepare(o: TopkInput): { args: TopkArguments; result: TopkResult } {
   checkInteger('nQueries', o.nQueries, 0, MAX_ROWS);
@@ -50,7 +76,7 @@ function prepare(o: TopkInput): { args: TopkArguments; result: TopkResult } {
   }
   checkArray('queries', o.queries, 'Float32Array', o.nQueries * o.dim);
   checkArray('matrix', o.matrix, 'Float32Array', o.nRows * o.dim);
-  if (o.filter !== undefined) checkArray('filter', o.filter, 'Uint8Array', Math.ceil(o.nRows / 8));
+  checkFilter(o);
   const nAnswers = o.nQueries * o.k;
   checkInteger('nQueries × k', nAnswers, 0, MAX_ROWS);
   const result = o.out ?? { scores: new Float32Array(nAnswers), rows: new Int32Array(nAnswers) };
@@ -67,6 +93,8 @@ function prepare(o: TopkInput): { args: TopkArguments; result: TopkResult } {
     o.k,
     metric,
     o.filter,
+    o.filters,
+    o.allowRows,
     result.scores,
     result.rows,
   ];

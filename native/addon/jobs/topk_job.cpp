@@ -1,5 +1,7 @@
 #include "waggle/ops/topk.hpp"
 
+#include <type_traits>
+
 #include "addon/env_state.hpp"
 #include "addon/jobs/jobs.hpp"
 
@@ -7,11 +9,25 @@ namespace waggle::addon {
 
 namespace {
 
-enum Argument { kQueries, kNQueries, kMatrix, kNRows, kDim, kK, kMetric, kFilter, kScores, kRows, kCount };
+enum Argument {
+  kQueries,
+  kNQueries,
+  kMatrix,
+  kNRows,
+  kDim,
+  kK,
+  kMetric,
+  kFilter,
+  kFilters,
+  kAllowRows,
+  kScores,
+  kRows,
+  kCount
+};
 
 struct Sizes {
   int64_t n_queries = 0, n_rows = 0, dim = 0, k = 0;
-  int64_t query_values = 0, matrix_values = 0, answers = 0, filter_bytes = 0;
+  int64_t query_values = 0, matrix_values = 0, answers = 0, filter_bytes = 0, filters_bytes = 0;
 };
 
 Sizes sizes_of(const Napi::CallbackInfo& info) {
@@ -28,7 +44,8 @@ Sizes sizes_of(const Napi::CallbackInfo& info) {
                                     static_cast<long long>(s.k), kTopkMaxK));
   }
   if (!checked_product(s.n_queries, s.dim, &s.query_values) || !checked_product(s.n_rows, s.dim, &s.matrix_values) ||
-      !checked_product(s.n_queries, s.k, &s.answers)) {
+      !checked_product(s.n_queries, s.k, &s.answers) ||
+      !checked_product(s.n_queries, (s.n_rows + 7) / 8, &s.filters_bytes)) {
     throw to_error(info.Env(), fail(Code::kShape, "sizes are negative or overflow"));
   }
   s.filter_bytes = (s.n_rows + 7) / 8;
@@ -46,6 +63,20 @@ TopkArgs shape(const Napi::CallbackInfo& info, const Sizes& s) {
   return args;
 }
 
+// Null = not given. An empty list is one that allows nothing; its memory is never null here.
+RowFilter choose_filter(const Napi::CallbackInfo& info, const Sizes& s, const uint8_t* shared, const uint8_t* each,
+                        const int32_t* list) {
+  if ((shared != nullptr) + (each != nullptr) + (list != nullptr) > 1) {
+    throw to_error(info.Env(), fail(Code::kInvalidArgument, "give one of filter, filters and allowRows"));
+  }
+  if (shared != nullptr) return RowFilter::shared(shared, s.filter_bytes);
+  if (each != nullptr) return RowFilter::per_query(each, s.filter_bytes, s.n_queries);
+  if (list != nullptr) {
+    return RowFilter::list(list, static_cast<int64_t>(info[kAllowRows].As<Napi::TypedArray>().ElementLength()));
+  }
+  return {};
+}
+
 class TopkJob final : public Job {
  public:
   explicit TopkJob(const Napi::CallbackInfo& info) {
@@ -54,8 +85,10 @@ class TopkJob final : public Job {
     args_ = shape(info, s);
     args_.queries.data = input<float>(env, info[kQueries], s.query_values, "queries");
     args_.matrix.data = input<float>(env, info[kMatrix], s.matrix_values, "matrix");
-    args_.filter.data = optional_input<uint8_t>(env, info[kFilter], s.filter_bytes, "filter");
-    args_.filter.bytes = s.filter_bytes;
+    const uint8_t* shared = optional_input<uint8_t>(env, info[kFilter], s.filter_bytes, "filter");
+    const uint8_t* each = optional_input<uint8_t>(env, info[kFilters], s.filters_bytes, "filters");
+    const int32_t* list = optional_input<int32_t>(env, info[kAllowRows], 0, "allowRows");
+    args_.filter = choose_filter(info, s, shared, each, list);
     args_.scores = output<float>(env, info[kScores], s.answers, "scores");
     args_.rows = output<int32_t>(env, info[kRows], s.answers, "rows");
   }
@@ -83,10 +116,14 @@ Napi::Value topk_sync(const Napi::CallbackInfo& info) {
   TopkArgs args = shape(info, s);
   args.queries.data = borrow_now<float>(info, kQueries, s.query_values, "queries");
   args.matrix.data = borrow_now<float>(info, kMatrix, s.matrix_values, "matrix");
-  if (!is_absent(info.Env(), info[kFilter])) {
-    args.filter.data = borrow_now<uint8_t>(info, kFilter, s.filter_bytes, "filter");
-    args.filter.bytes = s.filter_bytes;
-  }
+  const auto borrow_if_present = [&](Argument at, auto* type, int64_t at_least, const char* name) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    return is_absent(info.Env(), info[at]) ? nullptr : borrow_now<T>(info, at, at_least, name);
+  };
+  args.filter =
+      choose_filter(info, s, borrow_if_present(kFilter, static_cast<uint8_t*>(nullptr), s.filter_bytes, "filter"),
+                    borrow_if_present(kFilters, static_cast<uint8_t*>(nullptr), s.filters_bytes, "filters"),
+                    borrow_if_present(kAllowRows, static_cast<int32_t*>(nullptr), 0, "allowRows"));
   args.scores = borrow_now<float>(info, kScores, s.answers, "scores");
   args.rows = borrow_now<int32_t>(info, kRows, s.answers, "rows");
   RunContext context;

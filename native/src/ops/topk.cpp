@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <limits>
+#include <vector>
 
 #include "cpu/topk.hpp"
 #include "src/registry.hpp"
@@ -9,6 +10,20 @@
 namespace waggle {
 
 namespace {
+
+Status check_list(const int32_t* rows, int64_t n, int64_t n_rows) {
+  for (int64_t i = 0; i < n; ++i) {
+    if (rows[i] < 0 || rows[i] >= n_rows) {
+      return fail(Code::kInvalidArgument, "allowed row %d at %lld; there are %lld rows", rows[i],
+                  static_cast<long long>(i), static_cast<long long>(n_rows));
+    }
+    if (i > 0 && rows[i] <= rows[i - 1]) {
+      return fail(Code::kInvalidArgument, "allowed row %d at %lld follows %d; rows must ascend", rows[i],
+                  static_cast<long long>(i), rows[i - 1]);
+    }
+  }
+  return {};
+}
 
 Status check(const TopkArgs& args) {
   const int64_t dim = args.matrix.cols;
@@ -33,11 +48,7 @@ Status check(const TopkArgs& args) {
     return fail(Code::kShape, "queries or an output is missing");
   }
   if (args.matrix.rows > 0 && args.matrix.data == nullptr) return fail(Code::kShape, "matrix is missing");
-  if (args.filter && args.filter.bytes < (args.matrix.rows + 7) / 8) {
-    return fail(Code::kShape, "filter has %lld bytes; %lld rows need %lld", static_cast<long long>(args.filter.bytes),
-                static_cast<long long>(args.matrix.rows), static_cast<long long>((args.matrix.rows + 7) / 8));
-  }
-  return {};
+  return check_filter(args.filter, args.queries.rows, args.matrix.rows);
 }
 
 // Scores are checked where they are made; queries here, since with every row filtered they make none.
@@ -66,6 +77,16 @@ int32_t poll(void* context) { return static_cast<const RunContext*>(context)->st
 
 // True when the plugin answered (well or badly); false = compute on the CPU.
 bool run_on_plugin(const Registry& r, const TopkArgs& args, const RunContext& context, Status* status) {
+  std::vector<uint8_t> bitmap;  // the plugin knows one shared bitmap
+  const uint8_t* bits = args.filter.bits;
+  if (args.filter.has_list()) {
+    bitmap.assign(static_cast<size_t>((args.matrix.rows + 7) / 8), 0);
+    for (int64_t i = 0; i < args.filter.n_rows; ++i) {
+      const int32_t row = args.filter.rows[i];
+      bitmap[static_cast<size_t>(row >> 3)] |= static_cast<uint8_t>(1 << (row & 7));
+    }
+    bits = bitmap.data();
+  }
   waggle_topk_f32_args call = {};
   call.struct_size = sizeof call;
   call.metric = static_cast<int32_t>(args.metric);
@@ -75,7 +96,7 @@ bool run_on_plugin(const Registry& r, const TopkArgs& args, const RunContext& co
   call.n_rows = args.matrix.rows;
   call.dim = args.matrix.cols;
   call.k = args.k;
-  call.filter = args.filter.data;
+  call.filter = bits;
   call.scores = args.scores;
   call.rows = args.rows;
   call.is_cancelled = poll;
@@ -107,6 +128,32 @@ bool run_on_plugin(const Registry& r, const TopkArgs& args, const RunContext& co
 
 }  // namespace
 
+Status check_filter(const RowFilter& filter, int64_t n_queries, int64_t n_rows) {
+  if (filter.bits != nullptr && filter.has_list()) {
+    return fail(Code::kInvalidArgument, "a filter is a bitmap or a list of rows, not both");
+  }
+  if (filter.has_list()) {
+    if (filter.n_rows > 0 && filter.rows == nullptr) return fail(Code::kShape, "the list of allowed rows is missing");
+    return check_list(filter.rows, filter.n_rows, n_rows);
+  }
+  if (filter.bits == nullptr) return {};
+  const int64_t one = (n_rows + 7) / 8;
+  int64_t needed = one;
+  if (filter.stride_bytes != 0) {
+    if (filter.stride_bytes < one || !checked_product(filter.stride_bytes, n_queries, &needed)) {
+      return fail(Code::kShape, "bitmaps are %lld bytes apart; %lld rows need %lld",
+                  static_cast<long long>(filter.stride_bytes), static_cast<long long>(n_rows),
+                  static_cast<long long>(one));
+    }
+    needed = n_queries == 0 ? 0 : needed - filter.stride_bytes + one;
+  }
+  if (filter.bits_bytes < needed) {
+    return fail(Code::kShape, "filter has %lld bytes; %lld rows need %lld", static_cast<long long>(filter.bits_bytes),
+                static_cast<long long>(n_rows), static_cast<long long>(needed));
+  }
+  return {};
+}
+
 Status topk(const TopkArgs& args, const RunContext& context) {
   return guarded([&]() -> Status {
     const Registry& r = registry();
@@ -115,7 +162,7 @@ Status topk(const TopkArgs& args, const RunContext& context) {
     if (args.queries.rows == 0) return {};
     if (Status status = check_queries(args.queries); !status.ok()) return status;
     if (r.plugin != nullptr && r.plugin->ops->topk_f32 != nullptr && args.matrix.rows > 0 &&
-        (r.plugin_forced || (context.parallel && worth_the_copy(args)))) {
+        args.filter.stride_bytes == 0 && (r.plugin_forced || (context.parallel && worth_the_copy(args)))) {
       Status status;
       if (run_on_plugin(r, args, context, &status)) return status;
     }

@@ -16,8 +16,10 @@ const METRICS: readonly Metric[] = ['ip', 'cosine', 'l2'];
 // The sum of dim products in any order errs by at most dim unit roundoffs of the sum of magnitudes.
 const FLOAT_ROUNDOFF = 2 ** -24;
 
-function allowed(filter: Uint8Array | undefined, row: number): boolean {
-  return filter === undefined || ((filter[row >> 3]! >> (row & 7)) & 1) === 1;
+function allowed(o: TopkInput, query: number, row: number): boolean {
+  if (o.allowRows !== undefined) return o.allowRows.includes(row);
+  const bits = o.filters?.subarray(query * Math.ceil(o.nRows / 8)) ?? o.filter;
+  return bits === undefined || ((bits[row >> 3]! >> (row & 7)) & 1) === 1;
 }
 
 function trueScore(o: TopkInput, query: number, row: number): { value: number; bound: number } {
@@ -43,11 +45,11 @@ function trueScore(o: TopkInput, query: number, row: number): { value: number; b
 }
 
 function expectExact(o: TopkInput, answer: { scores: Float32Array; rows: Int32Array }): void {
-  const rows = Array.from({ length: o.nRows }, (_, row) => row).filter((row) =>
-    allowed(o.filter, row),
-  );
-  const found = Math.min(o.k, rows.length);
   for (let query = 0; query < o.nQueries; query++) {
+    const rows = Array.from({ length: o.nRows }, (_, row) => row).filter((row) =>
+      allowed(o, query, row),
+    );
+    const found = Math.min(o.k, rows.length);
     const gotRows = answer.rows.subarray(query * o.k, (query + 1) * o.k);
     const gotScores = answer.scores.subarray(query * o.k, (query + 1) * o.k);
     const taken = new Set(gotRows.subarray(0, found));
@@ -59,7 +61,7 @@ function expectExact(o: TopkInput, answer: { scores: Float32Array; rows: Int32Ar
         expect(gotScores[i]).toBe(Number.NEGATIVE_INFINITY);
         continue;
       }
-      expect(allowed(o.filter, gotRows[i]!)).toBe(true);
+      expect(allowed(o, query, gotRows[i]!)).toBe(true);
       const { value, bound } = trueScore(o, query, gotRows[i]!);
       expect(Math.abs(gotScores[i]! - value)).toBeLessThanOrEqual(bound);
       worst = Math.min(worst, value + bound);
@@ -76,6 +78,24 @@ function expectExact(o: TopkInput, answer: { scores: Float32Array; rows: Int32Ar
     });
     expect(missed).toEqual([]);
   }
+}
+
+/** Random bits (and whatever they are beyond the last row) as one of the three kinds of filter. */
+function filterOf(
+  kind: 'none' | 'filter' | 'filters' | 'allowRows',
+  nQueries: number,
+  nRows: number,
+  byte: () => number,
+): Partial<TopkInput> {
+  const bitmap = (n: number) => Uint8Array.from({ length: n * Math.ceil(nRows / 8) }, byte);
+  if (kind === 'none') return {};
+  if (kind === 'filters') return { filters: bitmap(nQueries) };
+  const filter = bitmap(1);
+  if (kind === 'filter') return { filter };
+  const rows = Array.from({ length: nRows }, (_, row) => row);
+  return {
+    allowRows: Int32Array.from(rows.filter((r) => ((filter[r >> 3]! >> (r & 7)) & 1) === 1)),
+  };
 }
 
 function input(overrides: Partial<TopkInput> = {}): TopkInput {
@@ -101,10 +121,10 @@ describe('topk', () => {
         fc.integer({ min: 1, max: 40 }),
         fc.integer({ min: 1, max: 70 }),
         fc.constantFrom(...METRICS),
-        fc.boolean(),
+        fc.constantFrom('none', 'filter', 'filters', 'allowRows'),
         fc.infiniteStream(finite),
         fc.infiniteStream(fc.integer({ min: 0, max: 255 })),
-        async (nQueries, nRows, dim, k, metric, filtered, values, bytes) => {
+        async (nQueries, nRows, dim, k, metric, kind, values, bytes) => {
           const take = (n: number) =>
             Float32Array.from({ length: n }, () => values.next().value as number);
           const o: TopkInput = {
@@ -115,14 +135,7 @@ describe('topk', () => {
             dim,
             k,
             metric,
-            ...(filtered
-              ? {
-                  filter: Uint8Array.from(
-                    { length: Math.ceil(nRows / 8) },
-                    () => bytes.next().value as number,
-                  ),
-                }
-              : {}),
+            ...filterOf(kind, nQueries, nRows, () => bytes.next().value as number),
           };
           const answer = await topk(o);
           expectExact(o, answer);
@@ -185,6 +198,33 @@ describe('topk', () => {
     ['a short matrix', { nRows: 51 }, 'WAGGLE_NATIVE_SHAPE'],
     ['short queries', { nQueries: 3 }, 'WAGGLE_NATIVE_SHAPE'],
     ['a short filter', { filter: new Uint8Array(6) }, 'WAGGLE_NATIVE_SHAPE'],
+    ['bitmaps for fewer queries', { filters: new Uint8Array(13) }, 'WAGGLE_NATIVE_SHAPE'],
+    [
+      'two filters',
+      { filter: new Uint8Array(7), allowRows: new Int32Array(0) },
+      'WAGGLE_NATIVE_INVALID_ARGUMENT',
+    ],
+    [
+      'allowed rows out of order',
+      { allowRows: Int32Array.of(4, 3) },
+      'WAGGLE_NATIVE_INVALID_ARGUMENT',
+    ],
+    ['an allowed row twice', { allowRows: Int32Array.of(3, 3) }, 'WAGGLE_NATIVE_INVALID_ARGUMENT'],
+    [
+      'an allowed row that is not there',
+      { allowRows: Int32Array.of(3, 50) },
+      'WAGGLE_NATIVE_INVALID_ARGUMENT',
+    ],
+    [
+      'a negative allowed row',
+      { allowRows: Int32Array.of(-1, 3) },
+      'WAGGLE_NATIVE_INVALID_ARGUMENT',
+    ],
+    [
+      'allowed rows as doubles',
+      { allowRows: Float64Array.of(3) as unknown as Int32Array },
+      'WAGGLE_NATIVE_DTYPE',
+    ],
     ['sizes beyond memory', { nRows: 2_147_483_647, dim: 2_147_483_647 }, 'WAGGLE_NATIVE_SHAPE'],
     [
       'doubles',

@@ -17,6 +17,8 @@ enum class Data {
   kAscending  // each row better than the one before: the worst case for the heaps
 };
 
+enum class FilterKind { kShared, kPerQuery, kList };
+
 struct Shape {
   int64_t n_queries;
   int64_t n_rows;
@@ -24,8 +26,9 @@ struct Shape {
   int32_t k;
   Metric metric;
   Data data = Data::kUniform;
-  double filter = 1.0;  // share of allowed rows; 1 = no bitmap
+  double filter = 1.0;  // share of allowed rows; 1 = no filter, more = a filter that allows all
   uint64_t seed = 1;
+  FilterKind kind = FilterKind::kShared;
 };
 
 const char* name_of(Metric metric) {
@@ -52,16 +55,27 @@ const char* name_of(Data data) {
   }
 }
 
+const char* name_of(FilterKind kind) {
+  switch (kind) {
+    case FilterKind::kShared:
+      return "shared";
+    case FilterKind::kPerQuery:
+      return "per-query";
+    default:
+      return "list";
+  }
+}
+
 class TopkCase final : public Case {
  public:
   explicit TopkCase(const Shape& shape) : s_(shape) {}
 
   std::string name() const override {
     char text[200];
-    std::snprintf(text, sizeof text, "topk/%s q=%lld n=%lld d=%lld k=%d %s filter=%.2f seed=%llu", name_of(s_.metric),
-                  static_cast<long long>(s_.n_queries), static_cast<long long>(s_.n_rows),
-                  static_cast<long long>(s_.dim), s_.k, name_of(s_.data), s_.filter,
-                  static_cast<unsigned long long>(s_.seed));
+    std::snprintf(text, sizeof text, "topk/%s q=%lld n=%lld d=%lld k=%d %s filter=%s/%.4f seed=%llu",
+                  name_of(s_.metric), static_cast<long long>(s_.n_queries), static_cast<long long>(s_.n_rows),
+                  static_cast<long long>(s_.dim), s_.k, name_of(s_.data), s_.filter == 1.0 ? "none" : name_of(s_.kind),
+                  s_.filter, static_cast<unsigned long long>(s_.seed));
     return text;
   }
 
@@ -81,10 +95,22 @@ class TopkCase final : public Case {
         }
       }
     }
-    if (s_.filter < 1.0) {
-      filter_.assign(static_cast<size_t>((s_.n_rows + 7) / 8), 0);
-      for (int64_t r = 0; r < s_.n_rows; ++r) {
-        if (random.uniform() < s_.filter) filter_[static_cast<size_t>(r >> 3)] |= static_cast<uint8_t>(1 << (r & 7));
+    if (s_.filter != 1.0) {
+      filter_bytes_ = (s_.n_rows + 7) / 8;
+      const int64_t n_bitmaps = s_.kind == FilterKind::kPerQuery ? s_.n_queries : 1;
+      filter_.assign(static_cast<size_t>(n_bitmaps * filter_bytes_), 0);
+      for (int64_t b = 0; b < n_bitmaps; ++b) {
+        for (int64_t r = 0; r < s_.n_rows; ++r) {
+          // One share for all, but per query also bitmaps that are empty, dense and full.
+          const double share = b % 7 == 3 ? 0.0 : b % 7 == 5 ? 0.6 : b % 7 == 6 ? 1.0 : s_.filter;
+          if (random.uniform() >= (s_.kind == FilterKind::kPerQuery && !timed() ? share : s_.filter)) continue;
+          filter_[static_cast<size_t>(b * filter_bytes_ + (r >> 3))] |= static_cast<uint8_t>(1 << (r & 7));
+          if (s_.kind == FilterKind::kList) list_.push_back(static_cast<int32_t>(r));
+        }
+        // Bits beyond the last row mean nothing.
+        if (s_.n_rows % 8 != 0) {
+          filter_[static_cast<size_t>((b + 1) * filter_bytes_ - 1)] |= static_cast<uint8_t>(0xff << (s_.n_rows % 8));
+        }
       }
     }
     scores_.assign(static_cast<size_t>(s_.n_queries * s_.k), 123.0f);
@@ -97,7 +123,18 @@ class TopkCase final : public Case {
     args.matrix = {matrix_.data(), s_.n_rows, s_.dim};
     args.k = s_.k;
     args.metric = s_.metric;
-    if (!filter_.empty()) args.filter = {filter_.data(), static_cast<int64_t>(filter_.size())};
+    if (s_.filter != 1.0) {
+      switch (s_.kind) {
+        case FilterKind::kShared:
+          args.filter = RowFilter::shared(filter_.data(), static_cast<int64_t>(filter_.size()));
+          break;
+        case FilterKind::kPerQuery:
+          args.filter = RowFilter::per_query(filter_.data(), filter_bytes_, s_.n_queries);
+          break;
+        case FilterKind::kList:
+          args.filter = RowFilter::list(list_.data(), static_cast<int64_t>(list_.size()));
+      }
+    }
     args.scores = scores_.data();
     args.rows = rows_.data();
     return topk(args, context);
@@ -111,7 +148,7 @@ class TopkCase final : public Case {
     for (int64_t q = 0; q < s_.n_queries; ++q) {
       int64_t n_allowed = 0;
       for (int64_t r = 0; r < s_.n_rows; ++r) {
-        if (!allowed(r)) continue;
+        if (!allowed(q, r)) continue;
         ++n_allowed;
         score(q, r, &truth[static_cast<size_t>(r)], &bound[static_cast<size_t>(r)]);
       }
@@ -130,7 +167,7 @@ class TopkCase final : public Case {
           continue;
         }
         const int32_t r = rows[i];
-        if (r < 0 || r >= s_.n_rows || !allowed(r) || taken[static_cast<size_t>(r)] != 0) {
+        if (r < 0 || r >= s_.n_rows || !allowed(q, r) || taken[static_cast<size_t>(r)] != 0) {
           std::snprintf(text, sizeof text, "query %lld, rank %lld: row %d is out of range, filtered or repeated",
                         static_cast<long long>(q), static_cast<long long>(i), r);
           return text;
@@ -152,7 +189,7 @@ class TopkCase final : public Case {
       }
       if (found < s_.k) continue;
       for (int64_t r = 0; r < s_.n_rows; ++r) {
-        if (!allowed(r) || taken[static_cast<size_t>(r)] != 0) continue;
+        if (!allowed(q, r) || taken[static_cast<size_t>(r)] != 0) continue;
         if (truth[static_cast<size_t>(r)] - bound[static_cast<size_t>(r)] > worst_lower_edge) {
           std::snprintf(text, sizeof text, "query %lld: row %lld was missed", static_cast<long long>(q),
                         static_cast<long long>(r));
@@ -173,8 +210,12 @@ class TopkCase final : public Case {
   double bytes() const override { return static_cast<double>(s_.n_rows) * static_cast<double>(s_.dim) * 4; }
 
  private:
-  bool allowed(int64_t r) const {
-    return filter_.empty() || ((filter_[static_cast<size_t>(r >> 3)] >> (r & 7)) & 1) != 0;
+  bool timed() const { return s_.n_rows >= 100000; }
+
+  bool allowed(int64_t q, int64_t r) const {
+    if (filter_.empty()) return true;
+    const int64_t bitmap = s_.kind == FilterKind::kPerQuery ? q * filter_bytes_ : 0;
+    return ((filter_[static_cast<size_t>(bitmap + (r >> 3))] >> (r & 7)) & 1) != 0;
   }
 
   void fill(std::vector<float>& values, int64_t n, Random& random) {
@@ -226,7 +267,7 @@ class TopkCase final : public Case {
   std::string verify_exact_order(int64_t q, const std::vector<double>& truth) const {
     std::vector<int32_t> order;
     for (int64_t r = 0; r < s_.n_rows; ++r) {
-      if (allowed(r)) order.push_back(static_cast<int32_t>(r));
+      if (allowed(q, r)) order.push_back(static_cast<int32_t>(r));
     }
     std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
       return truth[static_cast<size_t>(a)] > truth[static_cast<size_t>(b)];
@@ -241,6 +282,8 @@ class TopkCase final : public Case {
   std::vector<float> queries_;
   std::vector<float> matrix_;
   std::vector<uint8_t> filter_;
+  int64_t filter_bytes_ = 0;
+  std::vector<int32_t> list_;
   std::vector<float> scores_;
   std::vector<int32_t> rows_;
 };
@@ -266,6 +309,15 @@ void add_topk_cases(Cases& cases, bool for_bench) {
     add({7, 997, 16, 33, metric, Data::kUniform, 0.5, 3});   // odd rows, half allowed
     add({4, 300, 31, 5, metric, Data::kUniform, 0.0, 4});    // nothing allowed
     add({3, 2000, 384, 100, metric, Data::kUniform, 0.03, 5});
+    for (const FilterKind kind : {FilterKind::kShared, FilterKind::kPerQuery, FilterKind::kList}) {
+      add({9, 2003, 21, 40, metric, Data::kUniform, 0.0, 20, kind});
+      add({9, 2003, 21, 40, metric, Data::kUniform, 0.001, 21, kind});
+      add({70, 2003, 21, 40, metric, Data::kUniform, 0.05, 22, kind});
+      add({1, 2003, 21, 40, metric, Data::kIntegers, 0.4, 23, kind});
+      add({35, 2003, 21, 40, metric, Data::kIntegers, 0.9, 24, kind});
+      add({8, 2003, 21, 40, metric, Data::kExtreme, 2.0, 25, kind});  // a filter that allows every row
+      add({3, 0, 21, 4, metric, Data::kUniform, 0.5, 26, kind});
+    }
     add({6, 500, 5, 50, metric, Data::kIntegers, 1.0, 6});  // many ties
     add({70, 1500, 7, 20, metric, Data::kIntegers, 0.7, 7});
     add({2, 3000, 24, 2048, metric, Data::kUniform, 1.0, 8});  // largest k

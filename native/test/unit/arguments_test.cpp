@@ -101,7 +101,22 @@ TEST("topk refuses bad shapes, metrics and k") {
   refused([](TopkFixture& f) { f.args.matrix.rows = int64_t{1} << 40; }, Code::kShape);
   refused([](TopkFixture& f) { f.args.matrix.data = nullptr; }, Code::kShape);
   refused([](TopkFixture& f) { f.args.scores = nullptr; }, Code::kShape);
-  refused([](TopkFixture& f) { f.args.filter = {f.filter.data(), 3}; }, Code::kShape);
+  refused([](TopkFixture& f) { f.args.filter = RowFilter::shared(f.filter.data(), 3); }, Code::kShape);
+  refused([](TopkFixture& f) { f.args.filter = RowFilter::per_query(f.filter.data(), 3, 2); }, Code::kShape);
+  refused([](TopkFixture& f) { f.args.filter = RowFilter::per_query(f.filter.data(), -4, 2); }, Code::kShape);
+  refused([](TopkFixture& f) { f.args.filter = {f.filter.data(), 4, nullptr, -1, 7}; }, Code::kShape);
+  refused([](TopkFixture& f) { f.args.filter = RowFilter::list(nullptr, 2); }, Code::kShape);
+  refused(
+      [](TopkFixture& f) {
+        f.args.filter = RowFilter::shared(f.filter.data(), 4);
+        f.args.filter.n_rows = 0;
+      },
+      Code::kInvalidArgument);
+  for (const std::vector<int32_t>& list :
+       {std::vector<int32_t>{3, 3}, {4, 3}, {-1, 3}, {3, 30}, {std::numeric_limits<int32_t>::max()}}) {
+    refused([&](TopkFixture& f) { f.args.filter = RowFilter::list(list.data(), static_cast<int64_t>(list.size())); },
+            Code::kInvalidArgument);
+  }
 }
 
 TEST("topk names the row or query that is not finite, unless it is filtered") {
@@ -114,7 +129,7 @@ TEST("topk names the row or query that is not finite, unless it is filtered") {
       EXPECT(status.code() == Code::kNotFinite);
       EXPECT(status.text().find("row 17") != std::string::npos);
       f.filter[2] = static_cast<uint8_t>(~(1 << 1));
-      f.args.filter = {f.filter.data(), 4};
+      f.args.filter = RowFilter::shared(f.filter.data(), 4);
       EXPECT(f.run() == Code::kOk);
       f.queries[5] = bad;
       f.filter.assign(4, 0);
