@@ -74,6 +74,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("topkSync", Napi::Function::New(env, topk_sync, "topkSync"));
   exports.Set("scoreRank", Napi::Function::New(env, score_rank_job, "scoreRank"));
   exports.Set("glmFit", Napi::Function::New(env, glm_fit_job, "glmFit"));
+  exports.Set("machineProbe", Napi::Function::New(env, machine_probe_job, "machineProbe"));
   napi_value hot = nullptr;
   if (napi_create_function(env, "scoreRankSync", NAPI_AUTO_LENGTH, score_rank_sync, nullptr, &hot) != napi_ok) {
     throw Napi::Error::New(env, "waggle: cannot create a function");

@@ -3,18 +3,17 @@
 //   native_bench [--quick] [--filter TEXT]
 //
 // WAGGLE_SIMD and WAGGLE_BACKEND choose what is measured. Each record gives the median of the runs and, for judging
-// a memory-bound case, the read bandwidth this machine reached on the same buffer size in this process.
+// it, the read bandwidth and the multiply-adds this machine reached in this process.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstring>
-#include <numeric>
 #include <string>
 #include <vector>
 
 #include "test/conformance/case.hpp"
 #include "waggle/backend.hpp"
-#include "waggle/thread_pool.hpp"
+#include "waggle/ops/machine_probe.hpp"
 
 using namespace waggle;
 
@@ -37,31 +36,6 @@ Quartiles quartiles(std::vector<double> values) {
   return {at(0.5), at(0.75) - at(0.25)};
 }
 
-// Bytes per second all threads together read from a buffer larger than the caches.
-double read_bandwidth() {
-  constexpr int64_t kWords = int64_t{32} << 20;  // 256 MiB
-  constexpr int64_t kChunks = 256;
-  std::vector<uint64_t> buffer(static_cast<size_t>(kWords), 1);
-  std::vector<uint64_t> sums(kChunks);
-  double best = 0;
-  for (int run = 0; run < 5; ++run) {
-    const auto start = std::chrono::steady_clock::now();
-    ThreadPool::instance().for_each_chunk(kChunks, RunContext{}, [&](int64_t chunk, int) {
-      const uint64_t* p = buffer.data() + chunk * (kWords / kChunks);
-      uint64_t a = 0, b = 0, c = 0, d = 0;
-      for (int64_t i = 0; i < kWords / kChunks; i += 4) {
-        a += p[i];
-        b += p[i + 1];
-        c += p[i + 2];
-        d += p[i + 3];
-      }
-      sums[static_cast<size_t>(chunk)] = a + b + c + d;
-    });
-    best = std::max(best, static_cast<double>(kWords) * 8 / seconds_since(start));
-  }
-  return std::accumulate(sums.begin(), sums.end(), uint64_t{0}) > 0 ? best : 0;
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -82,7 +56,11 @@ int main(int argc, char** argv) {
     return 1;
   }
   const BackendInfo& info = backend_info();
-  const double bandwidth = read_bandwidth();
+  MachineProbe limits;
+  if (const Status status = machine_probe(RunContext{}, &limits); !status.ok()) {
+    std::fprintf(stderr, "%s\n", status.text().c_str());
+    return 1;
+  }
   std::printf("[\n");
   bool first = true;
   for (const auto& item : conformance::all_cases(true)) {
@@ -110,10 +88,12 @@ int main(int argc, char** argv) {
     std::printf(
         "%s  {\"suite\": \"native\", \"case\": \"%s\", \"metric\": \"us\", \"unit\": \"us\", \"value\": %.3f, "
         "\"better\": \"lower\", \"runs\": %d, \"iqr\": %.3f, \"gigaMultiplyAddsPerSecond\": %.3f, "
-        "\"gigabytesPerSecond\": %.3f, \"readBandwidthGigabytesPerSecond\": %.3f, \"backend\": \"%s\", "
+        "\"gigabytesPerSecond\": %.3f, \"readBandwidthGigabytesPerSecond\": %.3f, "
+        "\"peakGigaMultiplyAddsPerSecond\": %.3f, \"backend\": \"%s\", "
         "\"simd\": \"%s\", \"threads\": %d}",
         first ? "" : ",\n", name.c_str(), q.median * 1e6, runs, q.spread * 1e6, item->multiply_adds() / q.median / 1e9,
-        item->bytes() / q.median / 1e9, bandwidth / 1e9, info.backend.c_str(), info.simd.c_str(), info.n_threads);
+        item->bytes() / q.median / 1e9, limits.read_bytes_per_second / 1e9, limits.flops_per_second / 2e9,
+        info.backend.c_str(), info.simd.c_str(), info.n_threads);
     first = false;
     std::fflush(stdout);
   }

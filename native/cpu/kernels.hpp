@@ -62,4 +62,12 @@ struct GlmKernels {
   void (*hessian)(const double* z, int32_t p, const double* weight, double* hessian);
 };
 
+struct ProbeKernels {
+  /// `rounds` times fmas_per_round multiply-adds in registers; the sum keeps the compiler honest.
+  float (*fma)(int64_t rounds);
+  int32_t fmas_per_round;
+  /// Reads n bytes, a multiple of 256.
+  uint64_t (*read)(const unsigned char* bytes, int64_t n);
+};
+
 }  // namespace waggle::cpu

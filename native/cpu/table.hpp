@@ -11,6 +11,7 @@ struct Table {
   TopkKernels topk;
   ScoreKernels score;
   GlmKernels glm;
+  ProbeKernels probe;
 };
 
 /// The table of a level, or null when it was not compiled in. Does not check the processor.

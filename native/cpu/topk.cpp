@@ -10,6 +10,7 @@
 #include <memory>
 #include <vector>
 
+#include "cpu/topk_blocks.hpp"
 #include "src/top_heap.hpp"
 #include "waggle/thread_pool.hpp"
 
@@ -244,6 +245,23 @@ class Pass {
 };
 
 }  // namespace
+
+void rescore(const Table& table, Metric metric, const float* query, const Matrix<const float>& matrix,
+             const int32_t* rows, int64_t n, float* scores) {
+  const int64_t dim = matrix.cols;
+  const double query_square = square_in_double(query, dim);
+  const bool query_safe = query_square >= kSmallestSafeSquare && query_square <= kLargestSafeSquare;
+  const auto similarity = metric == Metric::kL2 ? table.topk.neg_l2 : table.topk.dot;
+  for (int64_t i = 0; i < n; ++i) {
+    const float* row = matrix.row(rows[i]);
+    similarity(&query, 1, &row, 1, dim, scores + i, 1);
+    if (metric != Metric::kCosine) continue;
+    float square = 0;
+    table.topk.dot(&row, 1, &row, 1, dim, &square, 1);
+    scores[i] = query_safe && is_safe(square) ? scores[i] * inverse_norm(query_square) * (1.0f / std::sqrt(square))
+                                              : cosine_in_double(query, row, dim);
+  }
+}
 
 Status topk(const Table& table, const TopkArgs& args, const RunContext& context) {
   const int64_t bytes = (args.matrix.rows + 7) / 8;

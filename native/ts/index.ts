@@ -10,6 +10,7 @@ export {
 export { type NativeErrorCode, nativeErrors } from './errors.js';
 export { GLM_MAX_FEATURES, type GlmFitInput, type GlmFitResult, glmFit } from './glm-fit.js';
 export { MAX_JOBS_IN_FLIGHT, queueDepth } from './jobs.js';
+export { type MachineLimits, probeMachine } from './probe.js';
 export {
   SCORE_RANK_SYNC_MAX,
   SCORE_TERM_COUNT,

@@ -22,6 +22,17 @@ export interface RawBackendInfo {
   readonly pluginPath: string;
 }
 
+/** Rates this machine reached just now; see `probeMachine`. */
+export interface MachineLimits {
+  /** Bytes/s that all engine threads together read from a buffer of 256 MiB. */
+  readonly readBytesPerSecond: number;
+  /** float32 operations/s (a fused multiply-add counts as two) of all threads together, in registers. */
+  readonly flopsPerSecond: number;
+  /** The same of one thread alone. */
+  readonly flopsPerSecondOneThread: number;
+  readonly threads: number;
+}
+
 type Column<A> = A | undefined;
 
 /** The compiled module. Everything is positional; meanings are in `addon/jobs/*_job.cpp`. */
@@ -35,6 +46,7 @@ export interface Addon {
   scoreRank(...args: ScoreRankArguments): SubmittedJob;
   scoreRankSync(...args: ScoreRankArguments): void;
   glmFit(...args: GlmFitArguments): SubmittedJob;
+  machineProbe(): SubmittedJob<MachineLimits>;
 }
 
 export type TopkArguments = [

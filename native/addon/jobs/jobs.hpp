@@ -10,5 +10,6 @@ Napi::Value topk_sync(const Napi::CallbackInfo& info);
 Napi::Value score_rank_job(const Napi::CallbackInfo& info);
 napi_value score_rank_sync(napi_env env, napi_callback_info info);
 Napi::Value glm_fit_job(const Napi::CallbackInfo& info);
+Napi::Value machine_probe_job(const Napi::CallbackInfo& info);
 
 }  // namespace waggle::addon
