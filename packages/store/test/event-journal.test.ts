@@ -1,6 +1,7 @@
 import { cp, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { Readable } from 'node:stream';
 import { silentLogger, systemClock } from '@waggle/core';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { deduplicated, type Store } from '../src/index.js';
@@ -251,6 +252,68 @@ test('a decision the store will never take is set aside as it was, and the other
   expect(rejected.map((line) => JSON.parse(line).row)).toEqual([
     { ...decision(100), seed: 'many' },
   ]);
+  await log.stop();
+  await wal.close();
+});
+
+test('decisions go in several batches when there are many, whole and in order', async () => {
+  const wal = await WriteAheadLog.open({ dir: root, segmentBytes: 300_000 });
+  const log = await DecisionLog.open({ wal, ...common, batchRows: 300 });
+  const bodies: { rows: number; token: string }[] = [];
+  const watched = new Proxy(store, {
+    get(target, name) {
+      if (name !== 'insertRaw')
+        return Reflect.get(target, name).bind?.(target) ?? Reflect.get(target, name);
+      return async (...[table, format, body, options]: Parameters<Store['insertRaw']>) => {
+        const parts: Buffer[] = [];
+        for await (const part of body) parts.push(Buffer.from(part as Uint8Array));
+        const text = Buffer.concat(parts);
+        const rows = text.toString().split('\n').length - 1;
+        bodies.push({ rows, token: options!.deduplicationToken! });
+        await target.insertRaw(table, format, Readable.from([text]), options);
+      };
+    },
+  });
+  for (let i = 0; i < 1_000; i++) {
+    log.record({ ...decision(i), event_id: `evt_many_${i}`, request: 'r'.repeat(i) });
+  }
+  await wal.flush();
+  log.start(watched);
+  await log.idle();
+  expect(bodies.map(({ rows }) => rows)).toEqual([300, 300, 300, 100]);
+  expect(new Set(bodies.map(({ token }) => token)).size).toBe(4);
+  const [row] = await store.query<{ n: number; r: number }>(
+    `SELECT count() AS n, sum(length(request)) AS r FROM ${deduplicated('decisions')} WHERE event_id LIKE 'evt_many_%'`,
+  );
+  expect(row).toEqual({ n: 1_000, r: (999 * 1_000) / 2 });
+  await log.stop();
+  await wal.close();
+});
+
+test('a store that gives up in the middle of a batch gets it again under the same token', async () => {
+  const wal = await WriteAheadLog.open({ dir: root });
+  const log = await DecisionLog.open({ wal, ...common });
+  const tokens: string[] = [];
+  const shaky = new Proxy(store, {
+    get(target, name) {
+      if (name !== 'insertRaw')
+        return Reflect.get(target, name).bind?.(target) ?? Reflect.get(target, name);
+      return async (...args: Parameters<Store['insertRaw']>) => {
+        tokens.push(args[3]!.deduplicationToken!);
+        if (tokens.length > 2) return target.insertRaw(...args);
+        // One takes a piece and breaks off, one does not even look.
+        if (tokens.length === 1) for await (const _ of args[2]) break;
+        throw Object.assign(new Error('broken off'), { code: 'WAGGLE_STORE_UNAVAILABLE' });
+      };
+    },
+  });
+  for (let i = 0; i < 500; i++) log.record({ ...decision(i), request: 'r'.repeat(2_000) });
+  await wal.flush();
+  log.start(shaky);
+  while (tokens.length < 3) await log.idle();
+  await log.idle();
+  expect(new Set(tokens).size).toBe(1);
+  expect(await stored('decisions')).toBe(500);
   await log.stop();
   await wal.close();
 });

@@ -302,6 +302,95 @@ describe('a failing disk', () => {
   });
 });
 
+describe('texts', () => {
+  const anyText = fc.oneof(
+    fc.string({ unit: 'binary', maxLength: 40 }),
+    // Larger than the blocks that texts are put together in, and just smaller.
+    fc.integer({ min: 0, max: 3 }).map((i) => 'é'.repeat([200_000, 524_288, 349_525, 1][i]!)),
+  );
+
+  test('become UTF-8 when they are queued, beside bytes, across failures and reuse of memory', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(fc.tuple(anyText, fc.constantFrom('text', 'bytes', 'flush', 'fail')), {
+          maxLength: 30,
+        }),
+        async (steps) => {
+          const dir = await mkdtemp(join(root, 'texts-'));
+          const disk = failingFiles();
+          const log = await WriteAheadLog.open({ dir, files: disk.files, lossWindowMs: 10_000 });
+          const expected: string[] = [];
+          for (const [value, how] of steps) {
+            log.appendLater(how === 'bytes' ? text(value) : value);
+            expected.push(Buffer.from(value).toString());
+            if (how === 'flush') await log.flush();
+            if (how !== 'fail') continue;
+            disk.fail('write', 'ENOSPC');
+            await expect(log.flush()).rejects.toMatchObject({ code: 'WAGGLE_WAL_DISK_FULL' });
+            disk.heal();
+          }
+          await log.flush();
+          expect((await all(log)).map((r) => r.value)).toEqual(expected);
+          await log.close();
+          await rm(dir, { recursive: true });
+        },
+      ),
+      { numRuns: 25 },
+    );
+  });
+
+  test('too large a text is refused, and a closed log takes none', async () => {
+    const log = await WriteAheadLog.open({ dir: root });
+    expect(() => log.appendLater('x'.repeat((16 << 20) + 1))).toThrow(
+      expect.objectContaining({ code: 'WAGGLE_WAL_RECORD_TOO_LARGE' }),
+    );
+    log.appendLater('kept');
+    await log.close();
+    expect(() => log.appendLater('late')).toThrow(
+      expect.objectContaining({ code: 'WAGGLE_WAL_CLOSED' }),
+    );
+    const again = await WriteAheadLog.open({ dir: root });
+    expect((await all(again)).map((r) => r.value)).toEqual(['kept']);
+    await again.close();
+  });
+});
+
+describe('reading for a short time', () => {
+  test('borrowed payloads and boundaries agree with what was written', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(fc.integer({ min: 0, max: 150_000 }), { minLength: 1, maxLength: 40 }),
+        fc.integer({ min: 1, max: 40 }),
+        fc.integer({ min: 1, max: 2_000_000 }),
+        async (sizes, fromIndex, bytes) => {
+          const dir = await mkdtemp(join(root, 'borrowed-'));
+          const log = await WriteAheadLog.open({ dir, segmentBytes: 500_000 });
+          for (const [i, size] of sizes.entries()) await log.append(Buffer.alloc(size, i));
+          const from = Math.min(fromIndex, sizes.length);
+          const seen: number[] = [];
+          for await (const { sequence, payload } of log.read(from, { borrowed: true })) {
+            expect(Buffer.from(payload)).toEqual(Buffer.alloc(sizes[sequence - 1]!, sequence - 1));
+            seen.push(sequence);
+          }
+          expect(seen).toEqual(sizes.map((_, i) => i + 1).slice(from - 1));
+
+          const last = log.boundary(from, bytes);
+          expect(last).toBeGreaterThanOrEqual(from);
+          expect(last).toBeLessThanOrEqual(sizes.length);
+          const within = (to: number) =>
+            sizes.slice(from - 1, to).reduce((sum, size) => sum + size + 24, 0);
+          const slack = 65_536 + 2 * 150_024 + 16;
+          expect(within(last)).toBeLessThanOrEqual(bytes + slack);
+          if (last < sizes.length) expect(within(last)).toBeGreaterThanOrEqual(bytes - slack);
+          await log.close();
+          await rm(dir, { recursive: true });
+        },
+      ),
+      { numRuns: 25 },
+    );
+  });
+});
+
 describe('the lock', () => {
   test('refuses a second writer in the same process and lets go on close', async () => {
     const log = await WriteAheadLog.open({ dir: root });

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { startStoreServer } from '@waggle/store/server';
+import { startStoreServer, stepBack } from '@waggle/store/server';
 import type { CommandContext } from '../context.js';
 import { pipelineError } from '../errors.js';
 
@@ -12,6 +12,7 @@ export async function storeCommand(
   if (!Number.isInteger(port) || port < 0 || port > 65_535) {
     throw pipelineError('WAGGLE_USAGE', `--port must be 0 … 65535, got ${String(options['port'])}`);
   }
+  stepBack(context.logger);
   const server = await startStoreServer({
     dir: join(context.dir, 'store'),
     host: '127.0.0.1',

@@ -167,9 +167,11 @@ export class BudgetLedger {
             wal: options.wal,
             clock: options.clock,
             logger: options.logger,
-            rowsOf: (payload) => [
-              { table: 'ledger_entries', row: toRow(parse(payload), tenantId) },
-            ],
+            records: {
+              rowsOf: (payload) => [
+                { table: 'ledger_entries', row: toRow(parse(payload), tenantId) },
+              ],
+            },
             mayRemoveBefore: () => (ledger?.snapshotSequence ?? 0) + 1,
             ...(options.intervalMs === undefined ? {} : { intervalMs: options.intervalMs }),
             ...(options.maxBackoffMs === undefined ? {} : { maxBackoffMs: options.maxBackoffMs }),

@@ -10,6 +10,7 @@ export interface DecisionLogOptions {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly intervalMs?: number;
+  readonly batchRows?: number;
   readonly maxBackoffMs?: number;
 }
 
@@ -35,8 +36,10 @@ export class DecisionLog {
       clock: options.clock,
       logger: options.logger,
       // One JSON object per record, as `record` wrote it: the store reads it, nobody before.
-      rowsOf: (payload) => [{ table: 'decisions', row: payload }],
-      intervalMs: options.intervalMs ?? 500,
+      records: { linesFor: 'decisions' },
+      // Every batch becomes a part that the store merges with others: few large ones cost it less than many small.
+      intervalMs: options.intervalMs ?? 2_000,
+      ...(options.batchRows === undefined ? {} : { batchRows: options.batchRows }),
       ...(options.maxBackoffMs === undefined ? {} : { maxBackoffMs: options.maxBackoffMs }),
     });
     return new DecisionLog(options.wal, forwarder, options.logger);
@@ -48,7 +51,7 @@ export class DecisionLog {
    */
   record(row: DecisionRow, json: string = JSON.stringify(row)): void {
     try {
-      this.#wal.appendLater(Buffer.from(json));
+      this.#wal.appendLater(json);
       this.#forwarder.notify();
     } catch (err) {
       // A ranking must not fail because its log is full: count it and say so.

@@ -45,7 +45,7 @@ export class EventJournal {
       wal: options.wal,
       clock: options.clock,
       logger: options.logger,
-      rowsOf: (payload) => parse(payload).map(toForwarded),
+      records: { rowsOf: (payload) => parse(payload).map(toForwarded) },
       ...(options.intervalMs === undefined ? {} : { intervalMs: options.intervalMs }),
       ...(options.maxBackoffMs === undefined ? {} : { maxBackoffMs: options.maxBackoffMs }),
     });

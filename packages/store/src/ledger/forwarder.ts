@@ -4,23 +4,29 @@ import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { type Clock, isWaggleError, type Logger } from '@waggle/core';
 import { ledgerError } from '../errors.js';
-import type { Store } from '../store.js';
+import type { InsertOptions, Store } from '../store.js';
 import type { WriteAheadLog } from '../wal/index.js';
 import { readIfPresent, writeDurably } from './durable-file.js';
 
 /** A row on its way to a table. */
 export interface ForwardedRow {
   readonly table: string;
-  /** Columns by name, or their JSON as UTF-8 without a line break, which is then sent as it is. */
-  readonly row: object | Uint8Array;
+  /** Columns by name. */
+  readonly row: object;
 }
+
+/** What the records of a log are. */
+export type RecordForm =
+  /** Rows of one record; empty for records that concern only the log's owner. */
+  | { readonly rowsOf: (payload: Uint8Array) => readonly ForwardedRow[] }
+  /** Each record is one row of this table, as JSON in UTF-8 without a line break: it is sent as it is. */
+  | { readonly linesFor: string };
 
 export interface ForwarderOptions {
   readonly wal: WriteAheadLog;
   readonly clock: Clock;
   readonly logger: Logger;
-  /** Rows of one record; empty for records that concern only the log's owner. */
-  readonly rowsOf: (payload: Uint8Array) => readonly ForwardedRow[];
+  readonly records: RecordForm;
   /** Records up to here may be removed once forwarded; the ledger keeps those after its snapshot. */
   readonly mayRemoveBefore?: () => number;
   /** How long rows gather before a batch is sent. @default 200 */
@@ -42,6 +48,14 @@ export interface ForwarderStatus {
 }
 
 const MAX_BATCH_BYTES = 8 << 20;
+/** Lines pass through without being kept, so a batch of them may be large; the store makes one part of each. */
+const MAX_LINES_BYTES = 64 << 20;
+/** Forwarding is nobody's answer: it takes one thread of the store and leaves the others to who waits. */
+const IN_THE_BACKGROUND = {
+  max_threads: 1,
+  max_insert_threads: 1,
+  input_format_parallel_parsing: 0,
+};
 /** Failures that another attempt with the same rows cannot cure. */
 const HOPELESS = new Set([
   'WAGGLE_STORE_BAD_ROWS',
@@ -140,8 +154,9 @@ export class Forwarder {
   async idle(): Promise<void> {
     const target = this.#options.wal.durableSequence;
     while (this.#cursor < target && this.#loop !== undefined) {
+      const settled = new Promise<void>((fulfil) => this.#idleWaiters.push(fulfil));
       this.#wake?.();
-      await new Promise<void>((fulfil) => this.#idleWaiters.push(fulfil));
+      await settled;
     }
   }
 
@@ -169,9 +184,9 @@ export class Forwarder {
         if (wal.lastSequence === wal.durableSequence) this.#behindSinceMs = undefined;
         this.#settleIdle();
         // Records may be on their way to the disk; otherwise wait to be told.
-        if (wal.lastSequence === this.#seenSequence) await this.#pause(undefined);
+        if (wal.lastSequence === this.#seenSequence) await this.#pause(undefined, 'news');
         this.#seenSequence = wal.lastSequence;
-        await this.#pause(intervalMs, true);
+        await this.#pause(intervalMs, 'asked');
         continue;
       }
       try {
@@ -189,21 +204,36 @@ export class Forwarder {
         // Doubling pauses with up to half of random length, so that many gateways do not return in step.
         const pause = Math.min(maxBackoffMs, 100 * 2 ** Math.min(attempt, 20));
         attempt++;
-        await this.#pause(pause * (0.5 + Math.random() / 2), true);
+        await this.#pause(pause * (0.5 + Math.random() / 2), 'stop');
       }
     }
     this.#settleIdle();
   }
 
   async #forwardBatch(): Promise<void> {
-    const { wal, batchRows = 20_000 } = this.#options;
-    const byTable = new Map<string, ForwardedRow['row'][]>();
+    const { wal, records } = this.#options;
     const first = this.#cursor + 1;
-    let last = this.#cursor;
+    const last =
+      'linesFor' in records
+        ? await this.#forwardLines(first, records.linesFor)
+        : await this.#forwardRows(first, records.rowsOf);
+    await this.#writeCursor(last);
+    const keep = this.#options.mayRemoveBefore?.() ?? Number.MAX_SAFE_INTEGER;
+    await wal.truncateBefore(Math.min(last + 1, keep));
+  }
+
+  /** @returns the last sequence that is in the store now */
+  async #forwardRows(
+    first: number,
+    rowsOf: (payload: Uint8Array) => readonly ForwardedRow[],
+  ): Promise<number> {
+    const { wal, batchRows = 20_000 } = this.#options;
+    const byTable = new Map<string, object[]>();
+    let last = first - 1;
     let rows = 0;
     let bytes = 0;
     for await (const { sequence, payload } of wal.read(first)) {
-      for (const { table, row } of this.#options.rowsOf(payload)) {
+      for (const { table, row } of rowsOf(payload)) {
         let list = byTable.get(table);
         if (list === undefined) {
           list = [];
@@ -217,11 +247,50 @@ export class Forwarder {
       if (rows >= batchRows || bytes >= MAX_BATCH_BYTES) break;
     }
     // Refused records leave gaps at the end, and there is nothing in them.
-    if (last === this.#cursor) last = wal.durableSequence;
+    if (last < first) last = wal.durableSequence;
     for (const [table, list] of byTable) await this.#send(table, list, `${first}-${last}`);
-    await this.#writeCursor(last);
-    const keep = this.#options.mayRemoveBefore?.() ?? Number.MAX_SAFE_INTEGER;
-    await wal.truncateBefore(Math.min(last + 1, keep));
+    return last;
+  }
+
+  /** Sends records while they are read: what a batch holds is fixed before, by its last sequence. */
+  async #forwardLines(first: number, table: string): Promise<number> {
+    const { wal, batchRows = 20_000 } = this.#options;
+    const last = Math.min(
+      wal.durableSequence,
+      first + batchRows - 1,
+      wal.boundary(first, MAX_LINES_BYTES),
+    );
+    const token = `${first}-${last}`;
+    const hurried = () => this.#stopping || this.#idleWaiters.length > 0;
+    const pieces = linesOf(wal, first, last, hurried);
+    try {
+      // Without a record there is nothing to insert: refused ones leave gaps.
+      const head = await pieces.next();
+      if (head.done === true) return last;
+      const body = Readable.from(startingWith(head.value, pieces), { objectMode: false });
+      await this.#store!.insertRaw(table, 'JSONEachRow', body, this.#insertOptions(token));
+    } catch (err) {
+      if (!isWaggleError(err) || !HOPELESS.has(err.code)) throw err;
+      // Some row of them will never be taken. This is rare enough to take them all in hand and look for it.
+      const lines: Line[] = [];
+      for await (const { sequence, payload } of wal.read(first)) {
+        if (sequence > last) break;
+        lines.push(new Line(payload));
+      }
+      await this.#send(table, lines, token);
+    } finally {
+      // The file is still open when the store gave up before the end.
+      await pieces.return();
+    }
+    return last;
+  }
+
+  #insertOptions(token: string): InsertOptions {
+    return {
+      deduplicationToken: `${this.#logId}:${token}`,
+      signal: this.#abort.signal,
+      settings: IN_THE_BACKGROUND,
+    };
   }
 
   async #writeCursor(sequence: number): Promise<void> {
@@ -230,14 +299,11 @@ export class Forwarder {
   }
 
   /** Sends rows; halves the batch around rows that the store will never take. */
-  async #send(table: string, rows: ForwardedRow['row'][], token: string): Promise<void> {
+  async #send(table: string, rows: readonly object[], token: string): Promise<void> {
     try {
-      const options = {
-        deduplicationToken: `${this.#logId}:${token}`,
-        signal: this.#abort.signal,
-      };
+      const options = this.#insertOptions(token);
       if (areLines(rows)) {
-        await this.#store!.insertRaw(table, 'JSONEachRow', linesOf(rows), options);
+        await this.#store!.insertRaw(table, 'JSONEachRow', Readable.from(textOf(rows)), options);
       } else {
         await this.#store!.insert(table, rows, options);
       }
@@ -253,9 +319,9 @@ export class Forwarder {
     }
   }
 
-  async #reject(table: string, row: ForwardedRow['row'], reason: string): Promise<void> {
+  async #reject(table: string, row: object, reason: string): Promise<void> {
     const path = join(this.#options.wal.dir, 'rejected.ndjson');
-    const columns = row instanceof Uint8Array ? parseLine(row) : row;
+    const columns = row instanceof Line ? row.parse() : row;
     await appendFile(path, `${JSON.stringify({ table, reason, row: columns })}\n`, { mode: 0o600 });
     this.#options.logger.error(
       { table, reason, path },
@@ -267,8 +333,8 @@ export class Forwarder {
     for (const fulfil of this.#idleWaiters.splice(0)) fulfil();
   }
 
-  /** Waits until notified, or for `ms`; a deaf pause is ended by stop() only. */
-  #pause(ms: number | undefined, deaf = false): Promise<void> {
+  /** Waits for `ms`, or until there is news, or somebody asks for the rest to be sent, or `stop` is called. */
+  #pause(ms: number | undefined, until: 'news' | 'asked' | 'stop'): Promise<void> {
     if (this.#stopping) return Promise.resolve();
     return new Promise<void>((fulfil) => {
       const timer = ms === undefined ? undefined : setTimeout(finish, ms);
@@ -279,44 +345,83 @@ export class Forwarder {
         fulfil();
       }
       this.#wake = () => {
-        if (!deaf || this.#stopping) finish();
+        const asked = until === 'asked' && this.#idleWaiters.length > 0;
+        if (this.#stopping || until === 'news' || asked) finish();
       };
     });
   }
 }
 
-/** Rows of one table come from one log, which writes all of them in the same way. */
-function areLines(rows: ForwardedRow['row'][]): rows is Uint8Array[] {
-  return rows[0] instanceof Uint8Array;
-}
+/** A row that is JSON already. */
+class Line {
+  readonly #text: string;
 
-const NEWLINE = Buffer.from('\n');
-const CHUNK_BYTES = 1 << 18;
+  constructor(json: Uint8Array) {
+    this.#text = Buffer.from(json.buffer, json.byteOffset, json.byteLength).toString('utf8');
+  }
 
-/** Lines in pieces of some 256 kB: one per line would cost more than the lines do. */
-function linesOf(rows: readonly Uint8Array[]): Readable {
-  function* pieces(): Generator<Buffer> {
-    let parts: Uint8Array[] = [];
-    let bytes = 0;
-    for (const row of rows) {
-      parts.push(row, NEWLINE);
-      bytes += row.byteLength + 1;
-      if (bytes < CHUNK_BYTES) continue;
-      yield Buffer.concat(parts, bytes);
-      parts = [];
-      bytes = 0;
+  get text(): string {
+    return this.#text;
+  }
+
+  /** What the line holds, or its text where that is not even JSON. */
+  parse(): unknown {
+    try {
+      return JSON.parse(this.#text);
+    } catch {
+      return this.#text;
     }
-    if (bytes > 0) yield Buffer.concat(parts, bytes);
   }
-  return Readable.from(pieces(), { objectMode: false });
 }
 
-/** What a refused line holds, or its text where that is not even JSON. */
-function parseLine(line: Uint8Array): unknown {
-  const text = Buffer.from(line.buffer, line.byteOffset, line.byteLength).toString('utf8');
-  try {
-    return JSON.parse(text);
-  } catch {
-    return text;
+/** Rows of one table come from one log, all of them in the same form. */
+function areLines(rows: readonly object[]): rows is readonly Line[] {
+  return rows[0] instanceof Line;
+}
+
+function* textOf(lines: readonly Line[]): Generator<string> {
+  for (const { text } of lines) yield `${text}\n`;
+}
+
+const NEWLINE = 10;
+const PIECE_BYTES = 1 << 17;
+/**
+ * Between two pieces: 32 MiB a second at most, some 12,000 decisions. A batch that is sent as fast as it can be keeps
+ * the event loop, the collector and the store busy at once, and every request that falls due meanwhile waits.
+ */
+const PIECE_PAUSE_MS = 4;
+
+/** Records as lines, in pieces of some 128 kB: one per line would cost more than the lines do. */
+async function* linesOf(
+  wal: WriteAheadLog,
+  first: number,
+  last: number,
+  hurried: () => boolean,
+): AsyncGenerator<Buffer, void, undefined> {
+  let piece = Buffer.allocUnsafeSlow(PIECE_BYTES);
+  let used = 0;
+  for await (const { sequence, payload } of wal.read(first, { borrowed: true })) {
+    if (sequence > last) break;
+    const bytes = payload.byteLength + 1;
+    if (used + bytes > piece.length) {
+      if (used > 0) {
+        yield piece.subarray(0, used);
+        if (!hurried()) await new Promise((wake) => setTimeout(wake, PIECE_PAUSE_MS));
+      }
+      piece = Buffer.allocUnsafeSlow(Math.max(PIECE_BYTES, bytes));
+      used = 0;
+    }
+    piece.set(payload, used);
+    piece[used + bytes - 1] = NEWLINE;
+    used += bytes;
   }
+  if (used > 0) yield piece.subarray(0, used);
+}
+
+async function* startingWith<T>(
+  first: T,
+  rest: AsyncGenerator<T, void, undefined>,
+): AsyncGenerator<T, void, undefined> {
+  yield first;
+  yield* rest;
 }

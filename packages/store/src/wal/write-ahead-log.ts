@@ -12,6 +12,7 @@ import {
   segmentHead,
   writeRecord,
 } from './record.js';
+import { type Slab, TextSlabs } from './text-slabs.js';
 
 export interface WriteAheadLogOptions {
   /** Directory of the log; created when missing, locked against a second writer. */
@@ -48,6 +49,8 @@ interface Waiting {
   readonly sequence: number;
   readonly queuedAtMs: number;
   readonly payload: Uint8Array;
+  /** Where the payload lies, when it came as text. */
+  readonly slab?: Slab;
   readonly fulfil?: (sequence: number) => void;
   readonly reject?: (error: WaggleError) => void;
 }
@@ -56,6 +59,9 @@ const MARK_EVERY_BYTES = 65_536;
 /** Records of `appendLater` that wait while the disk refuses; beyond this they are refused too. */
 const MAX_BACKLOG_BYTES = 64 << 20;
 const MAX_BATCH_BYTES = 8 << 20;
+/** Batches up to this size are put together in memory that is used again. */
+const KEPT_BATCH_BYTES = 4 << 20;
+const READ_BYTES = 1 << 20;
 const RETRY_MS = 100;
 
 /**
@@ -76,6 +82,8 @@ export class WriteAheadLog {
   #file: WalFile | undefined;
   #queue: Waiting[] = [];
   #queuedBytes = 0;
+  readonly #texts = new TextSlabs();
+  #batchBytes = Buffer.alloc(0);
   #lastSequence: number;
   #durableSequence: number;
   #flushing: Promise<void> | undefined;
@@ -193,17 +201,32 @@ export class WriteAheadLog {
   /**
    * Queues a record without waiting: it is durable within the loss window, or later while the disk refuses
    * writes (such records are kept and tried again).
+   * @param payload bytes, or a text that becomes UTF-8 at once: cheaper than making a buffer of it first
    * @throws WAGGLE_WAL_CLOSED, WAGGLE_WAL_RECORD_TOO_LARGE, WAGGLE_WAL_IO when 64 MiB wait already
    */
-  appendLater(payload: Uint8Array): number {
+  appendLater(payload: Uint8Array | string): number {
     if (this.#queuedBytes > MAX_BACKLOG_BYTES) {
       throw walError('WAGGLE_WAL_IO', 'too many records wait for the disk', {
         cause: this.#failure,
         details: { bytes: this.#queuedBytes },
       });
     }
-    const sequence = this.#next(payload);
-    this.#enqueue({ sequence, queuedAtMs: this.#clock.monotonicMs(), payload });
+    const queuedAtMs = this.#clock.monotonicMs();
+    let sequence: number;
+    if (typeof payload === 'string') {
+      this.#assertOpen();
+      const { bytes, slab } = this.#texts.encode(payload);
+      try {
+        sequence = this.#next(bytes);
+      } catch (err) {
+        this.#texts.giveBack(slab);
+        throw err;
+      }
+      this.#enqueue({ sequence, queuedAtMs, payload: bytes, slab });
+    } else {
+      sequence = this.#next(payload);
+      this.#enqueue({ sequence, queuedAtMs, payload });
+    }
     this.#flushIn(this.#laterMs);
     return sequence;
   }
@@ -218,9 +241,14 @@ export class WriteAheadLog {
 
   /**
    * Durable records from a sequence on, in order. Sees what is durable when each step is taken; ends at the end.
+   * @param options.borrowed payloads are valid until the next step only, and cost no memory of their own
    * @throws WAGGLE_WAL_CORRUPT
    */
-  async *read(fromSequence: number): AsyncGenerator<{ sequence: number; payload: Uint8Array }> {
+  async *read(
+    fromSequence: number,
+    options: { readonly borrowed?: boolean } = {},
+  ): AsyncGenerator<{ sequence: number; payload: Uint8Array }> {
+    let room = Buffer.alloc(0);
     for (let s = 0; s < this.#segments.length; s++) {
       const segment = this.#segments[s]!;
       const next = this.#segments[s + 1];
@@ -241,13 +269,14 @@ export class WriteAheadLog {
             // The record is not whole in the buffer: read on, by more each time.
             const want = Math.min(
               segment.end - (base + at),
-              Math.max(1 << 20, (buffer.length - at) * 2),
+              Math.max(READ_BYTES, (buffer.length - at) * 2),
             );
-            const wider = Buffer.allocUnsafe(want);
-            const { bytesRead } = await handle.read(wider, 0, want, base + at);
+            if (options.borrowed !== true || room.length < want)
+              room = Buffer.allocUnsafeSlow(want);
+            const { bytesRead } = await handle.read(room, 0, want, base + at);
             base += at;
             at = 0;
-            buffer = wider.subarray(0, bytesRead);
+            buffer = room.subarray(0, bytesRead);
             record = readRecord(buffer, 0);
             if (record === undefined) {
               if (base + want < segment.end && want <= MAX_RECORD_BYTES + RECORD_HEAD_BYTES)
@@ -266,6 +295,29 @@ export class WriteAheadLog {
       s = this.#segments.indexOf(segment);
       if (s < 0) s = -1;
     }
+  }
+
+  /**
+   * A durable sequence up to which the records from `fromSequence` on take some `bytes`, to within 64 KiB and one
+   * record; at least `fromSequence`. O(segments + marks).
+   */
+  boundary(fromSequence: number, bytes: number): number {
+    let left = bytes;
+    for (const [s, segment] of this.#segments.entries()) {
+      const next = this.#segments[s + 1];
+      if (next !== undefined && next.first <= fromSequence) continue;
+      let offset = SEGMENT_HEAD_BYTES;
+      for (const mark of segment.marks) {
+        if (mark.sequence > fromSequence) {
+          left -= mark.offset - offset;
+          if (left <= 0) return Math.max(fromSequence, mark.sequence - 1);
+        }
+        offset = mark.offset;
+      }
+      left -= segment.end - offset;
+      if (left <= 0 && next !== undefined) return Math.max(fromSequence, next.first - 1);
+    }
+    return this.#durableSequence;
   }
 
   /** Removes whole segments whose records all lie before `sequence`. */
@@ -300,13 +352,17 @@ export class WriteAheadLog {
   }
 
   #next(payload: Uint8Array): number {
-    if (this.#closed) throw walError('WAGGLE_WAL_CLOSED', 'the write-ahead log is closed');
+    this.#assertOpen();
     if (payload.byteLength > MAX_RECORD_BYTES) {
       throw walError('WAGGLE_WAL_RECORD_TOO_LARGE', `a record of ${payload.byteLength} bytes`, {
         details: { bytes: payload.byteLength, limit: MAX_RECORD_BYTES },
       });
     }
     return ++this.#lastSequence;
+  }
+
+  #assertOpen(): void {
+    if (this.#closed) throw walError('WAGGLE_WAL_CLOSED', 'the write-ahead log is closed');
   }
 
   #enqueue(entry: Waiting): void {
@@ -359,7 +415,10 @@ export class WriteAheadLog {
         if (!this.#queue.some((entry) => entry.reject !== undefined)) return;
         continue;
       }
-      for (const entry of batch) entry.fulfil?.(entry.sequence);
+      for (const entry of batch) {
+        if (entry.slab !== undefined) this.#texts.giveBack(entry.slab);
+        entry.fulfil?.(entry.sequence);
+      }
     }
   }
 
@@ -385,7 +444,7 @@ export class WriteAheadLog {
     const segment = this.#active();
     let total = 0;
     for (const entry of batch) total += RECORD_HEAD_BYTES + entry.payload.byteLength;
-    const bytes = Buffer.allocUnsafe(total);
+    const bytes = this.#batchRoom(total);
     let at = 0;
     let lastMark = segment.marks.at(-1)?.offset ?? 0;
     const marks: Segment['marks'] = [];
@@ -423,6 +482,17 @@ export class WriteAheadLog {
     segment.end += total;
     segment.marks.push(...marks);
     this.#durableSequence = batch.at(-1)!.sequence;
+  }
+
+  /** Memory for one batch; batches are written one after the other. */
+  #batchRoom(bytes: number): Buffer {
+    if (bytes > KEPT_BATCH_BYTES) return Buffer.allocUnsafeSlow(bytes);
+    if (this.#batchBytes.length < bytes) {
+      this.#batchBytes = Buffer.allocUnsafeSlow(
+        Math.min(KEPT_BATCH_BYTES, Math.max(bytes, 2 * this.#batchBytes.length)),
+      );
+    }
+    return this.#batchBytes;
   }
 
   #active(): Segment {
