@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import autocannon from 'autocannon';
+import { runPacedLoad } from './paced-load.js';
 
 export interface Load {
   readonly url: string;
@@ -96,7 +97,6 @@ async function cannon(load: Load): Promise<LoadResult> {
     connections: load.connections,
     duration: load.seconds,
     requests: load.bodies.map((body) => ({ method: 'POST' as const, path: '/v1/rank', body })),
-    ...(load.rate === undefined ? {} : { overallRate: Math.round(load.rate) }),
   });
   return {
     reqPerS: result.requests.total / result.duration,
@@ -107,8 +107,9 @@ async function cannon(load: Load): Promise<LoadResult> {
   };
 }
 
-/** Open throttle goes through wrk where it is installed; a fixed rate needs autocannon. */
+/** Open throttle goes through wrk where it is installed; a fixed rate has a generator of its own. */
 export async function runLoad(load: Load): Promise<LoadResult> {
-  const version = load.rate === undefined ? await wrkVersion() : undefined;
+  if (load.rate !== undefined) return runPacedLoad({ ...load, rate: load.rate });
+  const version = await wrkVersion();
   return version === undefined ? cannon(load) : wrk(load, version);
 }
