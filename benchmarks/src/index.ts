@@ -1,4 +1,7 @@
 import { writeFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { warnUnlessQuiet } from './bench-context.js';
+import { type Command, parseCommand, UsageError, usage } from './cli.js';
 import {
   type BenchRecord,
   currentCommit,
@@ -11,66 +14,86 @@ type Suite = (options: SuiteOptions) => Promise<readonly Measurement[]>;
 
 /** Suites load lazily: each pulls in its own peers. */
 const SUITES: Readonly<Record<string, () => Promise<Suite>>> = {
+  topk: async () => (await import('./suites/topk.js')).topkSuite,
+  filter: async () => (await import('./suites/filter.js')).filterSuite,
   rank: async () => (await import('./suites/rank.js')).rankSuite,
   embed: async () => (await import('./suites/embed.js')).embedSuite,
   pctr: async () => (await import('./suites/pctr.js')).measurePctr,
   pipeline: async () => (await import('./suites/pipeline.js')).pipelineSuite,
 };
 
-const USAGE = `usage: npm run bench -- <suite> [--quick] [--seed N] [--json FILE]
-
-suites: ${Object.keys(SUITES).join(', ')}
-`;
+const RESULTS = fileURLToPath(new URL('../results', import.meta.url));
 
 function format(value: number): string {
   if (!Number.isFinite(value)) return String(value);
   return Math.abs(value) >= 1000 ? Math.round(value).toLocaleString('en') : value.toPrecision(4);
 }
 
-async function main(args: readonly string[]): Promise<number> {
-  const names: string[] = [];
-  let quick = false;
-  let seed = 1;
-  let jsonFile: string | undefined;
-  for (let i = 0; i < args.length; i++) {
-    const arg = args[i]!;
-    if (arg === '--quick') quick = true;
-    else if (arg === '--seed') seed = Number(args[++i]);
-    else if (arg === '--json') jsonFile = args[++i];
-    else if (arg === '--help' || arg === '-h') {
-      process.stdout.write(USAGE);
-      return 0;
-    } else names.push(arg);
-  }
-  if (names.length === 0 || !Number.isSafeInteger(seed) || names.some((n) => !(n in SUITES))) {
-    process.stderr.write(USAGE);
-    return 2;
-  }
+function lineOf(record: BenchRecord): string {
+  const beside = [
+    record.peer === undefined
+      ? ''
+      : `  ${record.peer.name} ${record.peer.version}: ${format(record.peer.value)} (ratio ${format(record.ratio ?? Number.NaN)})`,
+    record.limit === undefined
+      ? ''
+      : `  limit ${record.limit.name}: ${format(record.limit.value)} (fraction ${format(record.fractionOfLimit ?? Number.NaN)})`,
+  ].join('');
+  return `${record.suite}/${record.case} ${record.metric} = ${format(record.value)} ${record.unit} (±${format(record.iqr / 2)}, ${record.runs} runs)${beside}\n`;
+}
+
+async function runSuites(command: Extract<Command, { kind: 'suites' }>): Promise<void> {
   const machine = machineFacts();
   const commit = currentCommit();
+  const { quick, full, seed, only } = command;
   const records: BenchRecord[] = [];
-  for (const name of names) {
+  for (const name of command.suites) {
+    warnUnlessQuiet();
     const suite = await SUITES[name]!();
-    for (const measurement of await suite({ quick, seed })) {
-      const record: BenchRecord = { ...measurement, machine, commit };
-      records.push(record);
-      const beside = [
-        record.peer === undefined
-          ? ''
-          : `  ${record.peer.name} ${record.peer.version}: ${format(record.peer.value)} (ratio ${format(record.ratio ?? Number.NaN)})`,
-        record.limit === undefined
-          ? ''
-          : `  limit ${record.limit.name}: ${format(record.limit.value)} (fraction ${format(record.fractionOfLimit ?? Number.NaN)})`,
-      ].join('');
-      process.stderr.write(
-        `${record.suite}/${record.case} ${record.metric} = ${format(record.value)} ${record.unit} (±${format(record.iqr / 2)}, ${record.runs} runs)${beside}\n`,
-      );
+    const said = new Set<Measurement>();
+    const onRecord = (measurement: Measurement): BenchRecord => {
+      const { on, ...rest } = measurement;
+      const record: BenchRecord = { ...rest, machine: { ...machine, ...on }, commit };
+      if (!said.has(measurement)) process.stderr.write(lineOf(record));
+      said.add(measurement);
+      return record;
+    };
+    records.push(...(await suite({ quick, full, seed, only, onRecord })).map(onRecord));
+    // After every suite: what was measured is not lost to what comes later.
+    if (command.jsonFile !== undefined) writeFileSync(command.jsonFile, textOf(records));
+  }
+  if (command.jsonFile === undefined) process.stdout.write(textOf(records));
+}
+
+const textOf = (records: readonly BenchRecord[]): string => `${JSON.stringify(records, null, 2)}\n`;
+
+async function main(args: readonly string[]): Promise<number> {
+  const names = Object.keys(SUITES);
+  let command: Command;
+  try {
+    command = parseCommand(args, names);
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    process.stderr.write(`bench: ${error.message}\n\n${usage(names)}`);
+    return 2;
+  }
+  switch (command.kind) {
+    case 'help':
+      process.stdout.write(usage(names));
+      break;
+    case 'suites':
+      await runSuites(command);
+      break;
+    case 'report': {
+      const { writeReports } = await import('./report/write.js');
+      for (const file of writeReports(RESULTS, command)) process.stdout.write(`${file}\n`);
     }
   }
-  const text = `${JSON.stringify(records, null, 2)}\n`;
-  if (jsonFile === undefined) process.stdout.write(text);
-  else writeFileSync(jsonFile, text);
   return 0;
 }
 
-process.exitCode = await main(process.argv.slice(2));
+try {
+  process.exitCode = await main(process.argv.slice(2));
+} catch (error) {
+  process.stderr.write(`bench: ${error instanceof Error ? error.message : String(error)}\n`);
+  process.exitCode = 1;
+}

@@ -12,10 +12,8 @@ const waggle = fileURLToPath(new URL('../../../apps/pipeline/bin/waggle.mjs', im
  * The offline jobs as their users run them: whole processes, a fresh folder each, memory summed over the process tree
  * (command line and store owner). `--quick` uses the `ci` network instead of `demo` and says so in the case name.
  */
-export async function pipelineSuite({
-  quick,
-  seed,
-}: SuiteOptions): Promise<readonly Measurement[]> {
+export async function pipelineSuite(options: SuiteOptions): Promise<readonly Measurement[]> {
+  const { quick, seed } = options;
   const scale = quick ? 'ci' : 'demo';
   const runs = quick ? 1 : 3;
   const measurements: Measurement[] = [];
@@ -84,6 +82,6 @@ export async function pipelineSuite({
     pipelined.map((u) => u.peakMib),
     target(3072),
   );
-  measurements.push(...(await measurePctr({ quick, seed })));
+  measurements.push(...(await measurePctr(options)));
   return measurements;
 }

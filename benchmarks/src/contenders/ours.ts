@@ -1,0 +1,109 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type Metric, probeMachine, type TopkResult, topk } from '@waggle/native';
+import { writeRaw } from '../data/files.js';
+import { timerOvershootP99 } from './event-loop.js';
+import { resetPeak, residentBytes } from './process-memory.js';
+import { type Handlers, timed } from './protocol.js';
+import { Arrays, type LoadRequest } from './state.js';
+
+interface TopkArgs {
+  readonly queries: string;
+  readonly matrix: string;
+  readonly k: number;
+  readonly metric?: Metric;
+  /** Bitmap shared by the batch. */
+  readonly filter?: string;
+  /** One bitmap per query. */
+  readonly filters?: string;
+  readonly allowRows?: string;
+  /** Files to be written: rows and scores. */
+  readonly save?: string;
+}
+
+function save(prefix: string | undefined, { rows, scores }: TopkResult): void {
+  if (prefix === undefined) return;
+  writeRaw(`${prefix}.rows`, rows);
+  writeRaw(`${prefix}.scores`, scores);
+}
+
+/** What our engine does for a benchmark, at the instruction set and on the device that the environment forced. */
+export function ourHandlers(): Handlers {
+  const arrays = new Arrays();
+  return {
+    load: (o: LoadRequest) => arrays.load(o),
+    drop: ({ name }: { name: string }) => arrays.drop(name),
+    topk: async (o: TopkArgs) => {
+      const queries = arrays.f32(o.queries);
+      const matrix = arrays.f32(o.matrix);
+      const { ms, value } = await timed(() =>
+        topk({
+          queries: queries.data,
+          nQueries: queries.rows,
+          matrix: matrix.data,
+          nRows: matrix.rows,
+          dim: matrix.cols,
+          k: o.k,
+          metric: o.metric ?? 'ip',
+          filter: o.filter === undefined ? undefined : arrays.u8(o.filter),
+          filters: o.filters === undefined ? undefined : arrays.u8(o.filters),
+          allowRows: o.allowRows === undefined ? undefined : arrays.i32(o.allowRows),
+        }),
+      );
+      save(o.save, value);
+      return { ms };
+    },
+    probe: () => probeMachine(),
+    /** Searches of about `searchMs` each, queued at once, and how late a timer comes meanwhile. */
+    eventLoop: async (o: TopkArgs & { searches: number; searchMs: number }) => {
+      const queries = arrays.f32(o.queries);
+      const matrix = arrays.f32(o.matrix);
+      const search = (nRows: number) =>
+        topk({
+          queries: queries.data,
+          nQueries: queries.rows,
+          matrix: matrix.data,
+          nRows,
+          dim: matrix.cols,
+          k: o.k,
+          metric: 'ip',
+        });
+      // As many rows as take that long.
+      let nRows = Math.min(matrix.rows, 20_000);
+      for (let tries = 0; tries < 3; tries++) {
+        const { ms } = await timed(() => search(nRows));
+        nRows = Math.max(o.k, Math.min(matrix.rows, Math.round((nRows * o.searchMs) / ms)));
+      }
+      const idleP99Ms = await timerOvershootP99(sleep(o.searches * o.searchMs));
+      const searches = Promise.all(Array.from({ length: o.searches }, () => search(nRows)));
+      const { ms, value: p99Ms } = await timed(() => timerOvershootP99(searches));
+      return { p99Ms, idleP99Ms, ms };
+    },
+    /** What a search needs beside its inputs and outputs: peak of resident memory over what was there before. */
+    scratch: async (o: TopkArgs) => {
+      const queries = arrays.f32(o.queries);
+      const matrix = arrays.f32(o.matrix);
+      const nAnswers = queries.rows * o.k;
+      const out = {
+        scores: new Float32Array(nAnswers).fill(1),
+        rows: new Int32Array(nAnswers).fill(1),
+      };
+      // Every page of the inputs is there, and nothing waits to be collected.
+      const search = (nQueries: number) =>
+        topk({
+          queries: queries.data,
+          nQueries,
+          matrix: matrix.data,
+          nRows: matrix.rows,
+          dim: matrix.cols,
+          k: o.k,
+          metric: 'ip',
+          ...(nQueries === queries.rows ? { out } : {}),
+        });
+      await search(1);
+      resetPeak();
+      const before = residentBytes().now;
+      await search(queries.rows);
+      return { scratchBytes: Math.max(0, residentBytes().peak - before) };
+    },
+  };
+}

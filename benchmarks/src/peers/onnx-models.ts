@@ -1,0 +1,99 @@
+import type { Ensemble } from '../data/ensemble.js';
+import { FLOAT, INT64, writeOnnx } from './onnx-writer.js';
+
+/**
+ * The exact search that onnxruntime's users write: scores = queries · matrixᵀ, then TopK over the rows.
+ * float32 `queries` [q × dim] and `matrix` [n × dim] to float32 `scores` and int64 `rows`, both [q × k].
+ */
+export function topkGraph(dim: number, k: number): Uint8Array {
+  return writeOnnx({
+    name: 'topk',
+    nodes: [
+      {
+        op: 'Gemm',
+        inputs: ['queries', 'matrix'],
+        outputs: ['products'],
+        attributes: { transB: { int: 1 } },
+      },
+      {
+        op: 'TopK',
+        inputs: ['products', 'k'],
+        outputs: ['scores', 'rows'],
+        attributes: { axis: { int: 1 }, largest: { int: 1 }, sorted: { int: 1 } },
+      },
+    ],
+    constants: [{ name: 'k', shape: [1], data: BigInt64Array.of(BigInt(k)) }],
+    inputs: [
+      { name: 'queries', type: FLOAT, shape: ['q', dim] },
+      { name: 'matrix', type: FLOAT, shape: ['n', dim] },
+    ],
+    outputs: [
+      { name: 'scores', type: FLOAT, shape: ['q', k] },
+      { name: 'rows', type: INT64, shape: ['q', k] },
+    ],
+    opsets: { '': 17 },
+  });
+}
+
+/** TreeEnsembleRegressor (ai.onnx.ml 3): float32 `x` [n × nFeatures] to float32 `y` [n × 1], the sum over the trees. */
+export function treesGraph(ensemble: Ensemble): Uint8Array {
+  const treeIds: number[] = [];
+  const nodeIds: number[] = [];
+  const features: number[] = [];
+  const values: number[] = [];
+  const modes: string[] = [];
+  const trueIds: number[] = [];
+  const falseIds: number[] = [];
+  const leafTrees: number[] = [];
+  const leafNodes: number[] = [];
+  const leafWeights: number[] = [];
+  for (const [tree, nodes] of ensemble.trees.entries()) {
+    for (const [id, node] of nodes.entries()) {
+      const isLeaf = node.feature < 0;
+      treeIds.push(tree);
+      nodeIds.push(id);
+      features.push(isLeaf ? 0 : node.feature);
+      values.push(isLeaf ? 0 : node.threshold);
+      modes.push(isLeaf ? 'LEAF' : 'BRANCH_LEQ');
+      trueIds.push(isLeaf ? 0 : node.left);
+      falseIds.push(isLeaf ? 0 : node.right);
+      if (isLeaf) {
+        leafTrees.push(tree);
+        leafNodes.push(id);
+        leafWeights.push(node.threshold);
+      }
+    }
+  }
+  return writeOnnx({
+    name: 'trees',
+    nodes: [
+      {
+        op: 'TreeEnsembleRegressor',
+        domain: 'ai.onnx.ml',
+        inputs: ['x'],
+        outputs: ['y'],
+        attributes: {
+          n_targets: { int: 1 },
+          aggregate_function: { string: 'SUM' },
+          post_transform: { string: 'NONE' },
+          nodes_treeids: { ints: treeIds },
+          nodes_nodeids: { ints: nodeIds },
+          nodes_featureids: { ints: features },
+          nodes_values: { floats: values },
+          nodes_modes: { strings: modes },
+          nodes_truenodeids: { ints: trueIds },
+          nodes_falsenodeids: { ints: falseIds },
+          nodes_missing_value_tracks_true: { ints: treeIds.map(() => 0) },
+          nodes_hitrates: { floats: treeIds.map(() => 1) },
+          target_treeids: { ints: leafTrees },
+          target_nodeids: { ints: leafNodes },
+          target_ids: { ints: leafTrees.map(() => 0) },
+          target_weights: { floats: leafWeights },
+        },
+      },
+    ],
+    inputs: [{ name: 'x', type: FLOAT, shape: ['n', ensemble.nFeatures] }],
+    outputs: [{ name: 'y', type: FLOAT, shape: ['n', 1] }],
+    opsets: { '': 17, 'ai.onnx.ml': 3 },
+  });
+}

@@ -1,0 +1,147 @@
+import type { BenchRecord } from '../record.js';
+import { type Chart, drawCharts } from './charts.js';
+import { type Change, theMachine } from './compare.js';
+import { costTable, type Prices } from './cost.js';
+import { caseId, GPU_TARGETS, type Judged, judge, TARGETS, type Target } from './targets.js';
+
+export interface PageInput {
+  readonly date: string;
+  readonly records: readonly BenchRecord[];
+  readonly prices: Prices;
+  /** Against the folder before it of the same machine. */
+  readonly since?: { readonly name: string; readonly changes: readonly Change[] };
+}
+
+export interface Page {
+  readonly markdown: string;
+  readonly charts: readonly Chart[];
+}
+
+function number(value: number): string {
+  const size = Math.abs(value);
+  if (size !== 0 && size < 0.001) return value.toExponential(2);
+  if (size >= 1000) return Math.round(value).toLocaleString('en');
+  return String(Number(value.toPrecision(3)));
+}
+
+const cell = (text: string): string => text.replaceAll('|', '\\|');
+
+function table(head: readonly string[], rows: readonly (readonly string[])[]): string[] {
+  return [
+    `| ${head.join(' | ')} |`,
+    `| ${head.map(() => '---').join(' | ')} |`,
+    ...rows.map((row) => `| ${row.map(cell).join(' | ')} |`),
+    '',
+  ];
+}
+
+function shown(target: Target, measured: number): string {
+  if (target.field === 'fractionOfLimit') return `${number(measured * 100)} %`;
+  if (target.field === 'ratio') return `${number(measured)}×`;
+  return number(measured);
+}
+
+function targetRows(judged: readonly Judged[]): string[][] {
+  return judged.map(({ target, record, measured, state }) => [
+    `\`${target.id}\` ${target.metric}`,
+    target.text,
+    record === undefined || measured === undefined
+      ? '—'
+      : `${shown(target, measured)}${target.field === 'value' ? ` ${record.unit}` : ''}`,
+    { met: '✔ met', missed: '✘ **missed**', 'not measured': 'open' }[state],
+  ]);
+}
+
+/** The Markdown page of one result folder, and its charts. @throws Error when records are of several machines */
+export function makePage({ date, records, prices, since }: PageInput): Page {
+  const machine = theMachine(records, date);
+  const judged = judge(TARGETS, records);
+  const onGpu = records.filter((r) => r.machine.gpu !== undefined);
+  const judgedGpu = judge(GPU_TARGETS, onGpu);
+  const charts = drawCharts(records, judged);
+  const unique = (values: readonly (string | undefined)[]): string =>
+    [...new Set(values.filter((v) => v !== undefined))].sort().join(', ');
+  const gpus = unique(onGpu.map((r) => r.machine.gpu));
+  const out = [
+    `# ${date}: ${machine}`,
+    '',
+    'Drawn by `npm run bench -- report` from the JSON files beside it; how the runs are made fair is in `benchmarks/README.md`.',
+    '',
+    `Node ${unique(records.map((r) => r.machine.node))}; instruction sets ${unique(records.map((r) => r.machine.simd))}; commits ${unique(records.map((r) => r.commit))}; GPU: ${gpus === '' ? 'none' : gpus}.`,
+    `Peers: ${unique(records.map((r) => (r.peer === undefined ? undefined : `${r.peer.name} ${r.peer.version}`))) || 'none'}.`,
+    '',
+    '## Targets',
+    '',
+    ...table(['case', 'at least', 'measured', ''], targetRows(judged)),
+  ];
+  out.push('## On a GPU', '');
+  if (gpus === '') {
+    out.push('Nothing here was measured on a GPU; these are open.', '');
+  }
+  out.push(...table(['case', 'at least', 'measured', ''], targetRows(judgedGpu)));
+  out.push('## Charts', '');
+  for (const { title, file } of charts) out.push(`![${title}](${file})`, '');
+  const costs = costTable(records, prices);
+  if (costs.length > 0) {
+    out.push('## What rankings cost', '');
+    const priced = costs.some((row) => row.costPerMillion !== undefined);
+    out.push(
+      priced
+        ? `At ${prices.costCpuHour ?? '—'} an hour for the CPU machine and ${prices.costGpuHour ?? '—'} for the GPU machine, kept busy.`
+        : 'Without prices: give `--cost-cpu-hour` and `--cost-gpu-hour` for the cost of a million rankings on machines kept busy.',
+      '',
+      ...table(
+        ['work', 'device', 'rankings per hour', 'cost per million'],
+        costs.map((row) => [
+          row.work,
+          row.device,
+          number(row.rankingsPerHour),
+          row.costPerMillion === undefined ? '—' : number(row.costPerMillion),
+        ]),
+      ),
+    );
+    if (!costs.some((row) => row.device === 'GPU')) {
+      out.push(
+        'No figure of a GPU machine is in this folder, so CPU and GPU are not compared.',
+        '',
+      );
+    }
+  }
+  if (since !== undefined && since.changes.length > 0) {
+    out.push(
+      `## Since ${since.name}`,
+      '',
+      ...table(
+        ['case', 'before', 'now', 'better by'],
+        since.changes.map((c) => [
+          `\`${c.id}\` ${c.metric}`,
+          `${number(c.before)} ${c.unit}`,
+          `${number(c.after)} ${c.unit}`,
+          `${number(c.ratio)}×`,
+        ]),
+      ),
+    );
+  }
+  out.push(
+    '## Every figure',
+    '',
+    'Medians, with the interquartile range over the runs. A ratio above 1 means that Waggle is ahead.',
+    '',
+    ...table(
+      ['case', 'metric', 'value', 'IQR', 'runs', 'peer', 'ratio', 'of limit'],
+      records.map((r) => [
+        `\`${caseId(r)}\``,
+        r.metric,
+        `${number(r.value)} ${r.unit}`,
+        number(r.iqr),
+        String(r.runs),
+        r.peer === undefined ? '' : `${r.peer.name}: ${number(r.peer.value)}`,
+        r.ratio === undefined ? '' : `${number(r.ratio)}×`,
+        r.limit === undefined || r.fractionOfLimit === undefined
+          ? ''
+          : `${number(r.fractionOfLimit * 100)} % of ${r.limit.name}`,
+      ]),
+    ),
+  );
+  return { markdown: `${out.join('\n').trimEnd()}\n`, charts };
+}

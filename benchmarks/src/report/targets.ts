@@ -1,0 +1,201 @@
+import type { BenchRecord } from '../record.js';
+
+/** What a figure is held against; the texts are the issue's own. */
+export interface Target {
+  /** `suite/case` */
+  readonly id: string;
+  readonly metric: string;
+  readonly text: string;
+  /** Which number of the record. */
+  readonly field: 'value' | 'ratio' | 'fractionOfLimit';
+  readonly atLeast?: number;
+  readonly atMost?: number;
+  /** Only a record with this peer answers it. */
+  readonly peer?: string;
+}
+
+const time = { metric: 'time_ms' } as const;
+const vsF32 = { metric: 'speedup_vs_f32', field: 'value' } as const;
+const vsUnfiltered = { metric: 'speedup_vs_unfiltered', field: 'value' } as const;
+const faiss = { ...time, field: 'ratio', peer: 'FAISS flat' } as const;
+const limit = { ...time, field: 'fractionOfLimit' } as const;
+const memory = { id: 'topk/memory', field: 'value' } as const;
+
+/** 2 cores with AVX-512, 1M × 384, k = 100, ratios within one run. */
+export const TARGETS: readonly Target[] = [
+  {
+    id: 'topk/f32/q1',
+    ...limit,
+    atLeast: 0.8,
+    text: '≥ 80 % of the read bandwidth measured in the run',
+  },
+  { id: 'topk/f32/q1', ...faiss, atLeast: 3, text: '≥ 3× FAISS flat' },
+  {
+    id: 'topk/f32/q64',
+    ...limit,
+    atLeast: 0.7,
+    text: '≥ 70 % of the rate that a large sgemm reaches in the run',
+  },
+  { id: 'topk/f32/q64', ...faiss, atLeast: 3, text: '≥ 3× FAISS flat' },
+  { id: 'topk/f32/q1024', ...limit, atLeast: 0.75, text: '≥ 75 % of that sgemm rate' },
+  { id: 'topk/f32/q1024', ...faiss, atLeast: 1.05, text: '≥ 1.05× FAISS flat' },
+  { id: 'topk/int8/q1', ...vsF32, atLeast: 2.8, text: '2.8× our own f32, results identical' },
+  { id: 'topk/int8/q1024', ...vsF32, atLeast: 2, text: '2× our own f32, results identical' },
+  {
+    id: 'filter/shared/q64',
+    ...vsUnfiltered,
+    atLeast: 40,
+    text: '1 % filter: shared bitmap ≥ 40×',
+  },
+  {
+    id: 'filter/per-query/q64',
+    ...vsUnfiltered,
+    atLeast: 8,
+    text: '1 % filter: one per query ≥ 8×',
+  },
+  { id: 'filter/q1', ...vsUnfiltered, atLeast: 40, text: '1 % filter: single query ≥ 40×' },
+  {
+    id: 'ivf/1m/q64',
+    metric: 'speedup_vs_exact',
+    field: 'value',
+    atLeast: 25,
+    text: 'int8 at recall@10 ≥ 0.95: 25× our exact at 64 queries',
+  },
+  {
+    id: 'ivf/1m/q64',
+    metric: 'recall_at_10',
+    field: 'value',
+    atLeast: 0.95,
+    text: 'recall@10 ≥ 0.95',
+  },
+  {
+    id: 'ivf/200k-vs-hnsw',
+    metric: 'queries_per_s',
+    field: 'ratio',
+    peer: 'hnswlib-node',
+    atLeast: 1,
+    text: 'at equal recall not behind `hnswlib-node` in queries/s',
+  },
+  {
+    id: 'ivf/200k-vs-hnsw',
+    metric: 'build_s',
+    field: 'ratio',
+    peer: 'hnswlib-node',
+    atLeast: 5,
+    text: 'build ≥ 5× faster',
+  },
+  {
+    id: 'trees/200x6',
+    metric: 'rows_per_s',
+    field: 'ratio',
+    peer: 'onnxruntime-node',
+    atLeast: 12,
+    text: '200 trees × depth 6: 12× `onnxruntime-node` TreeEnsemble',
+  },
+  {
+    id: 'trees/500x8',
+    metric: 'rows_per_s',
+    field: 'ratio',
+    peer: 'onnxruntime-node',
+    atLeast: 8,
+    text: '500 × depth 8: 8×',
+  },
+  {
+    id: 'rank-batch/64x1000',
+    ...time,
+    field: 'ratio',
+    peer: 'onnxruntime-node',
+    atLeast: 10,
+    text: '10× the same done stage by stage with `onnxruntime-node` and JavaScript',
+  },
+  { ...memory, metric: 'f32_ratio', atMost: 1.05, text: 'f32 index ≤ 1.05× raw' },
+  {
+    ...memory,
+    metric: 'int8_beside_f32_ratio',
+    atMost: 1.3,
+    text: 'certified int8 beside f32 ≤ 1.30×',
+  },
+  { ...memory, metric: 'int8_alone_ratio', atMost: 0.28, text: 'int8 alone ≤ 0.28×' },
+  { ...memory, metric: 'search_scratch_mb', atMost: 64, text: 'search scratch ≤ 64 MB' },
+  {
+    id: 'topk/event-loop',
+    metric: 'p99_overshoot_ms',
+    field: 'value',
+    atMost: 1,
+    text: 'p99 overshoot of a 1 ms timer ≤ 1 ms with 8 searches of 100 ms queued on a pool of two threads',
+  },
+];
+
+/** What must be measured on a GPU machine; H200 figures, ratios to PyTorch in the same run. */
+export const GPU_TARGETS: readonly Target[] = [
+  {
+    id: 'topk/f16/q1/cuda',
+    ...limit,
+    atLeast: 0.8,
+    text: 'batch-1 f16 scan ≥ 80 % of read bandwidth',
+  },
+  {
+    id: 'topk/f16/q1024/n10m/cuda',
+    ...limit,
+    atLeast: 0.45,
+    text: '1,024 queries × 10M × 384 f16 ≥ 45 % of the dense tensor rate that a large matrix product reaches there',
+  },
+  {
+    id: 'topk/f16/q1024/n10m/cuda',
+    ...time,
+    field: 'ratio',
+    peer: 'torch',
+    atLeast: 5,
+    text: '≥ 5× PyTorch chunked matmul + topk',
+  },
+  {
+    id: 'topk/int8/q1024/n10m/cuda',
+    metric: 'speedup_vs_f16',
+    field: 'value',
+    atLeast: 1.6,
+    text: 'int8 ≥ 1.6× f16',
+  },
+  {
+    id: 'topk/int8/q1/n100m/cuda',
+    ...time,
+    field: 'value',
+    text: '100M × 384 int8 resident and searched exactly',
+  },
+  {
+    id: 'trees/200x6/n100k/cuda',
+    metric: 'speedup_vs_one_cpu_thread',
+    field: 'value',
+    atLeast: 50,
+    text: '`trees.predict` ≥ 50× one CPU thread at 100k rows',
+  },
+];
+
+export interface Judged {
+  readonly target: Target;
+  readonly record?: BenchRecord;
+  /** The number that is held against the target. */
+  readonly measured?: number;
+  readonly state: 'met' | 'missed' | 'not measured';
+}
+
+export const caseId = (record: Pick<BenchRecord, 'suite' | 'case'>): string =>
+  `${record.suite}/${record.case}`;
+
+/** Holds every target against the newest record that answers it; a target that only asks that it ran is met by a record. */
+export function judge(targets: readonly Target[], records: readonly BenchRecord[]): Judged[] {
+  return targets.map((target) => {
+    const record = records.findLast(
+      (one) =>
+        caseId(one) === target.id &&
+        one.metric === target.metric &&
+        one[target.field] !== undefined &&
+        (target.peer === undefined || one.peer?.name === target.peer),
+    );
+    const measured = record?.[target.field];
+    if (record === undefined || measured === undefined) return { target, state: 'not measured' };
+    const met =
+      (target.atLeast === undefined || measured >= target.atLeast) &&
+      (target.atMost === undefined || measured <= target.atMost);
+    return { target, record, measured, state: met ? 'met' : 'missed' };
+  });
+}
