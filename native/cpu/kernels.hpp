@@ -6,18 +6,50 @@
 
 namespace waggle::cpu {
 
-/// topk: similarity of every query with every row of one tile, and the scan for scores worth keeping.
-/// The value of a pair depends on its two vectors alone, not on its place in a tile.
+/// Most queries a panel holds, and rows a call of a topk kernel looks ahead.
+constexpr int32_t kTopkMaxLanes = 32;
+constexpr int32_t kTopkAhead = 16;
+/// A pair's sum is one chain of multiply-adds per this many dimensions, i ascending, and the chains added in order.
+/// Every kernel of a level keeps to it, so the bits of a score depend on its two vectors alone.
+constexpr int64_t kTopkDepth = 512;
+
+/// A tile of rows against a group of queries, and where scores worth keeping go.
+struct TopkTile {
+  /// [n_rows + kTopkAhead]: those behind the tile are only prefetched.
+  const float* const* rows;
+  int32_t n_rows;
+  int32_t n_queries;
+  int64_t dim;
+  /// Group as a panel: [dim × lanes], lane = query, zero beyond n_queries.
+  const float* panel;
+  /// Group as pointers: [n_queries].
+  const float* const* queries;
+  /// [lanes]
+  const float* thresholds;
+  /// Cosine: one over the norms, [n_rows] and [lanes]; else null. NaN marks a pair that is a hit always.
+  const float* row_factors;
+  const float* query_factors;
+  /// Scores above the threshold of their query, and all that are not finite: (row << 8 | query) and the score.
+  /// Room for n_rows · lanes and kTopkMaxLanes more.
+  uint32_t* hit_places;
+  float* hit_scores;
+};
+
+/// topk: similarity of every query of a group with every row of a tile, kept in registers until it is compared.
 struct TopkKernels {
-  /// out[q * ld + r] = Σᵢ queries[q][i] · rows[r][i]
-  void (*dot)(const float* const* queries, int32_t n_queries, const float* const* rows, int32_t n_rows, int64_t dim,
-              float* out, int64_t ld);
-  /// out[q * ld + r] = −Σᵢ (queries[q][i] − rows[r][i])²
-  void (*neg_l2)(const float* const* queries, int32_t n_queries, const float* const* rows, int32_t n_rows, int64_t dim,
-                 float* out, int64_t ld);
-  /// Indexes i with scores[i] > threshold, ascending, into out [n]; returns how many. *not_finite gets the
-  /// first i whose score is NaN or infinite, else −1.
-  int32_t (*collect)(const float* scores, int32_t n, float threshold, int32_t* out, int32_t* not_finite);
+  /// Queries of a full panel, of a half one, and the most that `few` takes.
+  int32_t wide_lanes;
+  int32_t narrow_lanes;
+  int32_t max_few;
+  /// Each returns the number of hits. Lanes run along the queries of a panel …
+  int32_t (*wide)(const TopkTile* tile, bool l2);
+  int32_t (*narrow)(const TopkTile* tile, bool l2);
+  /// … or along rows, which are turned around in registers: reads each row once, bound by memory.
+  int32_t (*few)(const TopkTile* tile, bool l2);
+  /// out[r] = similarity of one query with rows[r].
+  void (*scores)(const float* query, const float* const* rows, int32_t n_rows, int64_t dim, bool l2, float* out);
+  /// out[r] = Σᵢ rows[r][i]², in an order of its own.
+  void (*squares)(const float* const* rows, int32_t n_rows, int64_t dim, float* out);
 };
 
 /// Columns of score.rank; null = absent.
@@ -43,7 +75,7 @@ struct ScoreColumns {
 struct ScoreKernels {
   /// scores[i] for rows begin … begin + n − 1, written to out[0 … n). No contraction: same bits everywhere.
   void (*score)(const ScoreColumns* columns, int64_t begin, int64_t n, double* out);
-  /// Like TopkKernels::collect, without the check.
+  /// Indexes i with scores[i] > threshold, ascending, into out [n]; returns how many.
   int32_t (*collect)(const double* scores, int32_t n, double threshold, int32_t* out);
 };
 

@@ -7,46 +7,68 @@ namespace waggle::cpu {
 
 namespace {
 
-void dot_kernel(const float* const* queries, int32_t n_queries, const float* const* rows, int32_t n_rows, int64_t dim,
-                float* out, int64_t ld) {
-  for (int32_t r = 0; r < n_rows; ++r) {
-    for (int32_t q = 0; q < n_queries; ++q) {
-      double sum = 0;
-      for (int64_t i = 0; i < dim; ++i) sum += static_cast<double>(queries[q][i]) * rows[r][i];
-      out[q * ld + r] = static_cast<float>(sum);
-    }
-  }
+constexpr int32_t kWide = 16;
+constexpr int32_t kNarrow = 8;
+
+void keep_if_above(const TopkTile& t, int32_t row, int32_t query, double sum, bool l2, int32_t* count) {
+  float score = static_cast<float>(l2 ? -sum : sum);
+  if (t.row_factors != nullptr) score = score * t.query_factors[query] * t.row_factors[row];
+  if (std::isfinite(score) && score <= t.thresholds[query]) return;
+  t.hit_places[*count] = static_cast<uint32_t>(row << 8 | query);
+  t.hit_scores[*count] = score;
+  ++*count;
 }
 
-void neg_l2_kernel(const float* const* queries, int32_t n_queries, const float* const* rows, int32_t n_rows,
-                   int64_t dim, float* out, int64_t ld) {
-  for (int32_t r = 0; r < n_rows; ++r) {
-    for (int32_t q = 0; q < n_queries; ++q) {
-      double sum = 0;
-      for (int64_t i = 0; i < dim; ++i) {
-        const double difference = static_cast<double>(queries[q][i]) - rows[r][i];
-        sum += difference * difference;
-      }
-      out[q * ld + r] = static_cast<float>(-sum);
-    }
-  }
+double term(float query, float row, bool l2) {
+  if (!l2) return static_cast<double>(query) * row;
+  const double difference = static_cast<double>(query) - row;
+  return difference * difference;
 }
 
-int32_t collect_kernel(const float* scores, int32_t n, float threshold, int32_t* out, int32_t* not_finite) {
+template <int32_t kPanel>
+int32_t panel_kernel(const TopkTile* t, bool l2) {
   int32_t count = 0;
-  *not_finite = -1;
-  for (int32_t i = 0; i < n; ++i) {
-    if (!std::isfinite(scores[i])) {
-      if (*not_finite < 0) *not_finite = i;
-    } else if (scores[i] > threshold) {
-      out[count++] = i;
+  for (int32_t r = 0; r < t->n_rows; ++r) {
+    double sums[kPanel] = {};
+    for (int64_t i = 0; i < t->dim; ++i) {
+      const float* queries = t->panel + i * kPanel;
+      for (int32_t q = 0; q < kPanel; ++q) sums[q] += term(queries[q], t->rows[r][i], l2);
+    }
+    for (int32_t q = 0; q < t->n_queries; ++q) keep_if_above(*t, r, q, sums[q], l2, &count);
+  }
+  return count;
+}
+
+double similarity(const float* query, const float* row, int64_t dim, bool l2) {
+  double sum = 0;
+  for (int64_t i = 0; i < dim; ++i) sum += term(query[i], row[i], l2);
+  return sum;
+}
+
+int32_t few_kernel(const TopkTile* t, bool l2) {
+  int32_t count = 0;
+  for (int32_t r = 0; r < t->n_rows; ++r) {
+    for (int32_t q = 0; q < t->n_queries; ++q) {
+      keep_if_above(*t, r, q, similarity(t->queries[q], t->rows[r], t->dim, l2), l2, &count);
     }
   }
   return count;
 }
 
+void scores_kernel(const float* query, const float* const* rows, int32_t n_rows, int64_t dim, bool l2, float* out) {
+  for (int32_t r = 0; r < n_rows; ++r) {
+    const double sum = similarity(query, rows[r], dim, l2);
+    out[r] = static_cast<float>(l2 ? -sum : sum);
+  }
+}
+
+void squares_kernel(const float* const* rows, int32_t n_rows, int64_t dim, float* out) {
+  for (int32_t r = 0; r < n_rows; ++r) out[r] = static_cast<float>(similarity(rows[r], rows[r], dim, false));
+}
+
 }  // namespace
 
-const TopkKernels kTopkScalar = {dot_kernel, neg_l2_kernel, collect_kernel};
+const TopkKernels kTopkScalar = {
+    kWide, kNarrow, 4, panel_kernel<kWide>, panel_kernel<kNarrow>, few_kernel, scores_kernel, squares_kernel};
 
 }  // namespace waggle::cpu

@@ -1,5 +1,4 @@
-// Blocks of 3 queries × 4 rows: 12 ymm accumulators, 7 loads per 12 fused multiply-adds. Lanes run along the
-// dimension and each pair has exactly one accumulator, so its value is the same in every block shape.
+// 6 rows × 16 queries: 12 ymm sums. Turned around: 8 rows at a time, up to 7 queries.
 #include <immintrin.h>
 
 #include "cpu/kernel_tables.hpp"
@@ -8,149 +7,88 @@ namespace waggle::cpu {
 
 namespace {
 
-constexpr int32_t kQueries = 3;
-constexpr int32_t kRows = 4;
+using Vector = __m256;
+constexpr int32_t kLanes = 8;
+constexpr int32_t kRowBlock = 6;
+constexpr int32_t kFew = 7;
 
-template <bool kL2>
-inline __m256 step(__m256 accumulator, __m256 q, __m256 r) {
-  if constexpr (kL2) {
-    const __m256 difference = _mm256_sub_ps(q, r);
-    return _mm256_fmadd_ps(difference, difference, accumulator);
-  } else {
-    return _mm256_fmadd_ps(q, r, accumulator);
-  }
+alignas(32) const int32_t kTailMask[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
+
+inline Vector zero() { return _mm256_setzero_ps(); }
+inline Vector broadcast(const float* p) { return _mm256_broadcast_ss(p); }
+inline Vector load(const float* p) { return _mm256_loadu_ps(p); }
+inline Vector load_tail(const float* p, int32_t n) {
+  return _mm256_maskload_ps(p, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kTailMask + 8 - n)));
 }
+inline void store(float* p, Vector v) { _mm256_storeu_ps(p, v); }
+inline Vector add(Vector a, Vector b) { return _mm256_add_ps(a, b); }
+inline Vector subtract(Vector a, Vector b) { return _mm256_sub_ps(a, b); }
+inline Vector multiply(Vector a, Vector b) { return _mm256_mul_ps(a, b); }
+inline Vector multiply_add(Vector a, Vector b, Vector c) { return _mm256_fmadd_ps(a, b, c); }
+inline Vector negate(Vector a) { return _mm256_xor_ps(a, _mm256_set1_ps(-0.0f)); }
 
-inline float reduce(__m256 v) {
+inline float sum_of_lanes(Vector v) {
   __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
   s = _mm_add_ps(s, _mm_movehl_ps(s, s));
   s = _mm_add_ss(s, _mm_movehdup_ps(s));
   return _mm_cvtss_f32(s);
 }
 
-alignas(32) const int32_t kTailMask[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
-
-template <bool kL2, int32_t Q, int32_t R>
-void block(const float* const* queries, const float* const* rows, int64_t dim, float* out, int64_t ld) {
-  __m256 sum[Q][R];
-#pragma GCC unroll 8
-  for (int32_t q = 0; q < Q; ++q) {
-#pragma GCC unroll 8
-    for (int32_t r = 0; r < R; ++r) sum[q][r] = _mm256_setzero_ps();
-  }
-  int64_t i = 0;
-  for (; i + 8 <= dim; i += 8) {
-    __m256 a[Q];
-#pragma GCC unroll 8
-    for (int32_t q = 0; q < Q; ++q) a[q] = _mm256_loadu_ps(queries[q] + i);
-#pragma GCC unroll 8
-    for (int32_t r = 0; r < R; ++r) {
-      const __m256 b = _mm256_loadu_ps(rows[r] + i);
-#pragma GCC unroll 8
-      for (int32_t q = 0; q < Q; ++q) sum[q][r] = step<kL2>(sum[q][r], a[q], b);
-    }
-  }
-  if (i < dim) {
-    const __m256i tail =
-        _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kTailMask + 8 - static_cast<int32_t>(dim - i)));
-    __m256 a[Q];
-#pragma GCC unroll 8
-    for (int32_t q = 0; q < Q; ++q) a[q] = _mm256_maskload_ps(queries[q] + i, tail);
-#pragma GCC unroll 8
-    for (int32_t r = 0; r < R; ++r) {
-      const __m256 b = _mm256_maskload_ps(rows[r] + i, tail);
-#pragma GCC unroll 8
-      for (int32_t q = 0; q < Q; ++q) sum[q][r] = step<kL2>(sum[q][r], a[q], b);
-    }
-  }
-#pragma GCC unroll 8
-  for (int32_t q = 0; q < Q; ++q) {
-#pragma GCC unroll 8
-    for (int32_t r = 0; r < R; ++r) {
-      const float value = reduce(sum[q][r]);
-      out[q * ld + r] = kL2 ? -value : value;
-    }
-  }
+inline unsigned above(Vector score, Vector threshold) {
+  // "Not less or equal" is also true of NaN, and of +infinity.
+  const Vector lowest = _mm256_set1_ps(-__FLT_MAX__);
+  return static_cast<unsigned>(_mm256_movemask_ps(
+      _mm256_or_ps(_mm256_cmp_ps(score, threshold, _CMP_NLE_UQ), _mm256_cmp_ps(score, lowest, _CMP_LT_OQ))));
 }
 
-template <bool kL2, int32_t Q>
-void row_block(const float* const* queries, const float* const* rows, int32_t n_rows, int64_t dim, float* out,
-               int64_t ld) {
-  switch (n_rows) {
-    case 1:
-      return block<kL2, Q, 1>(queries, rows, dim, out, ld);
-    case 2:
-      return block<kL2, Q, 2>(queries, rows, dim, out, ld);
-    case 3:
-      return block<kL2, Q, 3>(queries, rows, dim, out, ld);
-    default:
-      return block<kL2, Q, 4>(queries, rows, dim, out, ld);
-  }
-}
-
-// Rows outside, queries inside: a group of rows stays in L1 while every query of the tile passes over it.
-template <bool kL2>
-void tile(const float* const* queries, int32_t n_queries, const float* const* rows, int32_t n_rows, int64_t dim,
-          float* out, int64_t ld) {
-  for (int32_t r = 0; r < n_rows; r += kRows) {
-    const int32_t nr = n_rows - r < kRows ? n_rows - r : kRows;
-    for (int32_t q = 0; q < n_queries; q += kQueries) {
-      float* corner = out + q * ld + r;
-      switch (n_queries - q) {
-        case 1:
-          row_block<kL2, 1>(queries + q, rows + r, nr, dim, corner, ld);
-          break;
-        case 2:
-          row_block<kL2, 2>(queries + q, rows + r, nr, dim, corner, ld);
-          break;
-        default:
-          row_block<kL2, 3>(queries + q, rows + r, nr, dim, corner, ld);
-          break;
-      }
-    }
-  }
-}
-
-void dot_kernel(const float* const* queries, int32_t n_queries, const float* const* rows, int32_t n_rows, int64_t dim,
-                float* out, int64_t ld) {
-  tile<false>(queries, n_queries, rows, n_rows, dim, out, ld);
-}
-
-void neg_l2_kernel(const float* const* queries, int32_t n_queries, const float* const* rows, int32_t n_rows,
-                   int64_t dim, float* out, int64_t ld) {
-  tile<true>(queries, n_queries, rows, n_rows, dim, out, ld);
-}
-
-int32_t collect_kernel(const float* scores, int32_t n, float threshold, int32_t* out, int32_t* not_finite) {
-  const __m256 bound = _mm256_set1_ps(threshold);
-  const __m256 infinity = _mm256_castsi256_ps(_mm256_set1_epi32(0x7f800000));
-  const __m256 magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
-  int32_t count = 0;
-  *not_finite = -1;
-  int32_t i = 0;
-  for (; i + 8 <= n; i += 8) {
-    const __m256 s = _mm256_loadu_ps(scores + i);
-    const unsigned finite =
-        static_cast<unsigned>(_mm256_movemask_ps(_mm256_cmp_ps(_mm256_and_ps(s, magnitude), infinity, _CMP_LT_OQ)));
-    if (finite != 0xffu && *not_finite < 0) *not_finite = i + __builtin_ctz(~finite);
-    unsigned above = static_cast<unsigned>(_mm256_movemask_ps(_mm256_cmp_ps(s, bound, _CMP_GT_OQ))) & finite;
-    while (above != 0) {
-      out[count++] = i + __builtin_ctz(above);
-      above &= above - 1;
-    }
-  }
-  for (; i < n; ++i) {
-    if (!__builtin_isfinite(scores[i])) {
-      if (*not_finite < 0) *not_finite = i;
-    } else if (scores[i] > threshold) {
-      out[count++] = i;
-    }
+inline int32_t keep(unsigned mask, Vector score, int32_t first_place, int32_t place_step, int32_t count,
+                    const TopkTile* t) {
+  float scores[kLanes];
+  _mm256_storeu_ps(scores, score);
+  while (mask != 0) {
+    const int32_t lane = __builtin_ctz(mask);
+    mask &= mask - 1;
+    t->hit_places[count] = static_cast<uint32_t>(first_place + lane * place_step);
+    t->hit_scores[count] = scores[lane];
+    ++count;
   }
   return count;
 }
 
+// Four columns of 8 rows: 128-bit halves {r, r + 4}, then a 4 × 4 transposition in each half.
+inline void turn(Vector a, Vector b, Vector c, Vector d, Vector (&out)[4]) {
+  const __m256d ab_low = _mm256_castps_pd(_mm256_unpacklo_ps(a, b));
+  const __m256d ab_high = _mm256_castps_pd(_mm256_unpackhi_ps(a, b));
+  const __m256d cd_low = _mm256_castps_pd(_mm256_unpacklo_ps(c, d));
+  const __m256d cd_high = _mm256_castps_pd(_mm256_unpackhi_ps(c, d));
+  out[0] = _mm256_castpd_ps(_mm256_unpacklo_pd(ab_low, cd_low));
+  out[1] = _mm256_castpd_ps(_mm256_unpackhi_pd(ab_low, cd_low));
+  out[2] = _mm256_castpd_ps(_mm256_unpacklo_pd(ab_high, cd_high));
+  out[3] = _mm256_castpd_ps(_mm256_unpackhi_pd(ab_high, cd_high));
+}
+
+inline Vector halves(__m128 a, __m128 b) { return _mm256_insertf128_ps(_mm256_castps128_ps256(a), b, 1); }
+
+inline void columns(const float* const* rows, int64_t i, Vector (&out)[4]) {
+  Vector v[4];
+#pragma GCC unroll 4
+  for (int32_t r = 0; r < 4; ++r) v[r] = halves(_mm_loadu_ps(rows[r] + i), _mm_loadu_ps(rows[r + 4] + i));
+  turn(v[0], v[1], v[2], v[3], out);
+}
+
+inline void columns_tail(const float* const* rows, int64_t i, int32_t n, Vector (&out)[4]) {
+  const __m128i m = _mm_loadu_si128(reinterpret_cast<const __m128i*>(kTailMask + 8 - n));
+  Vector v[4];
+#pragma GCC unroll 4
+  for (int32_t r = 0; r < 4; ++r) v[r] = halves(_mm_maskload_ps(rows[r] + i, m), _mm_maskload_ps(rows[r + 4] + i, m));
+  turn(v[0], v[1], v[2], v[3], out);
+}
+
+#include "cpu/simd/topk_block.inc"
+
 }  // namespace
 
-const TopkKernels kTopkAvx2 = {dot_kernel, neg_l2_kernel, collect_kernel};
+const TopkKernels kTopkAvx2 = {2 * kLanes,    kLanes,     kFew,          wide_kernel,
+                               narrow_kernel, few_kernel, scores_kernel, squares_kernel};
 
 }  // namespace waggle::cpu

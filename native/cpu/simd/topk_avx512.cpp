@@ -1,5 +1,4 @@
-// Blocks of 4 queries × 6 rows: 24 zmm accumulators, 10 loads per 24 fused multiply-adds. Lanes run along the
-// dimension and each pair has exactly one accumulator, so its value is the same in every block shape.
+// 14 rows × 32 queries: 28 zmm sums. Turned around: 16 rows at a time, up to 8 queries.
 #include <immintrin.h>
 
 #include "cpu/kernel_tables.hpp"
@@ -8,139 +7,89 @@ namespace waggle::cpu {
 
 namespace {
 
-constexpr int32_t kQueries = 4;
-constexpr int32_t kRows = 6;
+using Vector = __m512;
+constexpr int32_t kLanes = 16;
+constexpr int32_t kRowBlock = 14;
+constexpr int32_t kFew = 8;
 
-template <bool kL2>
-inline __m512 step(__m512 accumulator, __m512 q, __m512 r) {
-  if constexpr (kL2) {
-    const __m512 difference = _mm512_sub_ps(q, r);
-    return _mm512_fmadd_ps(difference, difference, accumulator);
-  } else {
-    return _mm512_fmadd_ps(q, r, accumulator);
-  }
+inline Vector zero() { return _mm512_setzero_ps(); }
+inline Vector broadcast(const float* p) { return _mm512_set1_ps(*p); }
+inline Vector load(const float* p) { return _mm512_loadu_ps(p); }
+inline Vector load_tail(const float* p, int32_t n) {
+  return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1u), p);
+}
+inline void store(float* p, Vector v) { _mm512_storeu_ps(p, v); }
+inline Vector add(Vector a, Vector b) { return _mm512_add_ps(a, b); }
+inline Vector subtract(Vector a, Vector b) { return _mm512_sub_ps(a, b); }
+inline Vector multiply(Vector a, Vector b) { return _mm512_mul_ps(a, b); }
+inline Vector multiply_add(Vector a, Vector b, Vector c) { return _mm512_fmadd_ps(a, b, c); }
+inline Vector negate(Vector a) { return _mm512_xor_ps(a, _mm512_set1_ps(-0.0f)); }
+inline float sum_of_lanes(Vector v) { return _mm512_reduce_add_ps(v); }
+
+inline unsigned above(Vector score, Vector threshold) {
+  // "Not less or equal" is also true of NaN, and of +infinity.
+  const Vector lowest = _mm512_set1_ps(-__FLT_MAX__);
+  return static_cast<unsigned>(_mm512_cmp_ps_mask(score, threshold, _CMP_NLE_UQ)) |
+         static_cast<unsigned>(_mm512_cmp_ps_mask(score, lowest, _CMP_LT_OQ));
 }
 
-template <bool kL2, int32_t Q, int32_t R>
-void block(const float* const* queries, const float* const* rows, int64_t dim, float* out, int64_t ld) {
-  __m512 sum[Q][R];
-#pragma GCC unroll 8
-  for (int32_t q = 0; q < Q; ++q) {
-#pragma GCC unroll 8
-    for (int32_t r = 0; r < R; ++r) sum[q][r] = _mm512_setzero_ps();
-  }
-  int64_t i = 0;
-  for (; i + 16 <= dim; i += 16) {
-    __m512 a[Q];
-#pragma GCC unroll 8
-    for (int32_t q = 0; q < Q; ++q) a[q] = _mm512_loadu_ps(queries[q] + i);
-#pragma GCC unroll 8
-    for (int32_t r = 0; r < R; ++r) {
-      const __m512 b = _mm512_loadu_ps(rows[r] + i);
-#pragma GCC unroll 8
-      for (int32_t q = 0; q < Q; ++q) sum[q][r] = step<kL2>(sum[q][r], a[q], b);
-    }
-  }
-  if (i < dim) {
-    const __mmask16 tail = static_cast<__mmask16>((1u << (dim - i)) - 1u);
-    __m512 a[Q];
-#pragma GCC unroll 8
-    for (int32_t q = 0; q < Q; ++q) a[q] = _mm512_maskz_loadu_ps(tail, queries[q] + i);
-#pragma GCC unroll 8
-    for (int32_t r = 0; r < R; ++r) {
-      const __m512 b = _mm512_maskz_loadu_ps(tail, rows[r] + i);
-#pragma GCC unroll 8
-      for (int32_t q = 0; q < Q; ++q) sum[q][r] = step<kL2>(sum[q][r], a[q], b);
-    }
-  }
-#pragma GCC unroll 8
-  for (int32_t q = 0; q < Q; ++q) {
-#pragma GCC unroll 8
-    for (int32_t r = 0; r < R; ++r) {
-      const float value = _mm512_reduce_add_ps(sum[q][r]);
-      out[q * ld + r] = kL2 ? -value : value;
-    }
-  }
+inline int32_t keep(unsigned mask, Vector score, int32_t first_place, int32_t place_step, int32_t count,
+                    const TopkTile* t) {
+  const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const __m512i place =
+      _mm512_add_epi32(_mm512_mullo_epi32(lane, _mm512_set1_epi32(place_step)), _mm512_set1_epi32(first_place));
+  // Compressed in a register: compressing into memory is microcode on some processors.
+  const __mmask16 m = static_cast<__mmask16>(mask);
+  _mm512_storeu_si512(t->hit_places + count, _mm512_maskz_compress_epi32(m, place));
+  _mm512_storeu_ps(t->hit_scores + count, _mm512_maskz_compress_ps(m, score));
+  return count + __builtin_popcount(mask);
 }
 
-template <bool kL2, int32_t Q>
-void row_block(const float* const* queries, const float* const* rows, int32_t n_rows, int64_t dim, float* out,
-               int64_t ld) {
-  switch (n_rows) {
-    case 1:
-      return block<kL2, Q, 1>(queries, rows, dim, out, ld);
-    case 2:
-      return block<kL2, Q, 2>(queries, rows, dim, out, ld);
-    case 3:
-      return block<kL2, Q, 3>(queries, rows, dim, out, ld);
-    case 4:
-      return block<kL2, Q, 4>(queries, rows, dim, out, ld);
-    case 5:
-      return block<kL2, Q, 5>(queries, rows, dim, out, ld);
-    default:
-      return block<kL2, Q, 6>(queries, rows, dim, out, ld);
+// Four columns of 16 rows: 128-bit quarters {r, r + 4, r + 8, r + 12}, then a 4 × 4 transposition in each quarter.
+inline void turn(Vector a, Vector b, Vector c, Vector d, Vector (&out)[4]) {
+  const __m512d ab_low = _mm512_castps_pd(_mm512_unpacklo_ps(a, b));
+  const __m512d ab_high = _mm512_castps_pd(_mm512_unpackhi_ps(a, b));
+  const __m512d cd_low = _mm512_castps_pd(_mm512_unpacklo_ps(c, d));
+  const __m512d cd_high = _mm512_castps_pd(_mm512_unpackhi_ps(c, d));
+  out[0] = _mm512_castpd_ps(_mm512_unpacklo_pd(ab_low, cd_low));
+  out[1] = _mm512_castpd_ps(_mm512_unpackhi_pd(ab_low, cd_low));
+  out[2] = _mm512_castpd_ps(_mm512_unpacklo_pd(ab_high, cd_high));
+  out[3] = _mm512_castpd_ps(_mm512_unpackhi_pd(ab_high, cd_high));
+}
+
+inline Vector quarters(__m128 a, __m128 b, __m128 c, __m128 d) {
+  Vector v = _mm512_castps128_ps512(a);
+  v = _mm512_mask_broadcast_f32x4(v, 0x00f0, b);
+  v = _mm512_mask_broadcast_f32x4(v, 0x0f00, c);
+  return _mm512_mask_broadcast_f32x4(v, 0xf000, d);
+}
+
+inline void columns(const float* const* rows, int64_t i, Vector (&out)[4]) {
+  Vector v[4];
+#pragma GCC unroll 4
+  for (int32_t r = 0; r < 4; ++r) {
+    v[r] = quarters(_mm_loadu_ps(rows[r] + i), _mm_loadu_ps(rows[r + 4] + i), _mm_loadu_ps(rows[r + 8] + i),
+                    _mm_loadu_ps(rows[r + 12] + i));
   }
+  turn(v[0], v[1], v[2], v[3], out);
 }
 
-// Rows outside, queries inside: a group of rows stays in L1 while every query of the tile passes over it.
-template <bool kL2>
-void tile(const float* const* queries, int32_t n_queries, const float* const* rows, int32_t n_rows, int64_t dim,
-          float* out, int64_t ld) {
-  for (int32_t r = 0; r < n_rows; r += kRows) {
-    const int32_t nr = n_rows - r < kRows ? n_rows - r : kRows;
-    for (int32_t q = 0; q < n_queries; q += kQueries) {
-      float* corner = out + q * ld + r;
-      switch (n_queries - q) {
-        case 1:
-          row_block<kL2, 1>(queries + q, rows + r, nr, dim, corner, ld);
-          break;
-        case 2:
-          row_block<kL2, 2>(queries + q, rows + r, nr, dim, corner, ld);
-          break;
-        case 3:
-          row_block<kL2, 3>(queries + q, rows + r, nr, dim, corner, ld);
-          break;
-        default:
-          row_block<kL2, 4>(queries + q, rows + r, nr, dim, corner, ld);
-          break;
-      }
-    }
+inline void columns_tail(const float* const* rows, int64_t i, int32_t n, Vector (&out)[4]) {
+  const __mmask8 m = static_cast<__mmask8>((1u << n) - 1u);
+  Vector v[4];
+#pragma GCC unroll 4
+  for (int32_t r = 0; r < 4; ++r) {
+    v[r] = quarters(_mm_maskz_loadu_ps(m, rows[r] + i), _mm_maskz_loadu_ps(m, rows[r + 4] + i),
+                    _mm_maskz_loadu_ps(m, rows[r + 8] + i), _mm_maskz_loadu_ps(m, rows[r + 12] + i));
   }
+  turn(v[0], v[1], v[2], v[3], out);
 }
 
-void dot_kernel(const float* const* queries, int32_t n_queries, const float* const* rows, int32_t n_rows, int64_t dim,
-                float* out, int64_t ld) {
-  tile<false>(queries, n_queries, rows, n_rows, dim, out, ld);
-}
-
-void neg_l2_kernel(const float* const* queries, int32_t n_queries, const float* const* rows, int32_t n_rows,
-                   int64_t dim, float* out, int64_t ld) {
-  tile<true>(queries, n_queries, rows, n_rows, dim, out, ld);
-}
-
-int32_t collect_kernel(const float* scores, int32_t n, float threshold, int32_t* out, int32_t* not_finite) {
-  const __m512 bound = _mm512_set1_ps(threshold);
-  const __m512 infinity = _mm512_castsi512_ps(_mm512_set1_epi32(0x7f800000));
-  int32_t count = 0;
-  *not_finite = -1;
-  for (int32_t i = 0; i < n; i += 16) {
-    const __mmask16 lanes = n - i < 16 ? static_cast<__mmask16>((1u << (n - i)) - 1u) : static_cast<__mmask16>(0xffff);
-    const __m512 s = _mm512_maskz_loadu_ps(lanes, scores + i);
-    const unsigned finite = _mm512_mask_cmp_ps_mask(lanes, _mm512_abs_ps(s), infinity, _CMP_LT_OQ);
-    if (finite != lanes && *not_finite < 0) {
-      *not_finite = i + __builtin_ctz(lanes & ~finite);
-    }
-    unsigned above = _mm512_mask_cmp_ps_mask(lanes, s, bound, _CMP_GT_OQ) & finite;
-    while (above != 0) {
-      out[count++] = i + __builtin_ctz(above);
-      above &= above - 1;
-    }
-  }
-  return count;
-}
+#include "cpu/simd/topk_block.inc"
 
 }  // namespace
 
-const TopkKernels kTopkAvx512 = {dot_kernel, neg_l2_kernel, collect_kernel};
+const TopkKernels kTopkAvx512 = {2 * kLanes,    kLanes,     kFew,          wide_kernel,
+                                 narrow_kernel, few_kernel, scores_kernel, squares_kernel};
 
 }  // namespace waggle::cpu

@@ -82,15 +82,30 @@ class TopkCase final : public Case {
   void prepare() override {
     Random random(s_.seed);
     queries_.resize(static_cast<size_t>(s_.n_queries * s_.dim));
-    matrix_.resize(static_cast<size_t>(s_.n_rows * s_.dim));
     fill(queries_, s_.n_queries, random);
-    fill(matrix_, s_.n_rows, random);
+    if (timed()) {
+      // Large and alike for all timed cases: made once.
+      static Shape made{};
+      static std::vector<float> large;
+      if (made.n_rows != s_.n_rows || made.dim != s_.dim) {
+        large.clear();
+        large.resize(static_cast<size_t>(s_.n_rows * s_.dim));
+        Random numbers(7);
+        for (float& value : large) value = static_cast<float>(numbers.uniform() - 0.5);
+        made = s_;
+      }
+      matrix_ = large.data();
+    } else {
+      own_matrix_.resize(static_cast<size_t>(s_.n_rows * s_.dim));
+      fill(own_matrix_, s_.n_rows, random);
+      matrix_ = own_matrix_.data();
+    }
     if (s_.data == Data::kAscending) {
       std::fill(queries_.begin(), queries_.end(), 1.0f);
       for (int64_t r = 0; r < s_.n_rows; ++r) {
         for (int64_t i = 0; i < s_.dim; ++i) {
           // Inner products rise with r; so do cosines and negative distances, towards the all-ones query.
-          matrix_[static_cast<size_t>(r * s_.dim + i)] =
+          own_matrix_[static_cast<size_t>(r * s_.dim + i)] =
               static_cast<float>((static_cast<double>(r) + 1.0) / (static_cast<double>(s_.n_rows) + 1.0));
         }
       }
@@ -120,7 +135,7 @@ class TopkCase final : public Case {
   Status call(const RunContext& context) override {
     TopkArgs args;
     args.queries = {queries_.data(), s_.n_queries, s_.dim};
-    args.matrix = {matrix_.data(), s_.n_rows, s_.dim};
+    args.matrix = {matrix_, s_.n_rows, s_.dim};
     args.k = s_.k;
     args.metric = s_.metric;
     if (s_.filter != 1.0) {
@@ -235,7 +250,7 @@ class TopkCase final : public Case {
   // order, and the roundings around them err by at most one unit roundoff (2⁻²⁴) of the sum of magnitudes.
   void score(int64_t q, int64_t r, double* value, double* bound) const {
     const float* a = queries_.data() + q * s_.dim;
-    const float* b = matrix_.data() + r * s_.dim;
+    const float* b = matrix_ + r * s_.dim;
     double dot = 0, magnitude = 0, aa = 0, bb = 0, distance = 0;
     for (int64_t i = 0; i < s_.dim; ++i) {
       const double x = a[i];
@@ -280,7 +295,8 @@ class TopkCase final : public Case {
 
   Shape s_;
   std::vector<float> queries_;
-  std::vector<float> matrix_;
+  std::vector<float> own_matrix_;
+  const float* matrix_ = nullptr;
   std::vector<uint8_t> filter_;
   int64_t filter_bytes_ = 0;
   std::vector<int32_t> list_;
@@ -298,6 +314,20 @@ void add_topk_cases(Cases& cases, bool for_bench) {
     add({64, 100000, 384, 100, Metric::kL2});
     add({1, 100000, 384, 100, Metric::kInnerProduct, Data::kUniform, 0.1});
     add({1, 5000, 384, 100, Metric::kCosine});
+    add({1, 1000, 64, 10, Metric::kInnerProduct});
+    add({1, 10, 8, 3, Metric::kInnerProduct});
+    constexpr int64_t kMillion = 1000000;
+    for (const Metric metric : {Metric::kInnerProduct, Metric::kCosine, Metric::kL2}) {
+      for (const int64_t q : {1, 64, 1024}) add({q, kMillion, 384, 100, metric});
+    }
+    for (const int64_t q : {2, 4, 8, 12, 16, 24, 32}) add({q, kMillion, 384, 100, Metric::kInnerProduct});
+    add({64, kMillion, 384, 2048, Metric::kInnerProduct});
+    for (const double share : {0.001, 0.01, 0.1, 0.5}) {
+      add({1, kMillion, 384, 100, Metric::kInnerProduct, Data::kUniform, share});
+      add({64, kMillion, 384, 100, Metric::kInnerProduct, Data::kUniform, share});
+      add({64, kMillion, 384, 100, Metric::kInnerProduct, Data::kUniform, share, 1, FilterKind::kPerQuery});
+      add({64, kMillion, 384, 100, Metric::kInnerProduct, Data::kUniform, share, 1, FilterKind::kList});
+    }
     return;
   }
   for (const Metric metric : {Metric::kInnerProduct, Metric::kCosine, Metric::kL2}) {
