@@ -39,17 +39,20 @@ Features detect() {
   const bool osxsave = bit(leaf1.ecx, 27);
   const bool avx = bit(leaf1.ecx, 28);
   const bool fma = bit(leaf1.ecx, 12);
+  const bool f16c = bit(leaf1.ecx, 29);
   if (!osxsave || !avx) return found;
   const uint64_t state = extended_state();
   constexpr uint64_t kYmm = 0x6;   // xmm, ymm
   constexpr uint64_t kZmm = 0xe6;  // … opmask, zmm0-15 upper halves, zmm16-31
   const Registers leaf7 = cpuid(7, 0);
-  found.avx2 = (state & kYmm) == kYmm && fma && bit(leaf7.ebx, 5);
+  found.avx2 = (state & kYmm) == kYmm && fma && f16c && bit(leaf7.ebx, 5);
   const bool f = bit(leaf7.ebx, 16);
   const bool dq = bit(leaf7.ebx, 17);
   const bool bw = bit(leaf7.ebx, 30);
   const bool vl = bit(leaf7.ebx, 31);
   found.avx512 = found.avx2 && (state & kZmm) == kZmm && f && dq && bw && vl;
+  found.avx512_vnni = found.avx512 && bit(leaf7.ecx, 11);
+  found.avx512_bf16 = found.avx512 && leaf7.eax >= 1 && bit(cpuid(7, 1).eax, 5);
   return found;
 }
 

@@ -6,12 +6,18 @@
 namespace waggle::cpu {
 
 extern const TopkKernels kTopkScalar;
+extern const EncodeKernels kEncodeScalar;
+extern const EncodedKernels kEncodedScalar;
+/// Σ query[i] · code[i] of one row in double, the same at every level. `dtype` is a Dtype.
+double decoded_dot(int32_t dtype, const void* row, const float* query, int64_t dim);
 extern const ScoreKernels kScoreScalar;
 extern const GlmKernels kGlmScalar;
 extern const ProbeKernels kProbeScalar;
 
 #if defined(WAGGLE_HAVE_AVX2)
 extern const TopkKernels kTopkAvx2;
+extern const EncodeKernels kEncodeAvx2;
+extern const EncodedKernels kEncodedAvx2;
 extern const ScoreKernels kScoreAvx2;
 extern const GlmKernels kGlmAvx2;
 extern const ProbeKernels kProbeAvx2;
@@ -19,9 +25,19 @@ extern const ProbeKernels kProbeAvx2;
 
 #if defined(WAGGLE_HAVE_AVX512)
 extern const TopkKernels kTopkAvx512;
+extern const EncodeKernels kEncodeAvx512;
+extern const EncodedKernels kEncodedAvx512;
 extern const ScoreKernels kScoreAvx512;
 extern const GlmKernels kGlmAvx512;
 extern const ProbeKernels kProbeAvx512;
+#endif
+
+// Instructions beyond the level, used where the processor has them.
+#if defined(WAGGLE_HAVE_AVX512_VNNI)
+extern const ScanKernels kScanInt8Vnni;
+#endif
+#if defined(WAGGLE_HAVE_AVX512_BF16)
+extern const ScanKernels kScanBf16Avx512Bf16;
 #endif
 
 }  // namespace waggle::cpu

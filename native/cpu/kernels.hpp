@@ -52,6 +52,63 @@ struct TopkKernels {
   void (*squares)(const float* const* rows, int32_t n_rows, int64_t dim, float* out);
 };
 
+/// encode: one row into low precision (include/waggle/ops/encode.hpp). The same bits at every level.
+struct EncodeKernels {
+  /// Writes [dim] codes, the row's scale, and squares[0] = ‖x‖², squares[1] = ‖x − x̂‖². 0 when x is not finite, else 1.
+  int32_t (*f16)(const float* x, int64_t dim, void* codes, float* scale, double* squares);
+  int32_t (*bf16)(const float* x, int64_t dim, void* codes, float* scale, double* squares);
+  int32_t (*int8)(const float* x, int64_t dim, void* codes, float* scale, double* squares);
+};
+
+/// What the 32 bits of one unit of a packed query hold. Sums of the last two are int32, else float.
+enum class QueryUnit : int32_t {
+  kFloat,      // one value
+  kBf16Pair,   // two values
+  kInt16Pair,  // two codes
+  kInt8Quad    // four codes; the rows count from −128, so a sum starts at −128 · Σ codes
+};
+
+/// Units of queries and rows are padded with zeros to a multiple of this.
+constexpr int32_t kUnitsPerStep = 16;
+constexpr int32_t kMaxTerms = 4;
+
+/// topk over encoded rows: Σ code(q) · code(x) of every pair of a tile. Integer sums wrap: only their end must fit.
+struct ScanKernels {
+  QueryUnit unit;
+  int32_t panel_rows;     // rows a panel interleaves; 0 = there are no panels at this level
+  int32_t block_queries;  // queries a block interleaves
+  /// Few queries: rows as they lie in memory. queries[t] are padded units, starts[t] what a sum starts with, at most
+  /// kMaxTerms of them; out[t * ld + r].
+  void (*rows)(const void* const* rows, int32_t n_rows, int64_t dim, const void* const* queries, const int32_t* starts,
+               int32_t n_queries, void* out, int64_t ld);
+  /// Many queries: panels[(p * n_units + u) * panel_rows + lane] = unit u of row p * panel_rows + lane, zero rows last.
+  void (*pack)(const void* const* rows, int32_t n_rows, int64_t dim, void* panels);
+  /// One block of queries, units [n_units × block_queries], against panels; writes whole panels: ld ≥ n_panels ·
+  /// panel_rows.
+  void (*panels)(const void* panels, int32_t n_panels, int64_t n_units, const void* block, const int32_t* starts,
+                 int32_t n_queries, void* out, int64_t ld);
+};
+
+/// A row passes unless sum · scale · slope + error · error_weight + norm · (norm_weight − square_weight · norm) <
+/// level.
+struct FilterLine {
+  float slope;
+  float error_weight;
+  float norm_weight;
+  float square_weight;
+  float level;
+};
+
+struct EncodedKernels {
+  ScanKernels f16;
+  ScanKernels bf16;
+  ScanKernels int8;
+  /// Rows of a tile that pass, ascending, into out, their sums into out_sums; returns how many. Integer sums (`integer`
+  /// not 0) may have a second term: high · 128 + low. NaN passes.
+  int32_t (*collect)(const void* sums, const void* low_sums, int32_t integer, const float* scale, const float* error,
+                     const float* norm, int32_t n, const FilterLine* line, int32_t* out, float* out_sums);
+};
+
 /// Columns of score.rank; null = absent.
 struct ScoreColumns {
   const float* q;

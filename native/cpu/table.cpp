@@ -5,15 +5,32 @@
 
 namespace waggle::cpu {
 
+namespace {
+
+#if defined(WAGGLE_HAVE_AVX512)
+EncodedKernels with_extras(EncodedKernels kernels) {
+#if defined(WAGGLE_HAVE_AVX512_VNNI)
+  if (features().avx512_vnni) kernels.int8 = kScanInt8Vnni;
+#endif
+#if defined(WAGGLE_HAVE_AVX512_BF16)
+  if (features().avx512_bf16) kernels.bf16 = kScanBf16Avx512Bf16;
+#endif
+  return kernels;
+}
+#endif
+
+}  // namespace
+
 const Table* table_for(Simd level) {
   switch (level) {
     case Simd::kScalar: {
-      static const Table scalar{Simd::kScalar, kTopkScalar, kScoreScalar, kGlmScalar, kProbeScalar};
+      static const Table scalar{Simd::kScalar, kTopkScalar,   kScoreScalar,  kGlmScalar,
+                                kProbeScalar,  kEncodeScalar, kEncodedScalar};
       return &scalar;
     }
     case Simd::kAvx2: {
 #if defined(WAGGLE_HAVE_AVX2)
-      static const Table avx2{Simd::kAvx2, kTopkAvx2, kScoreAvx2, kGlmAvx2, kProbeAvx2};
+      static const Table avx2{Simd::kAvx2, kTopkAvx2, kScoreAvx2, kGlmAvx2, kProbeAvx2, kEncodeAvx2, kEncodedAvx2};
       return &avx2;
 #else
       return nullptr;
@@ -21,7 +38,13 @@ const Table* table_for(Simd level) {
     }
     case Simd::kAvx512: {
 #if defined(WAGGLE_HAVE_AVX512)
-      static const Table avx512{Simd::kAvx512, kTopkAvx512, kScoreAvx512, kGlmAvx512, kProbeAvx512};
+      static const Table avx512{Simd::kAvx512,
+                                kTopkAvx512,
+                                kScoreAvx512,
+                                kGlmAvx512,
+                                kProbeAvx512,
+                                kEncodeAvx512,
+                                with_extras(kEncodedAvx512)};
       return &avx512;
 #else
       return nullptr;

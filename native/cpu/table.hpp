@@ -12,9 +12,12 @@ struct Table {
   ScoreKernels score;
   GlmKernels glm;
   ProbeKernels probe;
+  EncodeKernels encode;
+  EncodedKernels encoded;
 };
 
-/// The table of a level, or null when it was not compiled in. Does not check the processor.
+/// The table of a level, or null when it was not compiled in. Does not check the processor for the level, only for
+/// what some processors of the level lack.
 const Table* table_for(Simd level);
 
 /// The table the registry chose.

@@ -1,0 +1,13 @@
+#include "cpu/kernel_tables.hpp"
+
+namespace waggle::cpu {
+
+namespace {
+
+#include "cpu/simd/encode_row.inc"
+
+}  // namespace
+
+const EncodeKernels kEncodeAvx512 = {encode_f16, encode_bf16, encode_int8};
+
+}  // namespace waggle::cpu
