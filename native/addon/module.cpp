@@ -72,6 +72,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("queueDepth", Napi::Function::New(env, queue_depth, "queueDepth"));
   exports.Set("topk", Napi::Function::New(env, topk_job, "topk"));
   exports.Set("topkSync", Napi::Function::New(env, topk_sync, "topkSync"));
+  exports.Set("encodeMatrix", Napi::Function::New(env, encode_job, "encodeMatrix"));
+  exports.Set("topkEncoded", Napi::Function::New(env, topk_encoded_job, "topkEncoded"));
   exports.Set("scoreRank", Napi::Function::New(env, score_rank_job, "scoreRank"));
   exports.Set("glmFit", Napi::Function::New(env, glm_fit_job, "glmFit"));
   exports.Set("machineProbe", Napi::Function::New(env, machine_probe_job, "machineProbe"));

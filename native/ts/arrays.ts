@@ -4,6 +4,8 @@ interface ArrayClasses {
   Float32Array: Float32Array;
   Float64Array: Float64Array;
   Int32Array: Int32Array;
+  Int8Array: Int8Array;
+  Uint16Array: Uint16Array;
   Uint8Array: Uint8Array;
 }
 

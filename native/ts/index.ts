@@ -7,6 +7,15 @@ export {
   probeInChild,
   type SimdName,
 } from './backend.js';
+export {
+  type EncodedDtype,
+  type EncodedMatrix,
+  type EncodeInput,
+  encodeMatrix,
+  type TopkEncodedInput,
+  type TopkEncodedResult,
+  topkEncoded,
+} from './encoded.js';
 export { type NativeErrorCode, nativeErrors } from './errors.js';
 export { GLM_MAX_FEATURES, type GlmFitInput, type GlmFitResult, glmFit } from './glm-fit.js';
 export { MAX_JOBS_IN_FLIGHT, queueDepth } from './jobs.js';

@@ -43,6 +43,8 @@ export interface Addon {
   queueDepth(): number;
   topk(...args: TopkArguments): SubmittedJob;
   topkSync(...args: TopkArguments): void;
+  encodeMatrix(...args: EncodeArguments): SubmittedJob;
+  topkEncoded(...args: TopkEncodedArguments): SubmittedJob<TopkEncodedReport>;
   scoreRank(...args: ScoreRankArguments): SubmittedJob;
   scoreRankSync(...args: ScoreRankArguments): void;
   glmFit(...args: GlmFitArguments): SubmittedJob;
@@ -63,6 +65,44 @@ export type TopkArguments = [
   scores: Float32Array,
   rows: Int32Array,
 ];
+
+export type EncodeArguments = [
+  matrix: Float32Array,
+  nRows: number,
+  dim: number,
+  dtype: number,
+  data: Int8Array | Uint16Array,
+  scale: Column<Float32Array>,
+  error: Float32Array,
+  norm: Float32Array,
+];
+
+export type TopkEncodedArguments = [
+  queries: Float32Array,
+  nQueries: number,
+  nRows: number,
+  dim: number,
+  dtype: number,
+  data: Int8Array | Uint16Array,
+  scale: Column<Float32Array>,
+  error: Float32Array,
+  norm: Float32Array,
+  matrix: Column<Float32Array>,
+  k: number,
+  metric: number,
+  filter: Column<Uint8Array>,
+  filters: Column<Uint8Array>,
+  allowRows: Column<Int32Array>,
+  scores: Float32Array,
+  rows: Int32Array,
+  nInDoubt: Int32Array,
+  isCertified: Uint8Array,
+];
+
+export interface TopkEncodedReport {
+  readonly certified: boolean;
+  readonly nRescored: number;
+}
 
 export type ScoreRankArguments = [
   params: Float64Array,

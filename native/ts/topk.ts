@@ -40,7 +40,19 @@ export interface TopkResult {
 
 const METRICS: Readonly<Record<Metric, number>> = { ip: 0, cosine: 1, l2: 2 };
 
-function checkFilter(o: TopkInput): void {
+/** The addon's number for a metric. @throws WAGGLE_NATIVE_INVALID_ARGUMENT */
+export function metricCode(metric: Metric): number {
+  if (Object.hasOwn(METRICS, metric)) return METRICS[metric];
+  throw nativeError(
+    'WAGGLE_NATIVE_INVALID_ARGUMENT',
+    `metric is ${String(metric)}; it must be ip, cosine or l2`,
+  );
+}
+
+/** At most one filter, and that long enough. @throws WAGGLE_NATIVE_INVALID_ARGUMENT, _SHAPE, _DTYPE, _DETACHED */
+export function checkFilter(
+  o: Pick<TopkInput, 'nQueries' | 'nRows' | 'filter' | 'filters' | 'allowRows'>,
+): void {
   let given = 0;
   if (o.filter !== undefined) {
     checkArray('filter', o.filter, 'Uint8Array', Math.ceil(o.nRows / 8));
@@ -67,13 +79,7 @@ function prepare(o: TopkInput): { args: TopkArguments; result: TopkResult } {
   checkInteger('nRows', o.nRows, 0, MAX_ROWS);
   checkInteger('dim', o.dim, 1, MAX_ROWS);
   checkInteger('k', o.k, 1, TOPK_MAX_K);
-  const metric = Object.hasOwn(METRICS, o.metric) ? METRICS[o.metric] : undefined;
-  if (metric === undefined) {
-    throw nativeError(
-      'WAGGLE_NATIVE_INVALID_ARGUMENT',
-      `metric is ${String(o.metric)}; it must be ip, cosine or l2`,
-    );
-  }
+  const metric = metricCode(o.metric);
   checkArray('queries', o.queries, 'Float32Array', o.nQueries * o.dim);
   checkArray('matrix', o.matrix, 'Float32Array', o.nRows * o.dim);
   checkFilter(o);

@@ -7,6 +7,8 @@ namespace waggle::addon {
 
 Napi::Value topk_job(const Napi::CallbackInfo& info);
 Napi::Value topk_sync(const Napi::CallbackInfo& info);
+Napi::Value encode_job(const Napi::CallbackInfo& info);
+Napi::Value topk_encoded_job(const Napi::CallbackInfo& info);
 Napi::Value score_rank_job(const Napi::CallbackInfo& info);
 napi_value score_rank_sync(napi_env env, napi_callback_info info);
 Napi::Value glm_fit_job(const Napi::CallbackInfo& info);
