@@ -67,8 +67,10 @@ const gateway = defineErrors({
     remedy: 'Send times in UTC as RFC 3339, from 2000-01-01 to a day ahead of now.',
   },
   WAGGLE_EVENT_CONFLICT: {
-    summary: 'Two different events of one request share an event_id.',
-    remedy: 'Give each event an id of its own; only an exact repeat may reuse one.',
+    summary:
+      'An event has the event_id of another one, of the same request or of a recent one, and other content.',
+    remedy:
+      'Give each event an id of its own; only an exact repeat may reuse one. Nothing of the request was accepted.',
   },
   WAGGLE_NOT_READY: {
     summary: 'The gateway has no active release to serve.',
@@ -130,6 +132,7 @@ export const STATUS_BY_CODE: Readonly<Record<ErrorCode, number>> = {
   WAGGLE_NO_ACTIVE_RELEASE: 503,
   WAGGLE_DEADLINE_EXCEEDED: 504,
   // Nothing was acknowledged; the same request may be sent again once the disk is well.
+  WAGGLE_DECISION_NOT_RECORDED: 503,
   WAGGLE_WAL_DISK_FULL: 503,
   WAGGLE_WAL_READ_ONLY: 503,
   WAGGLE_WAL_IO: 503,

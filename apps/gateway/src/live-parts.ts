@@ -49,9 +49,17 @@ export async function openLiveParts(o: {
   const closeWals = () => Promise.all(wals.map((wal) => wal.close()));
   try {
     const ledgerWal = await openWal('ledger');
-    const ledger = await BudgetLedger.open({ wal: ledgerWal, clock, logger, tenantId: o.tenantId });
+    const decisionWal = await openWal('decisions');
+    const ledger = await BudgetLedger.open({
+      wal: ledgerWal,
+      clock,
+      logger,
+      tenantId: o.tenantId,
+      decisionSequence: () => decisionWal.durableSequence,
+    });
     const journal = await EventJournal.open({ wal: await openWal('events'), clock, logger });
-    const decisions = await DecisionLog.open({ wal: await openWal('decisions'), clock, logger });
+    const decisions = await DecisionLog.open({ wal: decisionWal, clock, logger });
+    await ledger.releaseOrphans(decisionWal, () => decisions.recordedFills());
     const answers = await openWal('answers', ANSWER_SEGMENT_BYTES);
     let forwarding = false;
     return {

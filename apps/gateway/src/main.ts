@@ -18,6 +18,7 @@ import type { GatewayConfig } from './config.js';
 import { DurableAnswers } from './durable-answers.js';
 import { IdempotencyCache } from './idempotency.js';
 import { openLiveParts } from './live-parts.js';
+import { rehearse } from './rehearsal.js';
 import { type LoadedForServing, ReleaseSwitch } from './release-switch.js';
 import { servedRelease } from './served-release.js';
 import { bindError, listen, type ShutdownStep, shutDown } from './server.js';
@@ -43,6 +44,9 @@ export interface RunningGateway {
   /** Stops accepting, finishes what was accepted, hands over the logs. Idempotent; false when something was cut. */
   close(): Promise<boolean>;
 }
+
+/** A second start must serve within seconds; this much of it goes to not being slow afterwards. */
+const REHEARSAL_MS = 500;
 
 /**
  * Wires the real parts and listens. The gateway starts without a release (not ready until one is activated) and
@@ -76,11 +80,14 @@ export async function startGateway(options: StartOptions): Promise<RunningGatewa
         preloaded = undefined;
         return ready ?? load(id);
       },
-      onSwap: ({ ranking }) => live.ledger.setBudgets(ledgerBudgets(ranking)),
+      onSwap: ({ ranking }) => {
+        live.ledger.setBudgets(ledgerBudgets(ranking));
+        // In this turn the release becomes current; its candidates are prepared from the next one on.
+        setImmediate(() => void prepare(ranking));
+      },
       clock,
       logger,
     });
-    if (first !== undefined) await releases.request(first.served.id);
     const engine = new Engine({
       current: () => releases.ranking(),
       byId: (id) => releases.byId(id),
@@ -90,7 +97,29 @@ export async function startGateway(options: StartOptions): Promise<RunningGatewa
       logger,
       ids: idFactory(() => clock.nowMs()),
     });
-    steps.unshift({ name: 'close engine', run: () => engine.close() });
+    const preparing = new AbortController();
+    const prepare = async (ranking: RankingRelease): Promise<void> => {
+      const startedMs = clock.monotonicMs();
+      try {
+        await engine.prepare(ranking, preparing.signal);
+      } catch (err) {
+        logger.warn(
+          { err, release: ranking.id },
+          'candidates are prepared when they are asked for',
+        );
+        return;
+      }
+      const duration_ms = Math.round(clock.monotonicMs() - startedMs);
+      logger.debug({ release: ranking.id, duration_ms }, 'candidates are prepared');
+    };
+    if (first !== undefined) await releases.request(first.served.id);
+    steps.unshift({
+      name: 'close engine',
+      run: () => {
+        preparing.abort();
+        engine.close();
+      },
+    });
 
     const answers = new DurableAnswers({
       log: live.answers,
@@ -119,6 +148,11 @@ export async function startGateway(options: StartOptions): Promise<RunningGatewa
       isDraining: () => draining,
     });
     collectDefaultMetrics({ register: app.gatewayMetrics.registry });
+    if (first !== undefined) {
+      const { ranking, served } = first;
+      const answered = await rehearse({ ranking, served, config, clock, budgetMs: REHEARSAL_MS });
+      logger.debug({ answered }, 'rehearsed');
+    }
     const url = await listen(app, config).catch(async (cause) => {
       await app.close();
       throw cause;

@@ -78,7 +78,7 @@ export class GatewayMetrics {
   readonly #empty = { offers: 0, fill: 0 };
   readonly #filtered = new Map<string, number>(FILTER_NAMES.map((name) => [name, 0]));
   readonly #degraded = new Map<string, number>();
-  readonly #events = { accepted: 0, duplicate: 0, refused: 0 };
+  readonly #events = { accepted: 0, duplicate: 0, refused: 0, conflict: 0 };
   readonly #refused = new Map<RefusalReason, number>(REFUSAL_REASONS.map((reason) => [reason, 0]));
   #eligible = 0;
 
@@ -119,8 +119,10 @@ export class GatewayMetrics {
     this.#events.duplicate += duplicates;
   }
 
-  observeRefusedEvents(n: number): void {
+  /** `conflict` is one event that repeats an id with other content; its whole request is refused. */
+  observeRefusedEvents(n: number, conflict = false): void {
     this.#events.refused += n;
+    if (conflict) this.#events.conflict++;
   }
 
   observeRefusal(reason: RefusalReason): void {

@@ -183,6 +183,13 @@ describe('a gateway on a sample network', () => {
       accepted: 10,
       duplicates: 10,
     });
+    const other = { ...events[0], device: 'desktop' };
+    const fresh = { ...events[0], event_id: 'evt_gateway_fresh' };
+    const conflict = await post(gateway, '/v1/events', { events: [fresh, other] });
+    expect([conflict.status, conflict.json.error.code]).toEqual([409, 'WAGGLE_EVENT_CONFLICT']);
+    expect(conflict.json.error.details).toEqual({ index: 1, event_id: 'evt_gateway_0' });
+    const metrics = await (await fetch(`${gateway.url}/metrics`)).text();
+    expect(metrics).toMatch(/^waggle_events_total\{outcome="conflict"\} 1$/m);
     await gateway.close();
     const count = async (sql: string) =>
       Number((await network.store.query<{ n: number }>(sql))[0]!.n);
@@ -194,6 +201,20 @@ describe('a gateway on a sample network', () => {
     expect(
       await count(`SELECT count() AS n FROM decisions FINAL WHERE request_id = 'req_of_this_test'`),
     ).toBe(1);
+  });
+
+  test('rehearses before it listens, and leaves no trace of it', async () => {
+    const count = async () =>
+      Number(
+        (await network.store.query<{ n: number }>('SELECT count() AS n FROM decisions'))[0]!.n,
+      );
+    const before = await count();
+    const gateway = await start();
+    const metrics = await (await fetch(`${gateway.url}/metrics`)).text();
+    expect(metrics).toMatch(/^waggle_events_total\{outcome="accepted"\} 0$/m);
+    expect(metrics).not.toMatch(/^waggle_http_requests_total\{.*rank.*\} [1-9]/m);
+    await gateway.close();
+    expect(await count()).toBe(before);
   });
 
   test('gives a fill with an Idempotency-Key the same answer after a restart', async () => {

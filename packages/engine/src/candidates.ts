@@ -67,6 +67,8 @@ interface PublicationPlan {
 const SETS_PER_PUBLICATION = 8;
 /** Candidate rows that all cached sets and blocks of a release may hold, some 50 bytes each. */
 const MAX_CACHED_CELLS = 2_000_000;
+/** Campaigns whose texts are compared in one step of `prepare`. */
+const PREPARED_AT_ONCE = 128;
 
 /** Candidate sets by publication, kept while they are used. One per release and engine. */
 export class CandidateCache {
@@ -103,6 +105,34 @@ export class CandidateCache {
     if (plan.sets.length > SETS_PER_PUBLICATION) this.#forget(plan, plan.sets.pop()!);
     this.charge(set, set.n * 2);
     return set;
+  }
+
+  /**
+   * What `get` would compute for a publication, in steps of about a millisecond with a pause for the caller after each,
+   * so that the first request for it finds most of it done. Nothing is done once half of the room is taken.
+   */
+  *prepare(
+    publicationRow: number,
+    language: string,
+    atMs: number,
+    budget: BudgetState,
+  ): Generator<void, void, void> {
+    if (this.#cells > MAX_CACHED_CELLS / 2) return;
+    const release = this.#release;
+    const plan = this.#plan(publicationRow);
+    const { campaignRows } = chooseCampaigns(release, plan, {
+      publicationRow,
+      language,
+      atMs,
+      budget,
+    });
+    yield;
+    for (let from = 0; from < campaignRows.length; from += PREPARED_AT_ONCE) {
+      const rows = campaignRows.subarray(from, from + PREPARED_AT_ONCE);
+      fillFit(release, publicationRow, rows, plan.fit);
+      fillBestCreatives(release, publicationRow, rows, plan.bestCreative, this.#scratch);
+      yield;
+    }
   }
 
   /** Accounts for rows added to a set; the longest unused publications make room. */
@@ -145,16 +175,22 @@ export class CandidateCache {
   }
 }
 
-function buildSet(
+interface SetQuestion {
+  readonly publicationRow: number;
+  readonly language: string;
+  readonly atMs: number;
+  readonly budget: BudgetState;
+}
+
+/** Which campaigns compete in a set: all that pass the filters, or the most promising of them. */
+function chooseCampaigns(
   release: RankingRelease,
   plan: PublicationPlan,
-  scratch: ScoringScratch,
-  o: { publicationRow: number; language: string; atMs: number; budget: BudgetState },
-): CandidateSet {
+  { publicationRow, language, atMs, budget }: SetQuestion,
+): Pick<CandidateSet, 'segment' | 'passes' | 'eligible' | 'cutWith' | 'campaignRows'> {
   const { campaigns, eligibility, policy } = release;
   const { filters } = plan;
-  const { publicationRow, language } = o;
-  const flight = eligibility.flights.at(o.atMs);
+  const flight = eligibility.flights.at(atMs);
   const passes: FilterPasses = {
     status: filters.status,
     flight: flight.inFlight,
@@ -171,7 +207,7 @@ function buildSet(
   let cutWith = -1;
   if (eligible.count() > policy.max_scored) {
     // Only campaigns that can pay compete for the places.
-    const paying = eligible.clone().and(o.budget.pass);
+    const paying = eligible.clone().and(budget.pass);
     const { dim, publicationVectors } = release;
     const query = publicationVectors.subarray(publicationRow * dim, (publicationRow + 1) * dim);
     const similar = release.similar.searchSync(query, {
@@ -184,29 +220,36 @@ function buildSet(
       prior: priorValues(release, publicationRow),
       limit: policy.max_scored,
     });
-    cutWith = o.budget.passVersion;
+    cutWith = budget.passVersion;
   }
+  return { segment: flight.segment, passes, eligible, cutWith, campaignRows: chosen.toRows() };
+}
 
-  const campaignRows = chosen.toRows();
+function buildSet(
+  release: RankingRelease,
+  plan: PublicationPlan,
+  scratch: ScoringScratch,
+  question: SetQuestion,
+): CandidateSet {
+  const { campaigns } = release;
+  const { publicationRow, language } = question;
+  const chosen = chooseCampaigns(release, plan, question);
+  const { campaignRows } = chosen;
   const n = campaignRows.length;
   fillFit(release, publicationRow, campaignRows, plan.fit);
   fillBestCreatives(release, publicationRow, campaignRows, plan.bestCreative, scratch);
   const mask = new BitSet(n);
   return {
+    ...chosen,
     publicationRow,
     language,
-    segment: flight.segment,
-    cutWith,
     n,
-    campaignRows,
     bestCreatives: Int32Array.from(campaignRows, (c) => plan.bestCreative[c]!),
     fit: gather(plan.fit, campaignRows),
     advertiser: Int32Array.from(campaignRows, (c) => campaigns.advertiser[c]!),
     competitorGroup: Int32Array.from(campaignRows, (c) => campaigns.competitorGroup[c]!),
     mu: gather(campaigns.mu, campaignRows),
     omega: gather(campaigns.omega, campaignRows),
-    passes,
-    eligible,
     counts: undefined,
     blocks: [],
     diversityBlocks: new Map(),

@@ -40,6 +40,8 @@ export interface RankCall {
 
 /** Releases whose caches are kept: the active one, the one before, and pinned ones. */
 const KEPT_RELEASES = 4;
+/** Between two steps of `prepare`; requests that are due meanwhile come first. */
+const PREPARE_PAUSE_MS = 3;
 
 interface ServedRelease {
   readonly release: RankingRelease;
@@ -66,7 +68,7 @@ export class Engine {
   /**
    * Ranks. `offers` answers at once; `fill` resolves when its reservations are durable.
    * @throws WAGGLE_NO_ACTIVE_RELEASE, WAGGLE_PIN_UNKNOWN, WAGGLE_UNKNOWN_PUBLICATION, WAGGLE_UNKNOWN_CANDIDATES,
-   *   WAGGLE_RANK_INVALID, WAGGLE_DEADLINE_EXCEEDED, WAGGLE_ABORTED (synchronously or as a rejection)
+   *   WAGGLE_RANK_INVALID, WAGGLE_DEADLINE_EXCEEDED, WAGGLE_DECISION_NOT_RECORDED, WAGGLE_ABORTED (synchronously or as a rejection)
    */
   rank(request: RankRequestBody, call: RankCall): RankResponseBody | Promise<RankResponseBody> {
     const { clock } = this.#options;
@@ -102,6 +104,24 @@ export class Engine {
     return response;
   }
 
+  /**
+   * Prepares the candidates of every publication of a release for the requests to come, as long as there is room to keep
+   * them. Works for a millisecond at a time and gives the event loop back in between; stops when the release is no
+   * longer served from the engine's cache, or when the signal fires. Call it when the release is current, or about to be.
+   */
+  async prepare(release: RankingRelease, signal?: AbortSignal): Promise<void> {
+    const served = this.#served.get(release.id) ?? this.#keep(this.#admit(release));
+    const { publications } = release;
+    for (let row = 0; row < publications.n; row++) {
+      const nowMs = this.#options.clock.nowMs();
+      const { budget } = served.money.draw(nowMs);
+      for (const _ of served.cache.prepare(row, publications.language[row]!, nowMs, budget)) {
+        await new Promise((wake) => setTimeout(wake, PREPARE_PAUSE_MS));
+        if (signal?.aborted === true || this.#served.get(release.id) !== served) return;
+      }
+    }
+  }
+
   /** Forgets cached work and stops listening to the ledger. */
   close(): void {
     for (const served of this.#served.values()) served.view.close();
@@ -128,8 +148,32 @@ export class Engine {
       else await decisions.recordDurably(row);
     } catch (cause) {
       this.#notLogged(decisionId, cause);
+      await this.#undo(decisionId, stages, cause);
     }
     return response;
+  }
+
+  /**
+   * Money that is held for a decision without a record would be taken for a crash's leftover at the next start and given
+   * back, whatever the caller was told. So the decision is not made.
+   * @throws WAGGLE_DECISION_NOT_RECORDED when money was held
+   */
+  async #undo(decisionId: string, stages: StagesResult, cause: unknown): Promise<void> {
+    const { ledger, logger } = this.#options;
+    const holds = stages.items.flatMap(({ placementId }) =>
+      placementId === undefined ? [] : [placementId],
+    );
+    if (holds.length === 0) return;
+    const outcomes = await Promise.allSettled(holds.map(async (id) => ledger.release?.(id)));
+    const kept = outcomes.filter(({ status }) => status === 'rejected').length;
+    if (kept > 0) {
+      logger.error({ decision_id: decisionId, kept }, 'holds stay until the next start');
+    }
+    throw engineError(
+      'WAGGLE_DECISION_NOT_RECORDED',
+      `decision ${decisionId} could not be recorded`,
+      { cause, details: { decision_id: decisionId } },
+    );
   }
 
   #answer(
@@ -189,15 +233,19 @@ export class Engine {
       served?.view.close();
       served = this.#admit(release);
     }
+    this.#last = served;
+    return this.#keep(served);
+  }
+
+  #keep(served: ServedRelease): ServedRelease {
     // Re-inserting keeps the map in order of last use.
-    this.#served.delete(release.id);
-    this.#served.set(release.id, served);
+    this.#served.delete(served.release.id);
+    this.#served.set(served.release.id, served);
     if (this.#served.size > KEPT_RELEASES) {
       const [id, oldest] = this.#served.entries().next().value!;
       oldest.view.close();
       this.#served.delete(id);
     }
-    this.#last = served;
     return served;
   }
 

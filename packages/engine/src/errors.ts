@@ -18,6 +18,11 @@ const engine = defineErrors({
     summary: 'The deadline of the request had passed before ranking could start.',
     remedy: 'Allow more time with deadline_ms, or send fewer requests at once.',
   },
+  WAGGLE_DECISION_NOT_RECORDED: {
+    summary:
+      'A fill could not be written to the decision log, so it was not made; nothing stays set aside.',
+    remedy: 'Check the disk of the data directory, then repeat the request.',
+  },
   WAGGLE_NO_ACTIVE_RELEASE: {
     summary: 'No release is active, so nothing can be ranked.',
     remedy:

@@ -22,6 +22,8 @@ export interface LedgerPort {
     decisionId: string;
     nowMs: number;
   }): Promise<ReserveOutcome>;
+  /** Gives a hold back, durably. Without it, holds of a decision that could not be recorded stay. */
+  release?(referenceId: string): Promise<unknown>;
   /**
    * Grows whenever some campaign's money changed, so that an unchanged ledger need not be asked again.
    * A ledger without it is asked for every campaign at every request.

@@ -14,6 +14,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import {
   Engine,
   type EngineOptions,
+  type LedgerPort,
   parsePolicy,
   type RankingRelease,
   replay,
@@ -610,6 +611,33 @@ describe('deadlines and fallbacks', () => {
   });
 });
 
+describe('preparing', () => {
+  test('changes no answer, and stops when it is told to', async () => {
+    const prepared = engineFor(plain);
+    await prepared.prepare(plain);
+    const unprepared = engineFor(plain);
+    for (const publication_id of plain.publications.ids.slice(0, 20)) {
+      const one = offers(prepared, { publication_id });
+      const other = offers(unprepared, { publication_id });
+      expect(one.items).toEqual(other.items);
+      expect(one.filtered).toEqual(other.filtered);
+    }
+    const controller = new AbortController();
+    controller.abort();
+    let asked = 0;
+    const counting: LedgerPort = {
+      availableMicros: (id, nowMs) => ledger.availableMicros(id, nowMs),
+      reserve: (r) => ledger.reserve(r),
+      get version() {
+        asked++;
+        return 0;
+      },
+    };
+    await engineFor(plain, { ledger: counting }).prepare(plain, controller.signal);
+    expect(asked).toBe(1);
+  });
+});
+
 describe('fill', () => {
   const fill = (engine: Engine, over: Partial<RankRequestBody> = {}, requestId = 'req_1') =>
     engine.rank(
@@ -672,6 +700,26 @@ describe('fill', () => {
     }
     expect(ledger.references.size).toBe(0);
     expect(decisions.last.test).toBe(true);
+  });
+
+  test('a fill that cannot be recorded is not made: what it held is given back', async () => {
+    const given: string[] = [];
+    const engine = engineFor(plain, {
+      ledger: {
+        availableMicros: (id, nowMs) => ledger.availableMicros(id, nowMs),
+        reserve: (r) => ledger.reserve(r),
+        release: async (id) => void given.push(id),
+      },
+      decisions: {
+        record() {},
+        recordDurably: () => Promise.reject(new Error('the disk is full')),
+      },
+    });
+    await expect(fill(engine)).rejects.toMatchObject({ code: 'WAGGLE_DECISION_NOT_RECORDED' });
+    expect(given.toSorted()).toEqual([...ledger.references.keys()].toSorted());
+    expect(given).toHaveLength(3);
+    // Nothing is held for a test, so there is nothing that a record would have to vouch for.
+    expect((await fill(engine, { test: true })).items).toHaveLength(3);
   });
 
   test('ads already in the send count against its limit', async () => {

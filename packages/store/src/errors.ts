@@ -162,6 +162,11 @@ const ledger = defineErrors({
     summary: 'An amount is not a whole number of micros in range.',
     remedy: 'Pass integers of micros, 0 … 2^53 − 1.',
   },
+  WAGGLE_JOURNAL_CONFLICT: {
+    summary: 'An event repeats the id of an earlier one with other content.',
+    remedy:
+      'Give a new event an id of its own; a correction is an event too. Nothing of the request was accepted.',
+  },
   WAGGLE_LEDGER_CLOSED: {
     summary: 'The ledger or journal was used after close().',
     remedy: 'Open it again.',

@@ -104,6 +104,32 @@ describe('the event journal', () => {
     await close();
   });
 
+  test('refuses a known id with other content, whole, and takes any order of fields for the same', async () => {
+    const first = await openJournal();
+    await first.journal.append([send(1)]);
+    const changed = { ...send(1), row: { ...send(1).row, delivered: 8 } };
+    const conflict = { code: 'WAGGLE_JOURNAL_CONFLICT', details: { index: 1, event_id: 'evt_1' } };
+    await expect(first.journal.append([send(2), changed])).rejects.toMatchObject(conflict);
+    await expect(
+      first.journal.append([send(3), { ...send(3), row: { ...send(3).row, delivered: 8 } }]),
+    ).rejects.toMatchObject({ details: { index: 1, event_id: 'evt_3' } });
+    const turned = Object.fromEntries(Object.entries(send(1).row).reverse());
+    expect(await first.journal.append([{ kind: 'sends', row: turned }])).toEqual({
+      accepted: 0,
+      duplicates: 1,
+    });
+    await first.close();
+
+    const second = await openJournal();
+    await expect(second.journal.append([send(2), changed])).rejects.toMatchObject(conflict);
+    // Nothing of the refused requests is remembered or stored.
+    expect(await second.journal.append([send(2)])).toEqual({ accepted: 1, duplicates: 0 });
+    second.journal.start(store);
+    await second.journal.idle();
+    expect(await stored()).toBe(2);
+    await second.close();
+  });
+
   test('a duplicate of an event that is being written waits for its durability', async () => {
     const { journal, wal, close } = await openJournal();
     const first = journal.append([send(1)]);

@@ -1,3 +1,4 @@
+import { isWaggleError } from '@waggle/core';
 import { ErrorResponse, EVENTS_LIMITS, EventsResponse } from '@waggle/core/contract';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { Static } from 'typebox';
@@ -35,11 +36,27 @@ export function eventRoutes(app: FastifyInstance, context: RouteContext): void {
     try {
       rows = checkEvents(events, { tenantId: request.tenantId, release, latestMs });
     } catch (error) {
-      metrics.observeRefusedEvents(events.length);
+      metrics.observeRefusedEvents(
+        events.length,
+        isWaggleError(error) && error.code === 'WAGGLE_EVENT_CONFLICT',
+      );
       throw error;
     }
+    const append = async () => {
+      try {
+        return await journal.append(rows);
+      } catch (error) {
+        if (!isWaggleError(error) || error.code !== 'WAGGLE_JOURNAL_CONFLICT') throw error;
+        // To whoever posts it makes no difference which request had the other one.
+        metrics.observeRefusedEvents(events.length, true);
+        throw gatewayError('WAGGLE_EVENT_CONFLICT', error.message, {
+          cause: error,
+          ...(error.details === undefined ? {} : { details: error.details }),
+        });
+      }
+    };
     const result = await admission.track(
-      journal.append(rows).then(async (appended) => {
+      append().then(async (appended) => {
         // Also for duplicates: a crash between the two steps is mended by the client's repeat.
         await Promise.all(freedPlacements(events).map((id) => ledger.release(id)));
         return appended;
@@ -59,7 +76,9 @@ export function eventRoutes(app: FastifyInstance, context: RouteContext): void {
         summary: 'Post events; durable before 202, and twice is once',
         description:
           `Up to ${EVENTS_LIMITS.maxEvents} events and ${EVENTS_LIMITS.bodyBytes} bytes, as {"events":[…]} or as ` +
-          'NDJSON (application/x-ndjson), one event a line. All or nothing: one wrong event refuses the request.',
+          'NDJSON (application/x-ndjson), one event a line. All or nothing: one wrong event refuses the request. ' +
+          'A repeated event_id counts as a duplicate when the content is the same; other content under the id of a ' +
+          'recent event (some 200,000 are remembered) is refused with 409 WAGGLE_EVENT_CONFLICT.',
         tags: ['events'],
         consumes: ['application/json', 'application/x-ndjson'],
         ...protectedRoute,

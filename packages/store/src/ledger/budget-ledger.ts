@@ -15,6 +15,11 @@ export interface BudgetLedgerOptions {
   readonly logger: Logger;
   /** Tenant of the rows sent to `ledger_entries`. @default '' : nothing is sent */
   readonly tenantId?: string;
+  /**
+   * Highest sequence that the log of decisions has on disk. Each hold remembers it, so that `releaseOrphans` knows where
+   * the decision that it was made for must stand.
+   */
+  readonly decisionSequence?: () => number;
   /** A snapshot is taken by itself after so many records. @default 50_000 */
   readonly snapshotEvery?: number;
   /** Settled references are remembered so long for idempotence. @default 7 days */
@@ -91,12 +96,14 @@ interface Reference {
   state: 'held' | 'released' | 'charged';
   charged: number;
   atMs: number;
+  /** What the log of decisions had on disk when the money was held; −1 = nobody said. */
+  since: number;
   /** Settles when the latest change of this reference is durable. */
   durable: Promise<unknown> | undefined;
 }
 
 type RecordBody =
-  | { t: 'reserve'; c: string; r: string; a: number; d: string; at: number }
+  | { t: 'reserve'; c: string; r: string; a: number; d: string; at: number; s?: number }
   | { t: 'release'; c: string; r: string; a: number; d: string; at: number }
   | { t: 'charge'; c: string; r: string; a: number; d: string; at: number }
   | { t: 'adjust'; c: string; r: string; a: number; d: string; at: number };
@@ -120,6 +127,7 @@ type SnapshotReference = [
   state: Reference['state'],
   charged: number,
   atMs: number,
+  since?: number,
 ];
 /** First line after the checksum; the references follow in lines of many. */
 interface SnapshotHead {
@@ -142,6 +150,7 @@ export class BudgetLedger {
   readonly #clock: Clock;
   readonly #logger: Logger;
   readonly #forwarder: Forwarder | undefined;
+  readonly #decisionSequence: (() => number) | undefined;
   readonly #snapshotEvery: number;
   readonly #keepSettledMs: number;
   readonly #campaigns = new Map<string, Campaign>();
@@ -186,6 +195,7 @@ export class BudgetLedger {
     this.#clock = options.clock;
     this.#logger = options.logger;
     this.#forwarder = forwarder;
+    this.#decisionSequence = options.decisionSequence;
     this.#snapshotEvery = options.snapshotEvery ?? 50_000;
     this.#keepSettledMs = options.keepSettledMs ?? 7 * DAY_MS;
   }
@@ -296,13 +306,23 @@ export class BudgetLedger {
       state: 'held',
       charged: 0,
       atMs: nowMs,
+      since: this.#decisionSequence?.() ?? -1,
       durable: undefined,
     };
     this.#hold(campaign, reference);
     this.#references.set(referenceId, reference);
     this.#changed(campaignId);
+    const { since } = reference;
     await this.#write(
-      { t: 'reserve', c: campaignId, r: referenceId, a: amountMicros, d: decisionId, at: nowMs },
+      {
+        t: 'reserve',
+        c: campaignId,
+        r: referenceId,
+        a: amountMicros,
+        d: decisionId,
+        at: nowMs,
+        ...(since < 0 ? {} : { s: since }),
+      },
       reference,
       () => {
         this.#unhold(campaign, reference);
@@ -445,6 +465,7 @@ export class BudgetLedger {
       state: 'charged',
       charged: amountMicros,
       atMs: nowMs,
+      since: -1,
       durable: undefined,
     };
     this.#references.set(key, reference);
@@ -459,6 +480,46 @@ export class BudgetLedger {
       },
     );
     return { applied: true };
+  }
+
+  /**
+   * Gives back what was held for decisions that were never made: the process ended between a hold and its decision's
+   * record, so nobody was answered. A hold counts as such only when the log of decisions still has everything that was
+   * written after it, and has no such decision; where the log has been cut since, the money stays held. Call it once,
+   * before requests are taken.
+   * @param readDecisions called when there is anything to ask; ids of all decisions that the log holds
+   * @throws the log's errors; what was not given back then is asked again at the next start
+   */
+  async releaseOrphans(
+    decisions: { readonly firstSequence: number; readonly lastSequence: number },
+    readDecisions: () => Promise<ReadonlySet<string>>,
+  ): Promise<{ released: number; micros: number }> {
+    const doubtful = [...this.#references].filter(
+      ([, { state, since }]) =>
+        state === 'held' &&
+        since >= 0 &&
+        decisions.firstSequence <= since + 1 &&
+        // A log that ends before is another one.
+        decisions.lastSequence >= since,
+    );
+    let released = 0;
+    let micros = 0;
+    if (doubtful.length === 0) return { released, micros };
+    const made = await readDecisions();
+    const orphans = doubtful.filter(([, { decision }]) => !made.has(decision));
+    const settlements = await Promise.all(orphans.map(([id]) => this.release(id)));
+    for (const { applied, releasedMicros } of settlements) {
+      if (!applied) continue;
+      released++;
+      micros += releasedMicros;
+    }
+    if (released > 0) {
+      this.#logger.warn(
+        { holds: released, micros },
+        'gave back money that was held for decisions which were never made',
+      );
+    }
+    return { released, micros };
   }
 
   /** Begins sending entries to the store's `ledger_entries`. */
@@ -526,7 +587,17 @@ export class BudgetLedger {
     for (const [id, r] of this.#references) {
       if (r.state !== 'held' && r.atMs < oldest) this.#references.delete(id);
       else
-        references.push([id, r.campaign, r.amount, r.day, r.decision, r.state, r.charged, r.atMs]);
+        references.push([
+          id,
+          r.campaign,
+          r.amount,
+          r.day,
+          r.decision,
+          r.state,
+          r.charged,
+          r.atMs,
+          r.since,
+        ]);
     }
     this.#sinceSnapshot = 0;
     const head = JSON.stringify({ version: 1, sequence, campaigns });
@@ -568,7 +639,7 @@ export class BudgetLedger {
       }
       for (const slice of slices) {
         for (const entry of JSON.parse(slice) as SnapshotReference[]) {
-          const [id, campaign, amount, day, decision, state, charged, atMs] = entry;
+          const [id, campaign, amount, day, decision, state, charged, atMs, since = -1] = entry;
           const durable = undefined;
           this.#references.set(id, {
             campaign,
@@ -578,6 +649,7 @@ export class BudgetLedger {
             state,
             charged,
             atMs,
+            since,
             durable,
           });
         }
@@ -609,6 +681,7 @@ export class BudgetLedger {
           state: 'held',
           charged: 0,
           atMs: record.at,
+          since: record.s ?? -1,
           durable: undefined,
         };
         this.#references.set(record.r, fresh);
@@ -638,6 +711,7 @@ export class BudgetLedger {
           state: 'charged',
           charged: record.a,
           atMs: record.at,
+          since: -1,
           durable: undefined,
         });
         return;

@@ -14,6 +14,8 @@ export interface DecisionLogOptions {
   readonly maxBackoffMs?: number;
 }
 
+const FILL = Buffer.from('"decision.fill"');
+
 /**
  * Served decisions: `record` never waits and never throws for the disk's sake; a crash loses at most the last
  * 100 ms (the log's loss window). Forwarded to the table `decisions` like events.
@@ -64,6 +66,19 @@ export class DecisionLog {
   async recordDurably(row: DecisionRow): Promise<void> {
     await this.#wal.append(Buffer.from(JSON.stringify(row)));
     this.#forwarder.notify();
+  }
+
+  /** Ids of the `fill` decisions that the log still has on disk. O(bytes of the log). */
+  async recordedFills(): Promise<Set<string>> {
+    const ids = new Set<string>();
+    for await (const { payload } of this.#wal.read(0, { borrowed: true })) {
+      const bytes = Buffer.from(payload.buffer, payload.byteOffset, payload.byteLength);
+      // Most decisions are offers, and need not be parsed to see it.
+      if (!bytes.includes(FILL)) continue;
+      const row = JSON.parse(bytes.toString('utf8')) as DecisionRow;
+      if (row.type === 'decision.fill') ids.add(row.decision_id);
+    }
+    return ids;
   }
 
   /** Decisions that could not be queued since the start. */

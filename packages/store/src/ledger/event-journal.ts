@@ -1,4 +1,4 @@
-import type { Clock, Logger } from '@waggle/core';
+import { type Clock, hash32, type Logger } from '@waggle/core';
 import { EVENT_TABLES, type EventKind } from '@waggle/core/contract';
 import { ledgerError } from '../errors.js';
 import type { Store } from '../store.js';
@@ -22,16 +22,25 @@ export interface EventJournalOptions {
   readonly maxBackoffMs?: number;
 }
 
+interface Remembered {
+  /** Tells contents apart: 64 bits of hash, as a text of two numbers would take more memory. */
+  readonly high: number;
+  readonly low: number;
+  /** Settles when the event is durable; undefined once it is. */
+  pending: Promise<void> | undefined;
+}
+
 /**
  * Posted events: durable before `append` resolves, then carried to the store in the background. An id seen
- * recently is not written again; one seen long ago is written again and counted once by the store.
+ * recently is not written again; one seen long ago is written again and counted once by the store. A recent id with
+ * other content is refused.
  */
 export class EventJournal {
   readonly #wal: WriteAheadLog;
   readonly #forwarder: Forwarder;
   readonly #limit: number;
-  /** Ids in order of arrival; the value waits for durability, or is undefined once durable. */
-  readonly #recent = new Map<string, Promise<void> | undefined>();
+  /** Ids in order of arrival. */
+  readonly #recent = new Map<string, Remembered>();
   #closed = false;
 
   private constructor(wal: WriteAheadLog, forwarder: Forwarder, limit: number) {
@@ -51,46 +60,55 @@ export class EventJournal {
     });
     const journal = new EventJournal(options.wal, forwarder, options.recentIds ?? 200_000);
     for await (const { payload } of options.wal.read(0)) {
-      for (const event of parse(payload)) journal.#remember(keyOf(event), undefined);
+      for (const event of parse(payload)) journal.#remember(keyOf(event), contentOf(event));
     }
     return journal;
   }
 
   /**
    * @returns how many were new; duplicates (within the call or of recent ones) count as accepted by nobody twice
-   * @throws WAGGLE_WAL_DISK_FULL and the log's other errors: then none of the new events was accepted
+   * @throws WAGGLE_JOURNAL_CONFLICT when an id comes with other content than before, within the call or recently;
+   *   WAGGLE_WAL_DISK_FULL and the log's other errors. Then none of the new events was accepted
    */
   async append(events: readonly JournalEvent[]): Promise<{ accepted: number; duplicates: number }> {
     if (this.#closed) throw ledgerError('WAGGLE_LEDGER_CLOSED', 'the event journal is closed');
     const fresh: JournalEvent[] = [];
-    const keys: string[] = [];
     const waits = new Set<Promise<void>>();
-    const mine = new Set<string>();
-    for (const event of events) {
+    const mine = new Map<string, Remembered>();
+    for (const [index, event] of events.entries()) {
       const key = keyOf(event);
-      if (mine.has(key)) continue;
-      if (this.#recent.has(key)) {
-        const pending = this.#recent.get(key);
-        if (pending !== undefined) waits.add(pending);
-        continue;
+      const content = contentOf(event);
+      const known = mine.get(key) ?? this.#recent.get(key);
+      if (known === undefined) {
+        mine.set(key, content);
+        fresh.push(event);
+      } else if (known.high !== content.high || known.low !== content.low) {
+        const { event_id } = event.row as { event_id?: unknown };
+        throw ledgerError(
+          'WAGGLE_JOURNAL_CONFLICT',
+          `event ${index} repeats the id ${String(event_id)} with other content`,
+          { details: { index, event_id } },
+        );
+      } else if (known.pending !== undefined) {
+        waits.add(known.pending);
       }
-      mine.add(key);
-      keys.push(key);
-      fresh.push(event);
     }
     if (fresh.length > 0) {
       const payload = Buffer.from(JSON.stringify(fresh.map(({ kind, row }) => [kind, row])));
       const durable = this.#wal.append(payload).then(
         () => {
-          for (const key of keys) if (this.#recent.has(key)) this.#recent.set(key, undefined);
+          for (const remembered of mine.values()) remembered.pending = undefined;
           this.#forwarder.notify();
         },
         (err) => {
-          for (const key of keys) this.#recent.delete(key);
+          for (const key of mine.keys()) this.#recent.delete(key);
           throw err;
         },
       );
-      for (const key of keys) this.#remember(key, durable);
+      for (const [key, remembered] of mine) {
+        remembered.pending = durable;
+        this.#remember(key, remembered);
+      }
       waits.add(durable);
     }
     // A duplicate of an event that is just being written is as durable as that one.
@@ -118,15 +136,23 @@ export class EventJournal {
     return this.#forwarder.status();
   }
 
-  #remember(key: string, pending: Promise<void> | undefined): void {
-    this.#recent.set(key, pending);
+  #remember(key: string, remembered: Remembered): void {
+    this.#recent.set(key, remembered);
     if (this.#recent.size <= this.#limit) return;
-    for (const [oldest, waiting] of this.#recent) {
+    for (const [oldest, { pending }] of this.#recent) {
       // Ids that are still being written are needed for correctness, not for the count.
-      if (waiting === undefined) this.#recent.delete(oldest);
+      if (pending === undefined) this.#recent.delete(oldest);
       if (this.#recent.size <= this.#limit) return;
     }
   }
+}
+
+/** What an event says, whatever the order of its fields. O(bytes) */
+function contentOf({ kind, row }: JournalEvent): Remembered {
+  const fields = Object.entries(row).filter(([, value]) => value !== undefined);
+  fields.sort(([a], [b]) => (a < b ? -1 : 1));
+  const text = JSON.stringify([kind, fields]);
+  return { high: hash32(text, 1), low: hash32(text, 2), pending: undefined };
 }
 
 function keyOf(event: JournalEvent): string {
