@@ -13,6 +13,10 @@ constexpr int32_t kTopkAhead = 16;
 /// Every kernel of a level keeps to it, so the bits of a score depend on its two vectors alone.
 constexpr int64_t kTopkDepth = 512;
 
+/// Squared norms outside this range make a cosine in double: in float they under- or overflow.
+constexpr float kTopkSmallestSafeSquare = 1e-24f;
+constexpr float kTopkLargestSafeSquare = 1e24f;
+
 /// A tile of rows against a group of queries, and where scores worth keeping go.
 struct TopkTile {
   /// [n_rows + kTopkAhead]: those behind the tile are only prefetched.
@@ -26,9 +30,10 @@ struct TopkTile {
   const float* const* queries;
   /// [lanes]
   const float* thresholds;
-  /// Cosine: one over the norms, [n_rows] and [lanes]; else null. NaN marks a pair that is a hit always.
-  const float* row_factors;
+  /// Cosine: one over the norms, [lanes] and [n_rows]; else null. NaN marks a pair that is a hit always. `few` makes
+  /// the row factors itself.
   const float* query_factors;
+  const float* row_factors;
   /// Scores above the threshold of their query, and all that are not finite: (row << 8 | query) and the score.
   /// Room for n_rows · lanes and kTopkMaxLanes more.
   uint32_t* hit_places;
@@ -48,8 +53,8 @@ struct TopkKernels {
   int32_t (*few)(const TopkTile* tile, bool l2);
   /// out[r] = similarity of one query with rows[r].
   void (*scores)(const float* query, const float* const* rows, int32_t n_rows, int64_t dim, bool l2, float* out);
-  /// out[r] = Σᵢ rows[r][i]², in an order of its own.
-  void (*squares)(const float* const* rows, int32_t n_rows, int64_t dim, float* out);
+  /// out[r] = 1 / √Σᵢ rows[r][i]², or NaN where the sum is outside the safe range. Reads rows ahead as tiles do.
+  void (*factors)(const float* const* rows, int32_t n_rows, int64_t dim, float* out);
 };
 
 /// encode: one row into low precision (include/waggle/ops/encode.hpp). The same bits at every level.

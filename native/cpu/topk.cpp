@@ -25,20 +25,17 @@ namespace waggle::cpu {
 
 namespace {
 
-constexpr int64_t kTileBytes = 344 * 1024;     // of the second-level cache, beside the panels
-constexpr int32_t kMaxTileRows = 224;          // whole blocks at every level
-constexpr int32_t kMinTileRows = 28;           // so that a panel's way from cache pays
-constexpr int64_t kScratchBytes = 40 << 20;    // kept rows and panels of one pass; threads add < 1 MiB each
-constexpr int64_t kSerialWork = 1 << 18;       // multiply-adds below which threads cost more than they bring
+constexpr int64_t kTileBytes = 344 * 1024;   // of the second-level cache, beside the panels
+constexpr int32_t kMaxTileRows = 224;        // whole blocks at every level
+constexpr int32_t kMinTileRows = 28;         // so that a panel's way from cache pays
+constexpr int64_t kScratchBytes = 40 << 20;  // kept rows and panels of one pass; threads add < 1 MiB each
+constexpr int64_t kSerialWork = 1 << 18;     // multiply-adds below which threads cost more than they bring
+constexpr int64_t kLeastChunkWork = 1 << 16;
 constexpr int64_t kChunkWork = 1 << 22;        // multiply-adds per chunk: a few hundred microseconds
-constexpr int64_t kSparseTileBytes = 4 << 20;  // rows that queries with bitmaps of their own share in cache
+constexpr int64_t kSparseTileBytes = 8 << 20;  // rows that queries with bitmaps of their own share in cache
 constexpr int64_t kSparseRows = 48;            // rows a query should find in a sparse tile: three full groups
 // Turning rows around for one query costs five times a lane of a panel: below this share of allowed rows it wins.
 constexpr double kSparseShare = 0.2;
-
-// Squared norms outside this range are recomputed in double: in float they under- or overflow.
-constexpr float kSmallestSafeSquare = 1e-24f;
-constexpr float kLargestSafeSquare = 1e24f;
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
@@ -60,12 +57,8 @@ float cosine_in_double(const float* a, const float* b, int64_t dim) {
 // One over the norm, or NaN where a pair must be computed in double.
 float query_factor(const float* query, int64_t dim) {
   const double square = square_in_double(query, dim);
-  return square >= kSmallestSafeSquare && square <= kLargestSafeSquare ? static_cast<float>(1.0 / std::sqrt(square))
-                                                                       : kNaN;
-}
-
-float row_factor(float square) {
-  return square >= kSmallestSafeSquare && square <= kLargestSafeSquare ? 1.0f / std::sqrt(square) : kNaN;
+  const bool safe = square >= kTopkSmallestSafeSquare && square <= kTopkLargestSafeSquare;
+  return safe ? static_cast<float>(1.0 / std::sqrt(square)) : kNaN;
 }
 
 // 64 bits of a bitmap from bit `first`, a multiple of 64; bits beyond `end` are 0.
@@ -145,6 +138,7 @@ struct Tile {
   const float** rows = nullptr;  // [tile rows + kTopkAhead]
   int32_t* numbers = nullptr;    // [tile rows]
   int32_t n = 0;
+  int64_t group = 0;  // whose rows they are, where each query has its own
 };
 
 // Everything one thread needs, allocated once.
@@ -250,6 +244,7 @@ class Pass {
       ++n_groups;
     }
     n_together_ = n_groups - n_sparse_;
+    has_panels_ = panel_lanes > 0;
     arena_.reserve<Kept>(count_);
     arena_.reserve<Group>(n_groups);
     arena_.reserve<int32_t>(count_);
@@ -320,6 +315,9 @@ class Pass {
     const double work = row_work * static_cast<double>(extent) * share;
     // A chunk: so many places, a multiple of 64 for whole words of bitmaps and near one of whole tiles.
     double places = std::max(static_cast<double>(kChunkWork) / row_work, static_cast<double>(tile_rows_)) / share;
+    // Enough chunks to keep every thread busy to the end, as long as each is worth its hand-over.
+    const double even = static_cast<double>(extent) / (8.0 * ThreadPool::instance().n_threads());
+    places = std::min(places, std::max(even, static_cast<double>(kLeastChunkWork) / row_work / share));
     if (serial(work)) places = static_cast<double>(extent);
     int64_t chunk = static_cast<int64_t>(std::min(places, static_cast<double>(extent)));
     if (bits_ == nullptr) chunk = std::max<int64_t>(1, chunk / tile_rows_) * tile_rows_;
@@ -333,7 +331,9 @@ class Pass {
       while (tile->n > 0 && !stopped()) {
         fill(*next, at, end, bits_);
         look_ahead(*tile, *next);
-        if (args_.metric == Metric::kCosine) compute_factors(w, *tile);
+        if (has_panels_ && args_.metric == Metric::kCosine) {
+          table_.topk.factors(tile->rows, tile->n, dim_, w.factors);
+        }
         for (int64_t g = 0; g < n_together_ && !stopped(); ++g) meet(w, groups_[g], *tile);
         std::swap(tile, next);
       }
@@ -352,19 +352,28 @@ class Pass {
     tile_rows_ = static_cast<int32_t>(std::clamp<int64_t>(n_, 1, kMaxTileRows));
     const double work = sparse_share_ * n_sparse_ * static_cast<double>(n_) * static_cast<double>(dim_);
     return for_each_chunk(n_, chunk, serial(work), [this](Worker& w, int64_t begin, int64_t end) {
-      for (int64_t g = n_together_; g < n_together_ + n_sparse_; ++g) {
-        const uint8_t* bits = bitmap(groups_[g].members[0]);
-        int64_t at = begin;
-        Tile* tile = &w.tiles[0];
-        Tile* next = &w.tiles[1];
-        fill(*tile, at, end, bits);
-        while (tile->n > 0 && !stopped()) {
-          fill(*next, at, end, bits);
-          look_ahead(*tile, *next);
-          if (args_.metric == Metric::kCosine) compute_factors(w, *tile);
-          meet(w, groups_[g], *tile);
-          std::swap(tile, next);
+      // One row of tiles through all queries, so that each finds its first rows fetched already.
+      const int64_t last = n_together_ + n_sparse_;
+      int64_t reading = n_together_;
+      int64_t at = begin;
+      const auto fill_next = [&](Tile& tile) {
+        tile.n = 0;
+        while (reading < last) {
+          fill(tile, at, end, bitmap(groups_[reading].members[0]));
+          tile.group = reading;
+          if (tile.n > 0) return;
+          ++reading;
+          at = begin;
         }
+      };
+      Tile* tile = &w.tiles[0];
+      Tile* next = &w.tiles[1];
+      fill_next(*tile);
+      while (tile->n > 0 && !stopped()) {
+        fill_next(*next);
+        look_ahead(*tile, *next);
+        meet(w, groups_[tile->group], *tile);
+        std::swap(tile, next);
       }
     });
   }
@@ -432,11 +441,6 @@ class Pass {
     }
   }
 
-  void compute_factors(Worker& w, const Tile& tile) const {
-    table_.topk.squares(tile.rows, tile.n, dim_, w.factors);
-    for (int32_t r = 0; r < tile.n; ++r) w.factors[r] = row_factor(w.factors[r]);
-  }
-
   // A score must be above this to matter. Of an equal one, a row that the k-th best precedes loses the tie.
   float threshold_of(int32_t q, int32_t first_row) const {
     const uint64_t bound = kept_[q].bound.load(std::memory_order_relaxed);
@@ -456,8 +460,8 @@ class Pass {
     t.panel = group.panel;
     t.queries = group.queries;
     t.thresholds = w.thresholds;
-    t.row_factors = group.factors != nullptr ? w.factors : nullptr;
     t.query_factors = group.factors;
+    t.row_factors = w.factors;
     t.hit_places = w.hit_places;
     t.hit_scores = w.hit_scores;
     const auto kernel = group.lanes == 0                    ? kernels.few
@@ -533,6 +537,7 @@ class Pass {
   Kept* kept_ = nullptr;
   Group* groups_ = nullptr;  // those that scan together, then the sparse
   int64_t n_together_ = 0;
+  bool has_panels_ = false;
   int32_t n_sparse_ = 0;
   double sparse_share_ = 0;  // mean share of allowed rows
   int32_t most_lanes_ = 0;
@@ -547,17 +552,17 @@ void rescore(const Table& table, Metric metric, const float* query, const Matrix
   constexpr int32_t kBatch = 64;
   const int64_t dim = matrix.cols;
   const float factor = metric == Metric::kCosine ? query_factor(query, dim) : 1.0f;
-  const float* at[kBatch];
-  float squares[kBatch];
+  const float* at[kBatch + kTopkAhead];
+  float factors[kBatch];
   for (int64_t done = 0; done < n; done += kBatch) {
     const int32_t count = static_cast<int32_t>(std::min<int64_t>(kBatch, n - done));
-    for (int32_t i = 0; i < count; ++i) at[i] = matrix.row(rows[done + i]);
+    for (int32_t i = 0; i < count + kTopkAhead; ++i) at[i] = matrix.row(rows[std::min(done + i, n - 1)]);
     float* out = scores + done;
     table.topk.scores(query, at, count, dim, metric == Metric::kL2, out);
     if (metric != Metric::kCosine) continue;
-    table.topk.squares(at, count, dim, squares);
+    table.topk.factors(at, count, dim, factors);
     for (int32_t i = 0; i < count; ++i) {
-      out[i] = out[i] * factor * row_factor(squares[i]);
+      out[i] = out[i] * factor * factors[i];
       if (!std::isfinite(out[i])) out[i] = cosine_in_double(query, at[i], dim);
     }
   }

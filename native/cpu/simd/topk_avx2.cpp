@@ -27,11 +27,11 @@ inline Vector multiply(Vector a, Vector b) { return _mm256_mul_ps(a, b); }
 inline Vector multiply_add(Vector a, Vector b, Vector c) { return _mm256_fmadd_ps(a, b, c); }
 inline Vector negate(Vector a) { return _mm256_xor_ps(a, _mm256_set1_ps(-0.0f)); }
 
-inline float sum_of_lanes(Vector v) {
-  __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-  s = _mm_add_ps(s, _mm_movehl_ps(s, s));
-  s = _mm_add_ss(s, _mm_movehdup_ps(s));
-  return _mm_cvtss_f32(s);
+inline Vector inverse_norm(Vector square) {
+  const Vector safe = _mm256_and_ps(_mm256_cmp_ps(square, _mm256_set1_ps(kTopkSmallestSafeSquare), _CMP_GE_OQ),
+                                    _mm256_cmp_ps(square, _mm256_set1_ps(kTopkLargestSafeSquare), _CMP_LE_OQ));
+  const Vector inverse = _mm256_div_ps(_mm256_set1_ps(1.0f), _mm256_sqrt_ps(square));
+  return _mm256_blendv_ps(_mm256_set1_ps(__builtin_nanf("")), inverse, safe);
 }
 
 inline unsigned above(Vector score, Vector threshold) {
@@ -89,6 +89,6 @@ inline void columns_tail(const float* const* rows, int64_t i, int32_t n, Vector 
 }  // namespace
 
 const TopkKernels kTopkAvx2 = {2 * kLanes,    kLanes,     kFew,          wide_kernel,
-                               narrow_kernel, few_kernel, scores_kernel, squares_kernel};
+                               narrow_kernel, few_kernel, scores_kernel, factors_kernel};
 
 }  // namespace waggle::cpu

@@ -24,7 +24,12 @@ inline Vector subtract(Vector a, Vector b) { return _mm512_sub_ps(a, b); }
 inline Vector multiply(Vector a, Vector b) { return _mm512_mul_ps(a, b); }
 inline Vector multiply_add(Vector a, Vector b, Vector c) { return _mm512_fmadd_ps(a, b, c); }
 inline Vector negate(Vector a) { return _mm512_xor_ps(a, _mm512_set1_ps(-0.0f)); }
-inline float sum_of_lanes(Vector v) { return _mm512_reduce_add_ps(v); }
+
+inline Vector inverse_norm(Vector square) {
+  const __mmask16 safe = _mm512_cmp_ps_mask(square, _mm512_set1_ps(kTopkSmallestSafeSquare), _CMP_GE_OQ) &
+                         _mm512_cmp_ps_mask(square, _mm512_set1_ps(kTopkLargestSafeSquare), _CMP_LE_OQ);
+  return _mm512_mask_div_ps(_mm512_set1_ps(__builtin_nanf("")), safe, _mm512_set1_ps(1.0f), _mm512_sqrt_ps(square));
+}
 
 inline unsigned above(Vector score, Vector threshold) {
   // "Not less or equal" is also true of NaN, and of +infinity.
@@ -90,6 +95,6 @@ inline void columns_tail(const float* const* rows, int64_t i, int32_t n, Vector 
 }  // namespace
 
 const TopkKernels kTopkAvx512 = {2 * kLanes,    kLanes,     kFew,          wide_kernel,
-                                 narrow_kernel, few_kernel, scores_kernel, squares_kernel};
+                                 narrow_kernel, few_kernel, scores_kernel, factors_kernel};
 
 }  // namespace waggle::cpu
