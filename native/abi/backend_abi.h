@@ -58,10 +58,52 @@ typedef struct waggle_topk_f32_args {
   void* cancel_context;
 } waggle_topk_f32_args;
 
+enum { WAGGLE_DTYPE_F32 = 0, WAGGLE_DTYPE_F16 = 1, WAGGLE_DTYPE_BF16 = 2, WAGGLE_DTYPE_INT8 = 3 };
+
+/* A matrix that lives on the device between calls. Made and freed by the plugin; safe to use from several threads. */
+typedef struct waggle_device_matrix waggle_device_matrix;
+
+typedef struct waggle_matrix_args {
+  uint32_t struct_size;
+  int32_t dtype;      /* WAGGLE_DTYPE_*: what is scanned */
+  const float* exact; /* [n_rows x dim] row-major; every value finite */
+  int64_t n_rows;     /* 0 .. 2^31 - 1 */
+  int64_t dim;        /* >= 1 */
+  int32_t keep_exact; /* 1: f32 rows stay on the device and answers are exact; 0: low precision alone */
+  int32_t (*is_cancelled)(void* context);
+  void* cancel_context;
+} waggle_matrix_args;
+
+typedef struct waggle_topk_args {
+  uint32_t struct_size;
+  int32_t metric;
+  const float* queries; /* [n_queries x dim] host, row-major, finite */
+  int64_t n_queries;
+  int32_t k; /* 1 .. 2048 */
+  /* bit r of byte r >> 3 of row q: bits + q * filter_stride; stride 0 = shared by all queries; null = all rows */
+  const uint8_t* filter;
+  int64_t filter_stride;
+  float* scores;      /* [n_queries x k], best first, -infinity pads */
+  int32_t* rows;      /* [n_queries x k], -1 pads; ties to the lower row */
+  int64_t n_rescored; /* out: rows that the scan could not exclude and that were looked at closely, over all queries */
+  int64_t n_in_doubt; /* out: without exact rows, rows that might belong to an answer and are not in it; else 0 */
+  int32_t (*is_cancelled)(void* context);
+  void* cancel_context;
+} waggle_topk_args;
+
+typedef struct waggle_matrix_info {
+  uint32_t struct_size;
+  uint64_t device_bytes;
+} waggle_matrix_info;
+
 /* A null slot means: the engine uses the CPU for this operation. */
 typedef struct waggle_op_table {
   uint32_t struct_size;
   int32_t (*topk_f32)(void* state, const waggle_topk_f32_args* args, waggle_text* error);
+  int32_t (*matrix_open)(void* state, const waggle_matrix_args* args, waggle_device_matrix** matrix,
+                         waggle_matrix_info* info, waggle_text* error);
+  void (*matrix_close)(void* state, waggle_device_matrix* matrix);
+  int32_t (*topk)(void* state, waggle_device_matrix* matrix, waggle_topk_args* args, waggle_text* error);
 } waggle_op_table;
 
 typedef struct waggle_backend {

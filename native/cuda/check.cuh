@@ -33,6 +33,12 @@ inline int32_t fail_cuda(waggle_text* error, cudaError_t result, const char* wha
 
 }  // namespace waggle::cuda
 
+/// Returns from the enclosing function when a plugin function did not answer OK.
+#define WAGGLE_TRY(call)                                                           \
+  do {                                                                             \
+    if (const int32_t status = (call); status != WAGGLE_BACKEND_OK) return status; \
+  } while (false)
+
 /// Returns from the enclosing function (int32_t, with a `waggle_text* error` in scope) on failure.
 #define WAGGLE_CUDA_CHECK(call)                                      \
   do {                                                               \

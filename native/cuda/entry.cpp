@@ -2,11 +2,14 @@
 #include <cuda_runtime_api.h>
 
 #include <cstdio>
+#include <memory>
 #include <new>
 
 #include "abi/backend_abi.h"
 #include "cuda/check.cuh"
+#include "cuda/matrix.hpp"
 #include "cuda/ops/topk.cuh"
+#include "cuda/owner.hpp"
 #include "cuda/resources.hpp"
 
 namespace waggle::cuda {
@@ -41,7 +44,7 @@ int32_t probe(waggle_device_info* info, waggle_text* error) {
   cudaDeviceProp properties = {};
   if (const int32_t status = choose_device(&device, &properties, error); status != WAGGLE_BACKEND_OK) return status;
   if (info != nullptr && info->struct_size >= sizeof(waggle_device_info)) {
-    std::snprintf(info->name, sizeof info->name, "%s, %.1f GiB, sm_%d%d", properties.name,
+    std::snprintf(info->name, sizeof info->name, "%.200s, %.1f GiB, sm_%d%d", properties.name,
                   static_cast<double>(properties.totalGlobalMem) / (1u << 30), properties.major, properties.minor);
     std::snprintf(info->libraries, sizeof info->libraries, "none (CUDA runtime %d.%d linked statically)",
                   CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
@@ -54,21 +57,21 @@ int32_t open(void** state, waggle_text* error) {
   int device = -1;
   cudaDeviceProp properties = {};
   if (const int32_t status = choose_device(&device, &properties, error); status != WAGGLE_BACKEND_OK) return status;
-  State* made = new (std::nothrow) State();
+  Owner* made = new (std::nothrow) Owner();
   if (made == nullptr) return fail(error, WAGGLE_BACKEND_OUT_OF_MEMORY, "no host memory");
-  made->device = device;
-  made->memory_bytes = properties.totalGlobalMem;
+  made->state().device = device;
+  made->state().memory_bytes = properties.totalGlobalMem;
+  made->state().multiprocessors = properties.multiProcessorCount;
+  made->state().has_wgmma = properties.major == 9;
   *state = made;
   return WAGGLE_BACKEND_OK;
 }
 
 // No exception crosses the line.
-int32_t topk_f32(void* state, const waggle_topk_f32_args* args, waggle_text* error) {
-  if (state == nullptr || args == nullptr || args->struct_size < sizeof(waggle_topk_f32_args)) {
-    return fail(error, WAGGLE_BACKEND_UNSUPPORTED, "the host's topk arguments are too old");
-  }
+template <typename Body>
+int32_t guarded(waggle_text* error, Body&& body) {
   try {
-    return topk_f32_on_device(*static_cast<State*>(state), *args, error);
+    return body();
   } catch (const std::bad_alloc&) {
     return fail(error, WAGGLE_BACKEND_OUT_OF_MEMORY, "no host memory");
   } catch (...) {
@@ -76,7 +79,54 @@ int32_t topk_f32(void* state, const waggle_topk_f32_args* args, waggle_text* err
   }
 }
 
-constexpr waggle_op_table kOps = {sizeof(waggle_op_table), topk_f32};
+int32_t topk_f32(void* state, const waggle_topk_f32_args* args, waggle_text* error) {
+  if (state == nullptr || args == nullptr || args->struct_size < sizeof(waggle_topk_f32_args)) {
+    return fail(error, WAGGLE_BACKEND_UNSUPPORTED, "the host's topk arguments are too old");
+  }
+  return guarded(error, [&] {
+    return static_cast<Owner*>(state)->run(
+        [&](State& device) { return guarded(error, [&] { return topk_f32_on_device(device, *args, error); }); });
+  });
+}
+
+int32_t matrix_open(void* state, const waggle_matrix_args* args, waggle_device_matrix** matrix,
+                    waggle_matrix_info* info, waggle_text* error) {
+  if (state == nullptr || args == nullptr || matrix == nullptr || args->struct_size < sizeof(waggle_matrix_args)) {
+    return fail(error, WAGGLE_BACKEND_UNSUPPORTED, "the host's matrix arguments are too old");
+  }
+  return guarded(error, [&] {
+    return static_cast<Owner*>(state)->run([&](State& device) {
+      return guarded(error, [&] {
+        std::unique_ptr<waggle_device_matrix> made;
+        const int32_t status = open_matrix(device, *args, &made, error);
+        if (status != WAGGLE_BACKEND_OK) return status;
+        if (info != nullptr && info->struct_size >= sizeof(waggle_matrix_info)) info->device_bytes = made->device_bytes;
+        *matrix = made.release();
+        return status;
+      });
+    });
+  });
+}
+
+void matrix_close(void* state, waggle_device_matrix* matrix) {
+  if (state == nullptr || matrix == nullptr) return;
+  (void)guarded(nullptr, [&] {
+    return static_cast<Owner*>(state)->run([matrix](State& device) {
+      (void)cudaSetDevice(device.device);
+      delete matrix;
+      return static_cast<int32_t>(WAGGLE_BACKEND_OK);
+    });
+  });
+}
+
+int32_t topk(void* state, waggle_device_matrix* matrix, waggle_topk_args* args, waggle_text* error) {
+  if (state == nullptr || matrix == nullptr || args == nullptr || args->struct_size < sizeof(waggle_topk_args)) {
+    return fail(error, WAGGLE_BACKEND_UNSUPPORTED, "the host's topk arguments are too old");
+  }
+  return guarded(error, [&] { return static_cast<Owner*>(state)->search(*matrix, *args, error); });
+}
+
+constexpr waggle_op_table kOps = {sizeof(waggle_op_table), topk_f32, matrix_open, matrix_close, topk};
 constexpr waggle_backend kBackend = {
     sizeof(waggle_backend), WAGGLE_BACKEND_ABI_VERSION, "cuda", probe, open, &kOps,
 };

@@ -1,23 +1,18 @@
-// What one call needs on the device: a stream and labelled scratch. Owned by a scope, released on every path.
+// What lives on the device between calls, and what one call needs. Owned by a scope or by the state; released on every
+// path.
 #pragma once
 
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <cstddef>
-#include <mutex>
+#include <cstdint>
+#include <vector>
 
 #include "abi/backend_abi.h"
 #include "cuda/check.cuh"
 
 namespace waggle::cuda {
-
-/// What the plugin keeps between calls. Opened once, never closed.
-struct State {
-  int device = 0;
-  size_t memory_bytes = 0;
-  /// One call at a time: each may want most of the device's memory.
-  std::mutex mutex;
-};
 
 class Stream {
  public:
@@ -28,7 +23,9 @@ class Stream {
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
 
+  /// Does nothing when open.
   int32_t open(waggle_text* error) {
+    if (stream_ != nullptr) return WAGGLE_BACKEND_OK;
     WAGGLE_CUDA_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
     return WAGGLE_BACKEND_OK;
   }
@@ -61,6 +58,104 @@ class DeviceArray {
  private:
   const char* purpose_;
   T* d_data_ = nullptr;
+};
+
+enum class Memory { kDevice, kPinned };
+
+/// Memory taken piece by piece during a call and all given back at the next. Grows when a call needs more than any
+/// before it; after that nothing is allocated. Belongs to the owner's thread.
+template <Memory kMemory>
+class Arena {
+ public:
+  Arena() = default;
+  ~Arena() { release(); }
+  Arena(const Arena&) = delete;
+  Arena& operator=(const Arena&) = delete;
+
+  /// Everything taken before is free again; several chunks become one, so that the next call like the last fits.
+  void reset() {
+    if (chunks_.size() > 1) {
+      size_t total = 0;
+      for (const Chunk& chunk : chunks_) total += chunk.bytes;
+      release();
+      wanted_ = total;
+    }
+    for (Chunk& chunk : chunks_) chunk.used = 0;
+  }
+
+  /// `count` uninitialised values, aligned to 1,024 bytes.
+  template <typename T>
+  int32_t take(T** out, int64_t count, waggle_text* error) {
+    const size_t bytes = (static_cast<size_t>(std::max<int64_t>(count, 1)) * sizeof(T) + 1023) / 1024 * 1024;
+    if (chunks_.empty() || chunks_.back().used + bytes > chunks_.back().bytes) {
+      constexpr size_t kSmallest = size_t{1} << 20;
+      Chunk chunk;
+      chunk.bytes = std::max({bytes, kSmallest, wanted_});
+      wanted_ = 0;
+      cudaError_t result = allocate(&chunk);
+      if (result != cudaSuccess && chunk.bytes > bytes) {
+        (void)cudaGetLastError();
+        chunk.bytes = bytes;
+        result = allocate(&chunk);
+      }
+      if (result != cudaSuccess) {
+        return fail_cuda(error, result, kMemory == Memory::kDevice ? "scratch memory" : "pinned memory");
+      }
+      chunks_.push_back(chunk);
+    }
+    Chunk& chunk = chunks_.back();
+    *out = reinterpret_cast<T*>(chunk.data + chunk.used);
+    chunk.used += bytes;
+    return WAGGLE_BACKEND_OK;
+  }
+
+  /// Gives the memory back to the device, for a call that needs it elsewhere.
+  void release() {
+    for (const Chunk& chunk : chunks_) {
+      if constexpr (kMemory == Memory::kDevice) {
+        (void)cudaFree(chunk.data);
+      } else {
+        (void)cudaFreeHost(chunk.data);
+      }
+    }
+    chunks_.clear();
+  }
+
+ private:
+  struct Chunk {
+    unsigned char* data = nullptr;
+    size_t bytes = 0;
+    size_t used = 0;
+  };
+
+  static cudaError_t allocate(Chunk* chunk) {
+    void* data = nullptr;
+    cudaError_t result;
+    if constexpr (kMemory == Memory::kDevice) {
+      result = cudaMalloc(&data, chunk->bytes);
+    } else {
+      result = cudaHostAlloc(&data, chunk->bytes, cudaHostAllocDefault);
+    }
+    chunk->data = static_cast<unsigned char*>(data);
+    return result;
+  }
+
+  std::vector<Chunk> chunks_;
+  size_t wanted_ = 0;
+};
+
+using Scratch = Arena<Memory::kDevice>;
+using Staging = Arena<Memory::kPinned>;
+
+/// What the plugin keeps between calls. Used by the owner's thread only (cuda/owner.hpp).
+struct State {
+  int device = 0;
+  int multiprocessors = 1;
+  bool has_wgmma = false;
+  size_t memory_bytes = 0;
+  Stream stream;
+  Scratch scratch;
+  Staging staging;
 };
 
 }  // namespace waggle::cuda

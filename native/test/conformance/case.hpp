@@ -32,6 +32,7 @@ using Cases = std::vector<std::unique_ptr<Case>>;
 
 void add_topk_cases(Cases& cases, bool for_bench);
 void add_encoded_cases(Cases& cases, bool for_bench);
+void add_device_topk_cases(Cases& cases, bool for_bench);
 void add_score_rank_cases(Cases& cases, bool for_bench);
 void add_glm_fit_cases(Cases& cases, bool for_bench);
 
@@ -39,6 +40,7 @@ inline Cases all_cases(bool for_bench) {
   Cases cases;
   add_topk_cases(cases, for_bench);
   add_encoded_cases(cases, for_bench);
+  add_device_topk_cases(cases, for_bench);
   add_score_rank_cases(cases, for_bench);
   add_glm_fit_cases(cases, for_bench);
   return cases;
