@@ -71,6 +71,9 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("cancel", Napi::Function::New(env, cancel, "cancel"));
   exports.Set("queueDepth", Napi::Function::New(env, queue_depth, "queueDepth"));
   exports.Set("topk", Napi::Function::New(env, topk_job, "topk"));
+  exports.Set("deviceMatrixOpen", Napi::Function::New(env, device_matrix_open, "deviceMatrixOpen"));
+  exports.Set("deviceMatrixTopk", Napi::Function::New(env, device_matrix_topk, "deviceMatrixTopk"));
+  exports.Set("deviceMatrixClose", Napi::Function::New(env, device_matrix_close, "deviceMatrixClose"));
   exports.Set("topkSync", Napi::Function::New(env, topk_sync, "topkSync"));
   exports.Set("encodeMatrix", Napi::Function::New(env, encode_job, "encodeMatrix"));
   exports.Set("topkEncoded", Napi::Function::New(env, topk_encoded_job, "topkEncoded"));

@@ -276,6 +276,30 @@ inline void complete_if_done(PhaseBarrier& b) {
   }
   emulator::progressed();
 }
+// Bulk copies land when somebody waits for their barrier: whoever does not reads what was there before.
+struct BulkCopy {
+  void* to;
+  const void* from;
+  uint32_t bytes;
+  PhaseBarrier* barrier;
+};
+inline std::vector<BulkCopy>& bulk_copies() {
+  static std::vector<BulkCopy> copies;
+  return copies;
+}
+inline void land_copies(PhaseBarrier* barrier) {
+  auto& copies = bulk_copies();
+  for (size_t i = 0; i < copies.size();) {
+    if (copies[i].barrier != barrier) {
+      ++i;
+      continue;
+    }
+    std::memcpy(copies[i].to, copies[i].from, copies[i].bytes);
+    set(*barrier, phase_of(*barrier), bytes_outstanding(*barrier) - static_cast<int32_t>(copies[i].bytes));
+    copies.erase(copies.begin() + static_cast<std::ptrdiff_t>(i));
+    complete_if_done(*barrier);
+  }
+}
 }  // namespace emulated
 #endif
 
@@ -329,7 +353,11 @@ __device__ inline void barrier_arrive_expect(PhaseBarrier* barrier, uint32_t byt
 /// Waits until the phase with parity `parity` is complete.
 __device__ inline void barrier_wait(PhaseBarrier* barrier, int parity) {
 #if defined(WAGGLE_CUDA_EMULATED)
-  while (emulated::phase_of(*barrier) == parity) emulator::pause();
+  emulated::land_copies(barrier);
+  while (emulated::phase_of(*barrier) == parity) {
+    emulator::pause();
+    emulated::land_copies(barrier);
+  }
 #else
   const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(barrier));
   uint32_t done = 0;
@@ -346,10 +374,7 @@ __device__ inline void barrier_wait(PhaseBarrier* barrier, int parity) {
 /// cp.async.bulk global → shared: `bytes` (a multiple of 16), counted on `barrier`.
 __device__ inline void copy_bulk(void* shared_to, const void* d_from, uint32_t bytes, PhaseBarrier* barrier) {
 #if defined(WAGGLE_CUDA_EMULATED)
-  std::memcpy(shared_to, d_from, bytes);
-  emulated::set(*barrier, emulated::phase_of(*barrier),
-                emulated::bytes_outstanding(*barrier) - static_cast<int32_t>(bytes));
-  emulated::complete_if_done(*barrier);
+  emulated::bulk_copies().push_back({shared_to, d_from, bytes, barrier});
 #else
   const uint32_t to = static_cast<uint32_t>(__cvta_generic_to_shared(shared_to));
   const uint32_t on = static_cast<uint32_t>(__cvta_generic_to_shared(barrier));

@@ -8,6 +8,13 @@ export {
   type SimdName,
 } from './backend.js';
 export {
+  type DeviceDtype,
+  DeviceMatrix,
+  type DeviceMatrixInput,
+  type DeviceTopkInput,
+  type DeviceTopkResult,
+} from './device-matrix.js';
+export {
   type EncodedDtype,
   type EncodedMatrix,
   type EncodeInput,

@@ -35,6 +35,11 @@ export interface MachineLimits {
 
 type Column<A> = A | undefined;
 
+/** An opaque object of the addon; see `addon/handle.hpp`. */
+export interface NativeHandle {
+  readonly __native: unique symbol;
+}
+
 /** The compiled module. Everything is positional; meanings are in `addon/jobs/*_job.cpp`. */
 export interface Addon {
   start(): void;
@@ -45,6 +50,26 @@ export interface Addon {
   topkSync(...args: TopkArguments): void;
   encodeMatrix(...args: EncodeArguments): SubmittedJob;
   topkEncoded(...args: TopkEncodedArguments): SubmittedJob<TopkEncodedReport>;
+  deviceMatrixOpen(
+    matrix: Float32Array,
+    nRows: number,
+    dim: number,
+    dtype: number,
+    keepExact: boolean,
+  ): SubmittedJob<{ readonly handle: NativeHandle; readonly deviceBytes: number }>;
+  deviceMatrixTopk(
+    handle: NativeHandle,
+    queries: Float32Array,
+    nQueries: number,
+    k: number,
+    metric: number,
+    filter: Column<Uint8Array>,
+    filters: Column<Uint8Array>,
+    allowRows: Column<Int32Array>,
+    scores: Float32Array,
+    rows: Int32Array,
+  ): SubmittedJob<{ readonly nInDoubt: number; readonly nRescored: number }>;
+  deviceMatrixClose(handle: NativeHandle): void;
   scoreRank(...args: ScoreRankArguments): SubmittedJob;
   scoreRankSync(...args: ScoreRankArguments): void;
   glmFit(...args: GlmFitArguments): SubmittedJob;

@@ -1,0 +1,80 @@
+import { spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, test } from 'vitest';
+import { DeviceMatrix } from '../../ts/index.js';
+
+// The emulated plugin comes from the C++ tests' build; without one, the GPU face is tested for its refusals alone.
+const emulated = ['dev', 'release']
+  .map((preset) =>
+    fileURLToPath(new URL(`../../build/preset/${preset}/test/cuda_emulator`, import.meta.url)),
+  )
+  .find((directory) => existsSync(`${directory}/libwaggle_backend_cuda.so`));
+if (emulated === undefined) {
+  console.warn('SKIP: no emulated plugin; run `npm run ctest -w @waggle/native` first');
+}
+
+const built = fileURLToPath(new URL('../../dist/index.js', import.meta.url));
+
+describe('DeviceMatrix', () => {
+  test('refuses shapes and types before anything starts', async () => {
+    const matrix = new Float32Array(6);
+    await expect(DeviceMatrix.open({ matrix, nRows: 4, dim: 2 })).rejects.toMatchObject({
+      code: 'WAGGLE_NATIVE_SHAPE',
+    });
+    await expect(
+      DeviceMatrix.open({ matrix, nRows: 3, dim: 2, dtype: 'f64' as never }),
+    ).rejects.toMatchObject({ code: 'WAGGLE_NATIVE_INVALID_ARGUMENT' });
+  });
+
+  test.skipIf(emulated === undefined || !existsSync(built))(
+    'answers as brute force does, shares batches, and is closed for good',
+    () => {
+      const script = `
+        import { DeviceMatrix, backendInfo } from ${JSON.stringify(built)};
+        const n = 300, d = 20, q = 3, k = 5;
+        let seed = 1;
+        const next = () => ((seed = (seed * 48271) % 2147483647) / 2147483647) - 0.5;
+        const matrix = Float32Array.from({ length: n * d }, next);
+        const queries = Float32Array.from({ length: q * d }, next);
+        const m = await DeviceMatrix.open({ matrix, nRows: n, dim: d, dtype: 'int8' });
+        const many = await Promise.all([0, 1, 2, 3].map(() => m.topk({ queries, nQueries: q, k, metric: 'ip' })));
+        const brute = [];
+        for (let i = 0; i < q; i++) {
+          const scored = [];
+          for (let r = 0; r < n; r++) {
+            let s = 0;
+            for (let j = 0; j < d; j++) s += queries[i * d + j] * matrix[r * d + j];
+            scored.push([s, r]);
+          }
+          scored.sort((a, b) => b[0] - a[0] || a[1] - b[1]);
+          brute.push(...scored.slice(0, k).map((x) => x[1]));
+        }
+        const one = await m.topk({ queries, nQueries: 1, k, metric: 'ip', allowRows: Int32Array.of(7, 9) });
+        await m.close();
+        await m.close();
+        const closed = await m.topk({ queries, nQueries: q, k, metric: 'ip' }).catch((e) => e.code);
+        matrix[25] = NaN;
+        const bad = await DeviceMatrix.open({ matrix, nRows: n, dim: d }).catch((e) => e.code + ' ' + e.message);
+        console.log(JSON.stringify({
+          chosen: backendInfo().chosen.backend, brute, many: many.map((x) => [...x.rows]), certified: many[0].certified,
+          one: [...one.rows], closed, bad, bytes: m.deviceBytes,
+        }));
+      `;
+      const child = spawnSync(process.execPath, ['--input-type=module', '-e', script], {
+        encoding: 'utf8',
+        env: { ...process.env, WAGGLE_BACKEND: 'cuda', WAGGLE_BACKEND_DIR: emulated },
+      });
+      expect(child.stderr).toBe('');
+      const said = JSON.parse(child.stdout);
+      expect(said.chosen).toBe('cuda');
+      for (const rows of said.many) expect(rows).toEqual(said.brute);
+      expect(said.certified).toBe(true);
+      expect(said.one.slice(2)).toEqual([-1, -1, -1]);
+      expect([...said.one.slice(0, 2)].sort()).toEqual([7, 9]);
+      expect(said.closed).toBe('WAGGLE_NATIVE_CLOSED');
+      expect(said.bad).toBe('WAGGLE_NATIVE_NAN matrix row 1 holds NaN or infinity');
+      expect(said.bytes).toBeGreaterThan(300 * 20 * 5);
+    },
+  );
+});
