@@ -2,7 +2,7 @@ import { checkArray, checkInteger, MAX_ROWS } from './arrays.js';
 import { fromAddon, nativeError } from './errors.js';
 import { runJob } from './jobs.js';
 import { addon, type NativeHandle } from './loader.js';
-import { METRIC_CODES, type Metric, TOPK_MAX_K } from './topk.js';
+import { checkFilter, type Metric, metricCode, TOPK_MAX_K } from './topk.js';
 
 /** What the device scans; answers are exact whatever it is, as long as the f32 rows are kept beside it. */
 export type DeviceDtype = 'f32' | 'f16' | 'bf16' | 'int8';
@@ -104,19 +104,8 @@ export class DeviceMatrix {
   async topk(o: DeviceTopkInput): Promise<DeviceTopkResult> {
     checkInteger('nQueries', o.nQueries, 0, MAX_ROWS);
     checkInteger('k', o.k, 1, TOPK_MAX_K);
-    const metric = Object.hasOwn(METRIC_CODES, o.metric) ? METRIC_CODES[o.metric] : undefined;
-    if (metric === undefined) {
-      throw nativeError(
-        'WAGGLE_NATIVE_INVALID_ARGUMENT',
-        `metric is ${String(o.metric)}; it must be ip, cosine or l2`,
-      );
-    }
-    if ([o.filter, o.filters, o.allowRows].filter((f) => f !== undefined).length > 1) {
-      throw nativeError(
-        'WAGGLE_NATIVE_INVALID_ARGUMENT',
-        'give one of filter, filters and allowRows',
-      );
-    }
+    const metric = metricCode(o.metric);
+    checkFilter({ ...o, nRows: this.nRows });
     if (this.#closed) throw nativeError('WAGGLE_NATIVE_CLOSED', 'the device matrix is closed');
     checkArray('queries', o.queries, 'Float32Array', o.nQueries * this.dim);
     const nAnswers = o.nQueries * o.k;
