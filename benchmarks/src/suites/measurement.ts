@@ -1,5 +1,5 @@
 import type { Contender } from '../contenders/protocol.js';
-import type { BenchRecord, Measurement } from '../record.js';
+import type { Measurement } from '../record.js';
 import { median, pairedRatios, summarize } from '../statistics.js';
 
 export interface TimeRecord {
@@ -11,12 +11,12 @@ export interface TimeRecord {
   readonly peer?:
     | { readonly name: string; readonly version: string; readonly times: readonly number[] }
     | undefined;
-  /** Milliseconds at the limit. */
-  readonly limit?: BenchRecord['limit'] | undefined;
+  /** Milliseconds that the work would take at the limit, as measured in the same rounds. */
+  readonly limit?: { readonly name: string; readonly times: readonly number[] } | undefined;
   readonly on?: Measurement['on'];
 }
 
-/** `time_ms` of a case, the peer's median beside it, the ratio from pairs of runs. */
+/** `time_ms` of a case, peer's and limit's medians beside it, ratio and fraction from pairs of runs. */
 export function timeRecord(o: TimeRecord): Measurement {
   const figure = summarize(o.ours);
   const { peer, limit } = o;
@@ -34,7 +34,12 @@ export function timeRecord(o: TimeRecord): Measurement {
           peer: { name: peer.name, version: peer.version, value: median(peer.times) },
           ratio: median(pairedRatios(peer.times, o.ours)),
         }),
-    ...(limit === undefined ? {} : { limit, fractionOfLimit: limit.value / figure.value }),
+    ...(limit === undefined
+      ? {}
+      : {
+          limit: { name: limit.name, value: median(limit.times) },
+          fractionOfLimit: median(pairedRatios(limit.times, o.ours)),
+        }),
     ...(o.on === undefined ? {} : { on: o.on }),
   };
 }

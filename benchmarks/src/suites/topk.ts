@@ -136,7 +136,6 @@ class TopkBench {
         return ms;
       };
       const times = await interleave(runs, rounds(this.#options, nQueries));
-      const limitMs = median(times['limit']!);
       this.#push(id, times['ours']!, faiss?.peer, times['peer'], {
         name:
           nQueries === 1
@@ -144,7 +143,7 @@ class TopkBench {
             : numpy === undefined
               ? 'FMA peak'
               : 'large sgemm (NumPy)',
-        value: limitMs,
+        times: times['limit']!,
       });
     }
     this.#pushRate('read_gb_per_s', 'GB/s', readRates);
@@ -297,7 +296,7 @@ class TopkBench {
     ours: readonly number[],
     peer?: Contender,
     peerTimes?: readonly number[],
-    limit?: { name: string; value: number },
+    limit?: { name: string; times: readonly number[] },
     on?: Contender,
   ): void {
     this.#records.push(
