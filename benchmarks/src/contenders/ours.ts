@@ -1,5 +1,14 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type Metric, probeMachine, type TopkResult, topk } from '@waggle/native';
+import {
+  type EncodedDtype,
+  type EncodedMatrix,
+  encodeMatrix,
+  type Metric,
+  probeMachine,
+  type TopkResult,
+  topk,
+  topkEncoded,
+} from '@waggle/native';
 import { writeRaw } from '../data/files.js';
 import { timerOvershootP99 } from './event-loop.js';
 import { resetPeak, residentBytes } from './process-memory.js';
@@ -29,6 +38,7 @@ function save(prefix: string | undefined, { rows, scores }: TopkResult): void {
 /** What our engine does for a benchmark, at the instruction set and on the device that the environment forced. */
 export function ourHandlers(): Handlers {
   const arrays = new Arrays();
+  const encodings = new Map<EncodedDtype, EncodedMatrix>();
   return {
     load: (o: LoadRequest) => arrays.load(o),
     drop: ({ name }: { name: string }) => arrays.drop(name),
@@ -51,6 +61,32 @@ export function ourHandlers(): Handlers {
       );
       save(o.save, value);
       return { ms };
+    },
+    encode: async (o: { matrix: string; dtype: EncodedDtype }) => {
+      const { data: matrix, rows: nRows, cols: dim } = arrays.f32(o.matrix);
+      const { ms, value } = await timed(() => encodeMatrix({ matrix, nRows, dim, dtype: o.dtype }));
+      encodings.set(o.dtype, value);
+      return { ms };
+    },
+    /** The certified answer: scanned in low precision, re-scored from the floats. */
+    topkEncoded: async (o: TopkArgs & { dtype: EncodedDtype }) => {
+      const encoded = encodings.get(o.dtype);
+      if (encoded === undefined) throw new Error(`nothing was encoded as ${o.dtype}`);
+      const queries = arrays.f32(o.queries);
+      const matrix = arrays.f32(o.matrix);
+      const { ms, value } = await timed(() =>
+        topkEncoded({
+          queries: queries.data,
+          nQueries: queries.rows,
+          encoded,
+          matrix: matrix.data,
+          k: o.k,
+          metric: o.metric ?? 'ip',
+        }),
+      );
+      save(o.save, value);
+      if (!value.certified) throw new Error('an answer with the floats at hand is not certified');
+      return { ms, nRescored: value.nRescored };
     },
     probe: () => probeMachine(),
     /** Searches of about `searchMs` each, queued at once, and how late a timer comes meanwhile. */

@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { BenchContext, bestLevel, levels, type PeerName } from '../bench-context.js';
 import type { Contender } from '../contenders/protocol.js';
 import { readInto } from '../data/files.js';
@@ -5,7 +6,7 @@ import { type InterleaveOptions, interleave, type Run } from '../interleave.js';
 import { onnxTopkPeer } from '../peers/onnx-topk.js';
 import { type Measurement, Recorder, type SuiteOptions, wanted } from '../record.js';
 import { median, recall, summarize } from '../statistics.js';
-import { placeOf, singleRecord, timeRecord } from './measurement.js';
+import { placeOf, singleRecord, speedupRecord, timeRecord } from './measurement.js';
 import { DIM, K, type Matrix, ROWS, rowsThatFit, SearchData } from './search-data.js';
 import { sizeName } from './size-name.js';
 
@@ -153,9 +154,73 @@ class TopkBench {
       sgemmRates,
     );
     await this.#context.end(faiss?.peer, numpy);
+    for (const dtype of this.#options.quick
+      ? (['int8'] as const)
+      : (['int8', 'bf16', 'f16'] as const)) {
+      for (const nQueries of QUERY_COUNTS) {
+        if (!wants(`${dtype}/q${nQueries}${suffix}`)) continue;
+        await this.#certified(ours, dtype, nQueries, data, suffix);
+      }
+    }
     if (wants('event-loop')) await this.#eventLoop(ours);
     if (wants('memory')) await this.#scratch(ours);
     await this.#context.end(ours);
+  }
+
+  readonly #encoded = new Set<string>();
+
+  /** The low-precision scan against our own f32, run by run; its answer must be the same to the bit. */
+  async #certified(
+    ours: Contender,
+    dtype: 'int8' | 'bf16' | 'f16',
+    nQueries: number,
+    data: Matrix,
+    suffix: string,
+  ): Promise<void> {
+    if (!this.#encoded.has(dtype)) await ours.call('encode', { matrix: 'matrix', dtype });
+    this.#encoded.add(dtype);
+    const low: Run = () =>
+      ours.time('topkEncoded', { queries: `q${nQueries}`, matrix: 'matrix', k: K, dtype });
+    await this.#checkIdentical(ours, dtype, nQueries);
+    const isScan = nQueries === 1;
+    const runs: Record<string, Run> = { f32: this.#f32Run(ours, nQueries), low };
+    if (isScan) {
+      runs['limit'] = async () => (await this.#limit(ours, undefined, 1, data.rows)).ms;
+    }
+    const times = await interleave(runs, rounds(this.#options, nQueries));
+    const id = `${dtype}/q${nQueries}${suffix}`;
+    const common = { suite: 'topk', case: id, seed: this.#options.seed } as const;
+    this.#records.push(
+      speedupRecord({
+        ...common,
+        metric: 'speedup_vs_f32',
+        slow: times['f32']!,
+        fast: times['low']!,
+      }),
+      timeRecord({
+        ...common,
+        ours: times['low']!,
+        // The codes alone, at the rate at which floats are read.
+        limit: isScan
+          ? {
+              name: 'read bandwidth',
+              times: times['limit']!.map((ms) => ms * (dtype === 'int8' ? 0.25 : 0.5)),
+            }
+          : undefined,
+      }),
+    );
+  }
+
+  async #checkIdentical(ours: Contender, dtype: string, nQueries: number): Promise<void> {
+    const [exact, low] = [this.#context.file('exact'), this.#context.file('low')];
+    const common = { queries: `q${nQueries}`, matrix: 'matrix', k: K };
+    await ours.call('topk', { ...common, save: exact });
+    await ours.call('topkEncoded', { ...common, dtype, save: low });
+    for (const part of ['rows', 'scores']) {
+      if (!readFileSync(`${exact}.${part}`).equals(readFileSync(`${low}.${part}`))) {
+        throw new Error(`${dtype} ${part} differ from those of f32 at ${nQueries} queries`);
+      }
+    }
   }
 
   /** Milliseconds that the work takes at the machine's limit, and that limit's rate (GB/s or GFLOP/s). */
