@@ -1,10 +1,11 @@
-import { DAY_MS, HOUR_MS } from '@waggle/core';
+import { DAY_MS, HOUR_MS, type Rng } from '@waggle/core';
 import type { WorldIds } from './ids.js';
-import { categoryEffect, type PublicationState } from './publications.js';
+import { localCampaignTexts, localCreativeTexts } from './local-texts.js';
+import { categoryEffect, type Language, type PublicationState } from './publications.js';
 import type { WorldConfig } from './scales.js';
 import { advertiserOf } from './sizes.js';
 import { evenly, normalQuantile, STREAM, streamOf } from './streams.js';
-import { brandName, type CampaignTexts, campaignTexts, creativeTexts, slug } from './texts.js';
+import { brandName, campaignTexts, creativeTexts, slug } from './texts.js';
 import { CAMPAIGN_CONCENTRATION, dirichlet, type Mixture, mixtureOf } from './topic-space.js';
 import { CATEGORIES, TOPIC_COUNT, TOPICS } from './topics.js';
 
@@ -47,7 +48,7 @@ export interface CampaignState {
   readonly dailyBudgetMicros: number;
   readonly flightStartMs: number;
   readonly flightEndMs: number;
-  readonly targetLanguages: readonly string[];
+  readonly targetLanguages: readonly Language[];
   readonly targetCategories: readonly string[];
   readonly guaranteedUnits: number;
   readonly creatives: readonly CreativeState[];
@@ -64,6 +65,8 @@ export const CAMPAIGN_SIGMA = 0.45;
 export const CREATIVE_SIGMA = 0.25;
 const NEW_PER_WEEK = 0.08;
 const MICROS = 1_000_000;
+/** Languages of campaigns that are not for English readers. */
+const LOCAL_TARGETS = [['de'], ['de'], ['fr'], ['es'], ['es'], ['fr', 'de', 'es']] as const;
 /** Budgets follow what each kind of demand can buy. */
 const BUDGET_LEVEL = { open: 1, programmatic: 0.12, direct: 0.7 } as const;
 
@@ -110,7 +113,22 @@ export function createCampaign(
   weights[advertiser.topic] = most;
   const mixture = mixtureOf(weights);
   const topic = TOPICS[mixture.top]!;
-  const texts = campaignTexts(rng, advertiser.name, mixture);
+
+  const languageDraw = rng.uniform();
+  const targetLanguages: readonly Language[] =
+    languageDraw < 0.4
+      ? []
+      : languageDraw < 0.88
+        ? ['en']
+        : languageDraw < 0.93
+          ? ['en', 'de', 'fr']
+          : LOCAL_TARGETS[rng.integer(LOCAL_TARGETS.length)]!;
+  // Written in the first language that it targets; without a target it is English and runs anywhere.
+  const language = targetLanguages[0] ?? 'en';
+  const texts =
+    language === 'en'
+      ? campaignTexts(rng, advertiser.name, mixture)
+      : localCampaignTexts(rng, language, advertiser.name, mixture);
 
   const isNew = rng.bernoulli(Math.min(0.6, (NEW_PER_WEEK * config.days) / 7));
   const flightDays = 7 + 38 * rng.uniform();
@@ -148,15 +166,6 @@ export function createCampaign(
     ? Math.round(((budget / flightDays) * (1 + rng.uniform()) + 1) * 100) * 10_000
     : 0;
 
-  const languageDraw = rng.uniform();
-  const targetLanguages =
-    languageDraw < 0.4
-      ? []
-      : languageDraw < 0.88
-        ? ['en']
-        : languageDraw < 0.95
-          ? ['en', 'de', 'fr']
-          : ['de', 'es', 'pt', 'fr'].slice(rng.integer(3));
   const targetCategories: string[] = [];
   const [targetShare, mostCategories] = config.targeting;
   if (rng.bernoulli(targetShare)) {
@@ -180,11 +189,26 @@ export function createCampaign(
         : budgetMicros / bidMicros;
   const goal = pricing === 'cpc' ? (rng.bernoulli(0.25) ? 'conversions' : 'clicks') : 'opens';
 
+  const createCreative = (
+    draw: Rng,
+    creativeId: string,
+    number: number,
+    words: Language,
+  ): CreativeState => ({
+    id: creativeId,
+    kind: draw.bernoulli(0.6) ? 'native_text' : 'native_image',
+    ...(words === 'en'
+      ? creativeTexts(draw, advertiser.name, texts.product, weights)
+      : localCreativeTexts(draw, words, advertiser.name, texts.product, weights)),
+    landingUrl: `https://${advertiser.domain}/${slug(texts.product[0])}?v=${number + 1}`,
+    effect: CREATIVE_SIGMA * draw.normal(),
+  });
   const nCreatives = 2 + rng.integer(3);
   const id = ids.id('campaign', createdMs, 0, index, 0);
   const creatives: CreativeState[] = [];
   for (let j = 0; j < nCreatives; j++) {
-    creatives.push(createCreative(config, ids, index, j, createdMs, advertiser, texts, weights));
+    const rng = streamOf(config.seed, STREAM.creative, index, j);
+    creatives.push(createCreative(rng, ids.id('creative', createdMs, j, index, 0), j, language));
   }
   return {
     index,
@@ -216,26 +240,6 @@ export function createCampaign(
     conversionRate: Math.min(0.4, 0.02 * Math.exp(0.6 * rng.normal())),
     conversionValue: 40 * Math.exp(0.8 * rng.normal()),
     conversionKind: ['purchase', 'signup', 'trial', 'lead'][rng.integer(4)]!,
-  };
-}
-
-function createCreative(
-  config: WorldConfig,
-  ids: WorldIds,
-  campaign: number,
-  number: number,
-  createdMs: number,
-  advertiser: AdvertiserState,
-  texts: CampaignTexts,
-  weights: Float64Array,
-): CreativeState {
-  const rng = streamOf(config.seed, STREAM.creative, campaign, number);
-  return {
-    id: ids.id('creative', createdMs, number, campaign, 0),
-    kind: rng.bernoulli(0.6) ? 'native_text' : 'native_image',
-    ...creativeTexts(rng, advertiser.name, texts.product, weights),
-    landingUrl: `https://${advertiser.domain}/${slug(texts.product[0])}?v=${number + 1}`,
-    effect: CREATIVE_SIGMA * rng.normal(),
   };
 }
 

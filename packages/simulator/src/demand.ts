@@ -18,7 +18,7 @@ const BELIEF_ERROR = 0.25;
 const TEMPERATURE = 0.8;
 const UNIFORM_SHARE = 0.1;
 /** Campaigns are paced: this much of the budget ahead of an even spend is allowed. */
-const PACING_HEAD_START = 0.15;
+const PACING_HEAD_START = 0.4;
 export const PUBLISHER_SHARE = 0.7;
 /** Money is set aside for more than the expected spend (roughly its 80th percentile). */
 const RESERVE_FACTOR = 1.25;

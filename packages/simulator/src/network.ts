@@ -1,4 +1,4 @@
-import { DAY_MS, HOUR_MS, type Progress, type Rng } from '@waggle/core';
+import { DAY_MS, HOUR_MS, MINUTE_MS, type Progress, type Rng } from '@waggle/core';
 import { type BatchSink, Dictionary, TableBuilder } from './batches.js';
 import {
   type AdvertiserState,
@@ -31,19 +31,28 @@ import {
   createPublication,
   createPublisher,
   type PublicationState,
+  statusAt,
   subscribersAt,
+  supplyLayout,
 } from './publications.js';
 import { DEVICE_NAMES, prefixName, Readers, RoundSet } from './readers.js';
 import type { WorldConfig } from './scales.js';
 import { advertiserCount, publisherCount } from './sizes.js';
 import { STREAM, streamOf } from './streams.js';
 import { TABLES, TRUTH_TABLES, type TruthName } from './tables.js';
-import { DAY_EFFECT, HOUR_EFFECT, MATURITY_MS, seasonEffect, timingTables } from './timing.js';
+import {
+  DAY_EFFECT,
+  HOUR_EFFECT,
+  holidayEffect,
+  MATURITY_MS,
+  seasonEffect,
+  timingTables,
+} from './timing.js';
 import { affinity, resemblance } from './topic-space.js';
 import { TOPIC_COUNT, TOPICS } from './topics.js';
 
 /** Log-odds of a click for an average publication, campaign, creative and place; sets the median rate. */
-const BASE_LOGIT = -6.4;
+const BASE_LOGIT = -6.3;
 export const AFFINITY_SIGMA = 0.5;
 export const SEND_SIGMA = 0.25;
 const POSITION_EFFECT = [0.1, -0.05, -0.18];
@@ -53,14 +62,18 @@ const FATIGUE_FLOOR = 0.5;
 const TOPIC_WALK_SIGMA = 0.02;
 const PUBLICATION_WALK_SIGMA = 0.015;
 
-const ACCEPT_BASE = -1.1;
+const ACCEPT_BASE = -1.0;
 const DOWNVOTE_RATE = 0.05;
 const OVERRIDE_RATE = 0.25;
+/** Auto-accept rules take what pays e^0.5 times the publication's reservation or more. */
+const AUTO_ACCEPT_RATIO = 0.5;
+const DOWNVOTE_REASONS = ['irrelevant', 'low_payout', 'too_often', 'quality'] as const;
+type DownvoteReason = (typeof DOWNVOTE_REASONS)[number];
 const OFFER_LIFE_MS = 72 * HOUR_MS;
 const MENU_MIN = 5;
 const MENU_MAX = 10;
-/** A direct sponsor is found for nine slots in ten. */
-const DIRECT_FILL = 0.9;
+/** A direct sponsor is found for nineteen slots in twenty. */
+const DIRECT_FILL = 0.95;
 /** Programmatic buyers win most programmatic slots against click campaigns. */
 const PROGRAMMATIC_HANDICAP = Math.log(10);
 
@@ -228,14 +241,19 @@ class Network {
       this.#campaigns.push(createCampaign(config, this.#ids, this.#advertisers, i));
     }
     const publications = this.#table('publications');
+    const layout = supplyLayout(config);
     for (let i = 0; i < config.publications; i++) {
-      const p = createPublication(config, this.#ids, i);
+      const p = createPublication(config, this.#ids, i, layout);
       this.#publications.push(p);
-      // A version a week, as the list grows.
+      // A version a week, as the list grows, and one whenever the status changes.
       const versions = [p.createdMs];
       for (let t = config.startMs + 7 * DAY_MS; t < config.endMs; t += 7 * DAY_MS) {
         if (t > p.createdMs) versions.push(t);
       }
+      for (const t of [p.joinedMs, p.pausedFromMs, p.pausedToMs]) {
+        if (t < config.endMs && !versions.includes(t)) versions.push(t);
+      }
+      versions.sort((a, b) => a - b);
       for (let v = 0; v < versions.length; v++) {
         const at = versions[v]!;
         publications.push([
@@ -261,7 +279,7 @@ class Network {
           p.maxAds,
           p.minPayoutMicros,
           p.autoAccept,
-          p.status,
+          statusAt(p, at),
         ]);
       }
     }
@@ -385,7 +403,7 @@ class Network {
       this.#menuRngs.push(rng);
       if (own.length > 0) {
         const first =
-          Math.max(config.startMs, p.createdMs) + Math.floor(rng.uniform() * 12 * HOUR_MS);
+          Math.max(config.startMs, p.joinedMs) + Math.floor(rng.uniform() * 12 * HOUR_MS);
         this.#heap.push(first, MENU, p.index);
       }
     }
@@ -487,7 +505,6 @@ class Network {
     const p = this.#publications[publication]!;
     const next = now + menuInterval(p) * (0.85 + 0.3 * this.#menuRngs[publication]!.uniform());
     if (next < config.endMs) this.#heap.push(Math.floor(next), MENU, publication);
-    if (p.createdMs > now) return;
     const horizon = now + menuHorizon(p);
     let free = -this.#pending[publication]!;
     let delivered = 0;
@@ -548,11 +565,13 @@ class Network {
       const tired = 0.3 * Math.min(3, this.#demand.exposures(publication, campaignNumber, now));
       const logit =
         ACCEPT_BASE + 2 * ratio + 1.5 * fit - 0.15 * chosen.length - tired + p.acceptEffect;
-      const pAccept = 1 / (1 + Math.exp(-logit));
+      const automatic = p.autoAccept && ratio >= AUTO_ACCEPT_RATIO;
+      const pAccept = automatic ? 1 : 1 / (1 + Math.exp(-logit));
       const pDownvote =
         (1 - pAccept) * (DOWNVOTE_RATE / 0.7) * Math.exp(-0.8 * pairs.affinity[pair]!) * 0.75;
       const u = draw.uniform();
-      const delay = Math.min(OFFER_LIFE_MS - 60_000, 600_000 + draw.exponential() * 10 * HOUR_MS);
+      const thought = automatic ? MINUTE_MS : 10 * MINUTE_MS + draw.exponential() * 10 * HOUR_MS;
+      const delay = Math.min(OFFER_LIFE_MS - MINUTE_MS, thought);
       const answeredMs = Math.floor(now + delay);
       let outcome: string;
       if (u < pAccept) {
@@ -562,11 +581,7 @@ class Network {
         this.#heap.push(answeredMs, ACCEPT, this.#offers.length - 1);
       } else if (u < pAccept + Math.min(pDownvote, 1 - pAccept)) {
         outcome = 'downvoted';
-        const reason = draw.bernoulli(0.6)
-          ? 'irrelevant'
-          : draw.bernoulli(0.5)
-            ? 'low_payout'
-            : 'quality';
+        const reason = downvoteReason(draw, { affinity: pairs.affinity[pair]!, ratio, tired });
         this.#writeOffer(offer, 'offer.downvoted', answeredMs, 1, -1, undefined, -1, reason);
       } else if (draw.bernoulli(0.45)) {
         outcome = 'declined';
@@ -748,7 +763,7 @@ class Network {
     const conversions = streamOf(config.seed, STREAM.conversions, p.index, post.day);
     const day = Math.min(config.days - 1, Math.floor((now - config.startMs) / DAY_MS));
     const publicationDrift = this.#walkOf(p.index)[day]!;
-    const season = seasonEffect(now);
+    const season = seasonEffect(now) + holidayEffect(post.plannedMs);
     const arc = this.#readers.arcOf(p);
     const owner = this.#ids.owner(p.index);
     const share72h = timing.clickShare72h[post.localHour]!;
@@ -1148,8 +1163,22 @@ function clampFit(z: number): number {
   return Math.min(3, Math.max(-2.5, z));
 }
 
+/** Why a publisher votes an offer down: what speaks most against it, most of the time. */
+function downvoteReason(
+  rng: Rng,
+  offer: { affinity: number; ratio: number; tired: number },
+): DownvoteReason {
+  const weights = [
+    Math.exp(-0.9 * offer.affinity),
+    0.7 * Math.exp(-1.2 * offer.ratio),
+    2.5 * offer.tired,
+    0.35,
+  ];
+  return DOWNVOTE_REASONS[rng.weighted(weights)]!;
+}
+
 function menuInterval(p: PublicationState): number {
-  return (p.cadencePerWeek >= 5 ? 1.5 : p.cadencePerWeek >= 2 ? 2.5 : 4) * DAY_MS;
+  return (p.cadencePerWeek >= 5 ? 1.25 : p.cadencePerWeek >= 2 ? 2 : 3) * DAY_MS;
 }
 
 function menuHorizon(p: PublicationState): number {

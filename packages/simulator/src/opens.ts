@@ -11,7 +11,7 @@ import type { PostState } from './posts.js';
 import type { PublicationState } from './publications.js';
 import type { WorldConfig } from './scales.js';
 import { STREAM, streamOf } from './streams.js';
-import { OPEN_HOURS, timingTables } from './timing.js';
+import { OPEN_HOURS, openFactor, timingTables } from './timing.js';
 
 export const PREFETCH_RATE = 0.9;
 const EVENT = prefixBytes('event');
@@ -33,7 +33,10 @@ export function writeOpens(
   const timing = timingTables();
   const rng = streamOf(config.seed, STREAM.opens, publication.index, post.day);
   const mppReaders = rng.binomial(post.delivered, publication.mppShare);
-  const humans = rng.binomial(post.delivered - mppReaders, publication.humanOpenRate);
+  const humans = rng.binomial(
+    post.delivered - mppReaders,
+    publication.humanOpenRate * openFactor(post.plannedMs, post.localWeekday),
+  );
   const prefetched = rng.binomial(mppReaders, PREFETCH_RATE);
   const proxied = rng.binomial(post.delivered, Math.min(0.2, 0.004 + publication.scannerShare));
   const firstHour = Math.floor(post.sentMs / HOUR_MS) * HOUR_MS;

@@ -1,9 +1,11 @@
 import { DAY_MS, HOUR_MS, MINUTE_MS } from '@waggle/core';
 import type { WorldIds } from './ids.js';
-import { type PublicationState, subscribersAt } from './publications.js';
+import { localPostTitle } from './local-texts.js';
+import { type PublicationState, statusAt, subscribersAt } from './publications.js';
 import type { WorldConfig } from './scales.js';
 import { STREAM, streamOf } from './streams.js';
 import { postTitle } from './texts.js';
+import { holidayDepth } from './timing.js';
 
 export type SlotModeIndex = 0 | 1 | 2;
 export const ON_DEMAND = 0;
@@ -39,7 +41,10 @@ export interface PostState {
 
 /** Posts are planned this long ahead, past the end of the world too, so that they can be filled. */
 export const PLANNING_DAYS = 10;
-const SLOT_COUNT_WEIGHTS = [0.62, 0.27, 0.11];
+const SLOT_COUNT_WEIGHTS = [0.585, 0.285, 0.13];
+/** Issues left out, in ordinary weeks and in holiday weeks. */
+const SKIP_RATE = 0.005;
+const HOLIDAY_SKIP_RATE = 0.04;
 const DELIVERY_RATE = 0.985;
 const UNSUBSCRIBE_RATE = 0.002;
 
@@ -50,7 +55,6 @@ export function createPosts(
   publication: PublicationState,
 ): PostState[] {
   const posts: PostState[] = [];
-  if (publication.status !== 'eligible') return posts;
   const from = Math.max(config.startMs, publication.createdMs + DAY_MS);
   const to = config.endMs + 7 * DAY_MS;
   const firstDay = Math.floor(from / DAY_MS) - 1;
@@ -60,7 +64,8 @@ export function createPosts(
     if (!publication.days.includes(weekday)) continue;
     if (publication.sparse && (Math.floor((day + 4) / 7) + publication.index) % 2 === 1) continue;
     const rng = streamOf(config.seed, STREAM.posts, publication.index, day);
-    if (rng.bernoulli(0.015)) continue; // a skipped issue
+    const onHoliday = holidayDepth(day * DAY_MS) > 0;
+    if (rng.bernoulli(onHoliday ? HOLIDAY_SKIP_RATE : SKIP_RATE)) continue;
     const minute = rng.bernoulli(0.6) ? 0 : rng.integer(20);
     const localMs = day * DAY_MS + publication.sendHour * HOUR_MS + minute * MINUTE_MS;
     const plannedMs = localMs - publication.offsetHours * HOUR_MS;
@@ -74,7 +79,8 @@ export function createPosts(
     const recipients = subscribersAt(publication, config, plannedMs);
     const delivered = rng.binomial(recipients, DELIVERY_RATE);
     const wanted = 1 + rng.weighted(SLOT_COUNT_WEIGHTS);
-    const nSlots = Math.min(wanted, publication.maxAds);
+    const nSlots =
+      statusAt(publication, plannedMs) === 'eligible' ? Math.min(wanted, publication.maxAds) : 0;
     const slots: SlotState[] = [];
     for (let i = 0; i < nSlots; i++) {
       const floor = rng.bernoulli(0.3)
@@ -91,7 +97,10 @@ export function createPosts(
       id: ids.id('post', plannedMs, 0, publication.index, day),
       publication: publication.index,
       day,
-      title: postTitle(rng, publication.mixture.weights),
+      title:
+        publication.language === 'en'
+          ? postTitle(rng, publication.mixture.weights)
+          : localPostTitle(rng, publication.language, publication.mixture.weights),
       createdMs,
       plannedMs,
       sentMs,

@@ -1,6 +1,8 @@
 import { DAY_MS, type Rng } from '@waggle/core';
 import type { WorldIds } from './ids.js';
-import { SCALES, type WorldConfig } from './scales.js';
+import { localPublicationTexts } from './local-texts.js';
+import { LOCAL_LANGUAGES } from './local-topics.js';
+import { MEAN_AUDIENCE, SCALES, type WorldConfig } from './scales.js';
 import { advertiserCount, publisherOf } from './sizes.js';
 import { evenly, normalQuantile, STREAM, streamOf } from './streams.js';
 import { publicationTexts, publisherName } from './texts.js';
@@ -18,10 +20,17 @@ export interface PublicationState {
   readonly index: number;
   readonly id: string;
   readonly publisher: number;
+  /** When it connected to the network: from then on its sends are known. */
   readonly createdMs: number;
+  /** When it became eligible for ads; its sends before have no slots. */
+  readonly joinedMs: number;
+  /** It takes no ads from here … */
+  readonly pausedFromMs: number;
+  /** … to here. */
+  readonly pausedToMs: number;
   readonly name: string;
   readonly description: string;
-  readonly language: string;
+  readonly language: Language;
   readonly country: string;
   readonly timezone: string;
   readonly offsetHours: number;
@@ -56,7 +65,6 @@ export interface PublicationState {
   readonly maxAds: number;
   readonly minPayoutMicros: number;
   readonly autoAccept: boolean;
-  readonly status: string;
 }
 
 const AUDIENCE_MEDIAN = 3_000;
@@ -64,6 +72,8 @@ const AUDIENCE_SIGMA = 1.6;
 const MAX_AUDIENCE = 3_000_000;
 /** Each week 3 % of a network's publications are new. */
 const NEW_PER_WEEK = 0.03;
+/** Publications that pause within two weeks of the world or in it. */
+const PAUSED_SHARE = 0.02;
 const MONTHLY_GROWTH = 0.035;
 export const PUBLICATION_SIGMA = 0.55;
 const OBSERVED_SIGMA = PUBLICATION_SIGMA * Math.SQRT1_2;
@@ -73,7 +83,7 @@ interface Place {
   readonly timezone: string;
   readonly offsetHours: number;
 }
-const PLACES: Readonly<Record<string, readonly (readonly [weight: number, place: Place])[]>> = {
+const PLACES: Readonly<Record<Language, readonly (readonly [weight: number, place: Place])[]>> = {
   en: [
     [0.34, { country: 'US', timezone: 'America/New_York', offsetHours: -5 }],
     [0.14, { country: 'US', timezone: 'America/Chicago', offsetHours: -6 }],
@@ -92,10 +102,10 @@ const PLACES: Readonly<Record<string, readonly (readonly [weight: number, place:
     [0.6, { country: 'ES', timezone: 'Europe/Madrid', offsetHours: 1 }],
     [0.4, { country: 'MX', timezone: 'America/Mexico_City', offsetHours: -6 }],
   ],
-  pt: [[1, { country: 'BR', timezone: 'America/Sao_Paulo', offsetHours: -3 }]],
 };
-export const LANGUAGES = ['en', 'de', 'fr', 'es', 'pt'] as const;
-const LANGUAGE_WEIGHTS = [0.85, 0.05, 0.04, 0.04, 0.02] as const;
+export const LANGUAGES = ['en', ...LOCAL_LANGUAGES] as const;
+export type Language = (typeof LANGUAGES)[number];
+const LANGUAGE_WEIGHTS = [0.85, 0.06, 0.05, 0.04] as const;
 
 /** Log-odds effect of each category, drawn once for all worlds: some subjects simply click more. */
 const CATEGORY_EFFECT = new Map(
@@ -112,21 +122,75 @@ export function createPublisher(config: WorldConfig, ids: WorldIds, index: numbe
   return { id: ids.id('publisher', createdMs, 0, index, 0), name: publisherName(rng), createdMs };
 }
 
+/** Where the low-discrepancy sequences of sizes and cadences begin. */
+export interface SupplyLayout {
+  readonly sizeOffset: number;
+  readonly cadenceOffset: number;
+}
+
+const LAYOUTS_TRIED = 64;
+
+/**
+ * A few lists make most of a network's volume, and whether the largest writes daily or weekly would move
+ * it by a fifth from seed to seed. Of 64 random layouts the one is taken whose emails per week come
+ * nearest to their expectation for a network of the scale's own size (overrides leave it alone, so that a
+ * further publication moves nobody). O(64 × publications).
+ */
+export function supplyLayout(config: WorldConfig): SupplyLayout {
+  const rng = streamOf(config.seed, STREAM.layout, 0);
+  const n = SCALES[config.scale].publications;
+  const expected = n * MEAN_AUDIENCE * MEAN_CADENCE;
+  let best: SupplyLayout = { sizeOffset: 0, cadenceOffset: 0 };
+  let smallest = Number.POSITIVE_INFINITY;
+  for (let attempt = 0; attempt < LAYOUTS_TRIED; attempt++) {
+    const layout = { sizeOffset: rng.uniform(), cadenceOffset: rng.uniform() };
+    let perWeek = 0;
+    for (let i = 0; i < n; i++) {
+      perWeek +=
+        audienceOf(normalQuantile(evenly(0, layout.sizeOffset, i))) *
+        meanCadence(evenly(1, layout.cadenceOffset, i));
+    }
+    const error = Math.abs(perWeek / expected - 1);
+    if (error < smallest) {
+      smallest = error;
+      best = layout;
+    }
+  }
+  return best;
+}
+
+function audienceOf(z: number): number {
+  return Math.max(
+    30,
+    Math.min(MAX_AUDIENCE, Math.round(AUDIENCE_MEDIAN * Math.exp(AUDIENCE_SIGMA * z))),
+  );
+}
+
 export function createPublication(
   config: WorldConfig,
   ids: WorldIds,
   index: number,
+  layout: SupplyLayout,
 ): PublicationState {
   const rng = streamOf(config.seed, STREAM.publication, index);
-  const layout = streamOf(config.seed, STREAM.layout, 0);
-  const sizeOffset = layout.uniform();
-  const cadenceOffset = layout.uniform();
+  const life = streamOf(config.seed, STREAM.publicationLife, index);
 
+  // New ones connect first, with their issues going out as ever, and join one to three weeks later.
   const isNew = rng.bernoulli(Math.min(0.5, (NEW_PER_WEEK * config.days) / 7));
   const age = rng.uniform();
-  const createdMs = isNew
+  const onboardingMs = Math.floor((7 + 14 * life.uniform()) * DAY_MS);
+  const joinedMs = isNew
     ? config.startMs + Math.floor(age * config.days * DAY_MS)
-    : config.startMs - Math.floor((20 + 900 * age) * DAY_MS);
+    : config.startMs - Math.floor((5 + 900 * age) * DAY_MS);
+  const createdMs = joinedMs - onboardingMs;
+  const pauses = life.bernoulli(PAUSED_SHARE);
+  const pauseLengthMs = Math.floor((7 + 21 * life.uniform()) * DAY_MS);
+  const pausedFromMs = pauses
+    ? Math.max(
+        joinedMs + DAY_MS,
+        config.startMs + Math.floor((life.uniform() * (config.days + 14) - 14) * DAY_MS),
+      )
+    : Number.POSITIVE_INFINITY;
 
   const weights = dirichlet(rng, PUBLICATION_CONCENTRATION);
   const mixture = mixtureOf(weights);
@@ -139,16 +203,13 @@ export function createPublication(
   }
   const audience = rng.bernoulli(TOPICS[mixture.top]!.b2b) ? 'b2b' : 'consumer';
   const language = LANGUAGES[rng.weighted(LANGUAGE_WEIGHTS)]!;
-  const places = PLACES[language]!;
+  const places = PLACES[language];
   const place = places[rng.weighted(places.map(([weight]) => weight))]![1];
 
-  const sizeZ = normalQuantile(evenly(0, sizeOffset, index));
-  const subscribers = Math.max(
-    30,
-    Math.min(MAX_AUDIENCE, Math.round(AUDIENCE_MEDIAN * Math.exp(AUDIENCE_SIGMA * sizeZ))),
-  );
+  const sizeZ = normalQuantile(evenly(0, layout.sizeOffset, index));
+  const subscribers = audienceOf(sizeZ);
 
-  const cadence = drawCadence(rng, evenly(1, cadenceOffset, index));
+  const cadence = drawCadence(rng, evenly(1, layout.cadenceOffset, index));
   const humanOpenRate = 1 / (1 + Math.exp(-(-1.02 + 0.25 * rng.normal())));
   const mppShare = rng.beta(3, 9);
   const scannerMedian = audience === 'b2b' ? 0.011 : 0.001;
@@ -156,7 +217,7 @@ export function createPublication(
 
   // Half of the publication effect can be read off its attributes.
   const observed =
-    -0.3 * sizeZ +
+    -0.2 * sizeZ +
     0.6 * categoryEffect(TOPICS[mixture.top]!.category) +
     (audience === 'b2b' ? 0.75 : -0.17) +
     (cadence.perWeek >= 5 ? -0.75 : cadence.perWeek >= 2 ? -0.1 : 0.25) +
@@ -174,13 +235,20 @@ export function createPublication(
   const maxAds = 1 + rng.weighted([0.05, 0.25, 0.7]);
   const reservationCpm = 2.6 * Math.exp(0.45 * rng.normal() - 0.12 * sizeZ);
   const minPayout = rng.bernoulli(0.3) ? (subscribers / 1000) * reservationCpm * 0.15 : 0;
-  const text = publicationTexts(streamOf(config.seed, STREAM.audienceText, index), mixture);
+  const words = streamOf(config.seed, STREAM.audienceText, index);
+  const text =
+    language === 'en'
+      ? publicationTexts(words, mixture)
+      : localPublicationTexts(words, language, mixture);
 
   return {
     index,
     id: ids.id('publication', createdMs, 0, index, 0),
     publisher: publisherOf(index),
     createdMs,
+    joinedMs,
+    pausedFromMs,
+    pausedToMs: pausedFromMs + pauseLengthMs,
     name: text.name,
     description: text.description,
     language,
@@ -211,12 +279,11 @@ export function createPublication(
     maxAds,
     minPayoutMicros: Math.round(minPayout * 100) * 10_000,
     autoAccept: rng.bernoulli(0.1),
-    status: rng.bernoulli(0.01) ? 'paused' : 'eligible',
   };
 }
 
 /** Deviation of the unscaled observable effect over the generator's own publications. */
-const OBSERVED_SCALE = 0.85;
+const OBSERVED_SCALE = 0.82;
 
 function drawCadence(
   rng: Rng,
@@ -227,15 +294,43 @@ function drawCadence(
   const hour = [6, 7, 8, 9, 10, 11, 12, 14, 16, 17, 18, 20][
     rng.weighted([0.1, 0.18, 0.17, 0.15, 0.1, 0.07, 0.05, 0.04, 0.04, 0.05, 0.03, 0.02])
   ]!;
-  if (u < 0.16) return { perWeek: 7, days: [0, 1, 2, 3, 4, 5, 6], sparse: false, hour };
-  if (u < 0.66) return { perWeek: 1, days: [rng.weighted(dayWeights)], sparse: false, hour };
-  if (u < 0.91) {
-    const perWeek = rng.bernoulli(0.5) ? 3 : 2;
-    const days = perWeek === 3 ? [1, 3, 5] : rng.bernoulli(0.5) ? [2, 4] : [1, 4];
+  if (u < DAILY) return { perWeek: 7, days: [0, 1, 2, 3, 4, 5, 6], sparse: false, hour };
+  if (u < WEEKLY) return { perWeek: 1, days: [rng.weighted(dayWeights)], sparse: false, hour };
+  if (u < SEVERAL) {
+    const perWeek = rng.bernoulli(THREE_SHARE) ? 3 : 2;
+    const days =
+      perWeek === 3
+        ? rng.bernoulli(0.65)
+          ? [1, 3, 5]
+          : [0, 2, 4]
+        : [
+            [2, 4],
+            [1, 4],
+            [0, 3],
+          ][rng.weighted([0.45, 0.35, 0.2])]!;
     return { perWeek, days, sparse: false, hour };
   }
-  return { perWeek: 0.5, days: [rng.weighted(dayWeights)], sparse: true, hour };
+  return { perWeek: SPARSE_CADENCE, days: [rng.weighted(dayWeights)], sparse: true, hour };
 }
+
+/** 16 % write daily, 50 % weekly, 25 % two or three times a week, 9 % every second week. */
+const DAILY = 0.16;
+const WEEKLY = 0.66;
+const SEVERAL = 0.91;
+const THREE_SHARE = 0.7;
+const SPARSE_CADENCE = 0.5;
+
+/** Expected issues a week of a publication at the cadence axis' point `u`. */
+function meanCadence(u: number): number {
+  return u < DAILY ? 7 : u < WEEKLY ? 1 : u < SEVERAL ? 2 + THREE_SHARE : SPARSE_CADENCE;
+}
+
+/** Expected issues a week of any publication: about 10 in thirty days. */
+const MEAN_CADENCE =
+  7 * DAILY +
+  (WEEKLY - DAILY) +
+  (2 + THREE_SHARE) * (SEVERAL - WEEKLY) +
+  SPARSE_CADENCE * (1 - SEVERAL);
 
 function secondTopic(weights: Float64Array, top: number): number {
   let second = top === 0 ? 1 : 0;
@@ -259,6 +354,12 @@ function someCategories(rng: Rng, count: number, mixture: Mixture): string[] {
     if (category !== own) chosen.add(category);
   }
   return [...chosen];
+}
+
+export function statusAt(publication: PublicationState, timeMs: number): string {
+  const { joinedMs, pausedFromMs, pausedToMs } = publication;
+  if (timeMs < joinedMs) return 'onboarding';
+  return timeMs >= pausedFromMs && timeMs < pausedToMs ? 'paused' : 'eligible';
 }
 
 /** Subscribers of a publication at a time; 0 before it joined. */

@@ -59,12 +59,12 @@ const LIMITS = { publications: 100_000, campaigns: 10_000, days: 365 } as const;
  * people drawn from the shared pool: with 2.5 expected memberships per pool member, 12 % of all people
  * end up on two publications or more.
  */
-const MEAN_AUDIENCE = 10_790;
+export const MEAN_AUDIENCE = 10_790;
 export const SHARED_MEMBERSHIP = 0.332;
 const MEMBERSHIPS_PER_SHARED_READER = 2.5;
 
 /** Budget level that leaves 40–70 % of campaigns bound by their budget; found by simulation. */
-const BUDGET_PRESSURE = 1.4;
+const BUDGET_PRESSURE = 1.6;
 
 /** @throws WAGGLE_SIMULATOR_OPTION */
 export function resolveWorld(options: WorldOptions): WorldConfig {

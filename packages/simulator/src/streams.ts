@@ -23,6 +23,7 @@ export const STREAM = {
   publicationWalk: 16,
   scanners: 17,
   layout: 18,
+  publicationLife: 19,
 } as const;
 
 export type StreamKind = (typeof STREAM)[keyof typeof STREAM];

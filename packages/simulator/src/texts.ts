@@ -19,7 +19,7 @@ export function apportion(weights: ArrayLike<number>, units: number): Uint8Array
 }
 
 /** `count` different items, in random order. */
-function pick<T>(rng: Rng, items: readonly T[], count: number): T[] {
+export function pick<T>(rng: Rng, items: readonly T[], count: number): T[] {
   const pool = [...items];
   const out: T[] = [];
   for (let i = 0; i < count && pool.length > 0; i++) {
@@ -28,11 +28,11 @@ function pick<T>(rng: Rng, items: readonly T[], count: number): T[] {
   return out;
 }
 
-function one<T>(rng: Rng, items: readonly T[]): T {
+export function one<T>(rng: Rng, items: readonly T[]): T {
   return items[rng.integer(items.length)]!;
 }
 
-function capitalise(text: string): string {
+export function capitalise(text: string): string {
   return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
@@ -108,6 +108,14 @@ const SECTION_LEADS = ['Sections', 'Regular topics', 'In every issue', 'What we 
 const PHRASES = 16;
 const SENTENCES = 8;
 
+/** How many phrases and how many sentences of a text each topic gets; main topics are emphasised. */
+export function shareOut(mixture: Mixture): { phrases: Uint8Array; sentences: Uint8Array } {
+  return {
+    phrases: apportion(mixture.emphasis, PHRASES),
+    sentences: apportion(sharpen(mixture.weights, 2), SENTENCES),
+  };
+}
+
 /**
  * Name and description of a publication: sentences and phrases about its topics in proportion to their
  * weight, main topics emphasised.
@@ -116,7 +124,7 @@ export function publicationTexts(
   rng: Rng,
   mixture: Mixture,
 ): { name: string; description: string } {
-  const phrases = apportion(mixture.emphasis, PHRASES);
+  const { phrases } = shareOut(mixture);
   const order = ranked(phrases);
   const main = TOPICS[mixture.top]!;
   const name = one(rng, NAME_SHAPES)(one(rng, main.names));
@@ -126,7 +134,7 @@ export function publicationTexts(
 }
 
 function angles(rng: Rng, mixture: Mixture): string[] {
-  const counts = apportion(sharpen(mixture.weights, 2), SENTENCES);
+  const counts = shareOut(mixture).sentences;
   return ranked(counts).flatMap((k) => pick(rng, TOPICS[k]!.angles, counts[k]!));
 }
 
@@ -202,6 +210,8 @@ export function brandName(rng: Rng): string {
 
 export function slug(text: string): string {
   return text
+    .normalize('NFKD')
+    .replace(/\p{M}/gu, '')
     .toLowerCase()
     .replace(/[^a-z0-9]+/g, '-')
     .replace(/^-|-$/g, '');
@@ -216,7 +226,7 @@ export interface CampaignTexts {
 
 /** Texts of a campaign: its product comes from the top topic, then whom it is for. */
 export function campaignTexts(rng: Rng, brand: string, mixture: Mixture): CampaignTexts {
-  const phrases = apportion(mixture.emphasis, PHRASES);
+  const { phrases } = shareOut(mixture);
   const main = TOPICS[mixture.top]!;
   const product = one(rng, main.products);
   const sentences = [
@@ -257,7 +267,7 @@ export function creativeTexts(
   return { headline, body };
 }
 
-function ranked(counts: Uint8Array): number[] {
+export function ranked(counts: Uint8Array): number[] {
   const order: number[] = [];
   for (let k = 0; k < counts.length; k++) if (counts[k]! > 0) order.push(k);
   return order.sort((a, b) => counts[b]! - counts[a]! || a - b);

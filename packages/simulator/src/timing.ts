@@ -1,4 +1,4 @@
-import { HOUR_MS } from '@waggle/core';
+import { DAY_MS, HOUR_MS } from '@waggle/core';
 
 /**
  * When people open and click. Delays are log-normal in hours, clicks LN(1.03, 2.45) and opens
@@ -145,4 +145,65 @@ export const HOUR_EFFECT: readonly number[] = Array.from(
 export function seasonEffect(timeMs: number): number {
   const dayOfYear = (timeMs - Date.UTC(new Date(timeMs).getUTCFullYear(), 0)) / (24 * HOUR_MS);
   return Math.log(1 + 0.15 * Math.cos((2 * Math.PI * (dayOfYear - 330)) / 365.25));
+}
+
+/** Gregorian Easter Sunday, UTC milliseconds (the anonymous computus of Meeus, Jones and Butcher). */
+export function easterMs(year: number): number {
+  const a = year % 19;
+  const b = Math.floor(year / 100);
+  const c = year % 100;
+  const d = Math.floor(b / 4);
+  const e = b % 4;
+  const g = Math.floor((8 * b + 13) / 25);
+  const h = (19 * a + b - d - g + 15) % 30;
+  const i = Math.floor(c / 4);
+  const k = c % 4;
+  const l = (32 + 2 * e + 2 * i - h - k) % 7;
+  const m = Math.floor((a + 11 * h + 19 * l) / 433);
+  const month = Math.floor((h + l - 7 * m + 90) / 25);
+  const day = (h + l - 7 * m + 33 * month + 19) % 32;
+  return Date.UTC(year, month - 1, day);
+}
+
+/**
+ * How deep in a holiday week a moment lies, 0 … 1: winter break (the week of the third Monday of February),
+ * the week up to Easter Monday, Thanksgiving week, and the days from 23 December to New Year. People read
+ * and click less and more issues are left out. O(1).
+ */
+export function holidayDepth(timeMs: number): number {
+  const date = new Date(timeMs);
+  const year = date.getUTCFullYear();
+  const month = date.getUTCMonth();
+  const day = date.getUTCDate();
+  if ((month === 11 && day >= 23) || (month === 0 && day === 1)) return 1;
+  const since = (fromMs: number) => Math.floor((timeMs - fromMs) / DAY_MS);
+  const winter = since(nthWeekday(year, 1, 1, 3));
+  if (winter >= 0 && winter < 7) return 0.5;
+  const easter = since(easterMs(year) - 6 * DAY_MS);
+  if (easter >= 0 && easter < 8) return 0.6;
+  const thanksgiving = since(nthWeekday(year, 10, 4, 4) - 3 * DAY_MS);
+  return thanksgiving >= 0 && thanksgiving < 7 ? 0.7 : 0;
+}
+
+/** The n-th given weekday (0 = Sunday) of a month (0 = January), UTC midnight. */
+function nthWeekday(year: number, month: number, weekday: number, n: number): number {
+  const first = new Date(Date.UTC(year, month, 1)).getUTCDay();
+  return Date.UTC(year, month, 1 + ((weekday - first + 7) % 7) + 7 * (n - 1));
+}
+
+/** Log-odds effect of a whole holiday week on clicks, and the share of opens that it takes away. */
+const HOLIDAY_CLICK_EFFECT = -0.2;
+const HOLIDAY_OPEN_LOSS = 0.12;
+
+/** Effect of a holiday on the log-odds of a click. */
+export function holidayEffect(timeMs: number): number {
+  return HOLIDAY_CLICK_EFFECT * holidayDepth(timeMs);
+}
+
+/** Opens relative to an average weekday, by local day of week (0 = Sunday); Tuesday is best. */
+const OPEN_DAY_FACTOR: readonly number[] = [0.975, 1.0, 1.025, 1.01, 1.005, 0.985, 0.97];
+
+/** Human opens of a send relative to the publication's average. */
+export function openFactor(timeMs: number, localWeekday: number): number {
+  return OPEN_DAY_FACTOR[localWeekday]! * (1 - HOLIDAY_OPEN_LOSS * holidayDepth(timeMs));
 }

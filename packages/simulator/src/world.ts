@@ -5,7 +5,7 @@ import { resolveWorld, type WorldConfig, type WorldOptions } from './scales.js';
 import { TABLES, TRUTH_TABLES, type TruthName } from './tables.js';
 
 /** Grows when a change alters the worlds of equal configurations; cached worlds of others are rebuilt. */
-export const SIMULATOR_VERSION = 1;
+export const SIMULATOR_VERSION = 2;
 
 /** A simulated network in memory. `tables` is what a real network would know; `truth` is hidden from it. */
 export interface World {

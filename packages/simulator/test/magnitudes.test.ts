@@ -68,11 +68,11 @@ describe('supply', () => {
   });
 
   test('volumes: about 2,300 sends and 25 million delivered', () => {
-    between(sends.length, 1_900, 2_600);
+    between(sends.length, 2_150, 2_450);
     between(
       sends.reduce((sum, s) => sum + s.delivered, 0),
-      17e6,
-      33e6,
+      23.25e6,
+      26.75e6,
     );
     between(mean(sends.map((s) => s.delivered / s.recipients)), 0.98, 0.99);
     const unsubscribed = sends.reduce((sum, s) => sum + s.unsubscribes, 0);
@@ -116,17 +116,27 @@ describe('supply', () => {
 
   test('5 % of publications are tagged wrongly, 3 % a week are new, lists grow 3.5 % a month', () => {
     between(mean(truth.publications.numbers('mis_tagged')), 0.02, 0.09);
-    const joined = publications.filter((p) => Date.parse(p.created_at) >= config.startMs).length;
-    between(joined / 500, 0.025, 0.11);
-    const growth: number[] = [];
-    const first = new Map<string, number>();
+    const joinedAt = new Map<string, number>();
     for (const row of tables['publications']!.rows<PublicationRow>()) {
-      const before = first.get(row.publication_id);
-      if (before === undefined) first.set(row.publication_id, row.active_subscribers);
-      else if (row.active_subscribers > 1_000) {
-        growth.push(Math.log(row.active_subscribers / before) * (30 / 7));
+      if (row.status === 'eligible' && !joinedAt.has(row.publication_id)) {
+        joinedAt.set(row.publication_id, Date.parse(row.updated_at));
       }
     }
+    const joined = [...joinedAt.values()].filter((at) => at >= config.startMs).length;
+    between(joined / 500, 0.025, 0.11);
+    const growth: number[] = [];
+    const first = new Map<string, { size: number; at: number }>();
+    for (const row of tables['publications']!.rows<PublicationRow>()) {
+      const before = first.get(row.publication_id);
+      const at = Math.max(Date.parse(row.updated_at), config.startMs);
+      if (before === undefined) {
+        first.set(row.publication_id, { size: row.active_subscribers, at });
+      } else if (row.active_subscribers > 1_000 && at - before.at >= 7 * DAY) {
+        const months = (at - before.at) / (30 * DAY);
+        growth.push(Math.log(row.active_subscribers / before.size) / months);
+      }
+    }
+    expect(growth.length).toBeGreaterThan(200);
     between(mean(growth), 0.025, 0.045);
     for (const p of publications) expect(p.tags.length).toBeLessThanOrEqual(3);
   });
@@ -257,6 +267,86 @@ describe('demand', () => {
       10,
     );
     expect(Math.max(...shown.map((o) => o.menu_size))).toBeLessThanOrEqual(10);
+  });
+
+  test('down-votes give the reason that speaks most against the offer', () => {
+    const seen = new Map(
+      [...truth.offers.rows<{ offer_id: string; log_payout_ratio: number; fit: number }>()].map(
+        (row) => [row.offer_id, row],
+      ),
+    );
+    const fits = new Map<string, number[]>();
+    const ratios = new Map<string, number[]>();
+    for (const offer of tables['offers']!.rows<OfferRow>()) {
+      if (offer.type !== 'offer.downvoted') {
+        if (offer.type !== 'offer.withdrawn') expect(offer.reason).toBe('');
+        continue;
+      }
+      const { log_payout_ratio, fit } = seen.get(offer.offer_id)!;
+      fits.set(offer.reason, [...(fits.get(offer.reason) ?? []), fit]);
+      ratios.set(offer.reason, [...(ratios.get(offer.reason) ?? []), log_payout_ratio]);
+    }
+    expect([...fits.keys()].sort()).toEqual(['irrelevant', 'low_payout', 'quality', 'too_often']);
+    for (const list of fits.values()) expect(list.length).toBeGreaterThan(10);
+    expect(mean(fits.get('irrelevant')!)).toBeLessThan(mean(fits.get('quality')!));
+    expect(mean(ratios.get('low_payout')!)).toBeLessThan(mean(ratios.get('quality')!));
+  });
+
+  test('publications that accept automatically take what pays well, within two minutes', () => {
+    const automatic = new Set(
+      publications.filter((p) => p.auto_accept).map((p) => p.publication_id),
+    );
+    between(automatic.size / 500, 0.06, 0.14);
+    const certain = new Set<string>();
+    for (const row of truth.offers.rows<{
+      offer_id: string;
+      publication_id: string;
+      p_accept: number;
+    }>()) {
+      if (row.p_accept === 1) {
+        certain.add(row.offer_id);
+        expect(automatic.has(row.publication_id)).toBe(true);
+      }
+    }
+    expect(certain.size).toBeGreaterThan(100);
+    const shownAt = new Map<string, number>();
+    for (const offer of tables['offers']!.rows<OfferRow>()) {
+      if (!certain.has(offer.offer_id)) continue;
+      const at = Date.parse(offer.ts);
+      if (offer.type === 'offer.shown') shownAt.set(offer.offer_id, at);
+      else {
+        expect(['offer.accepted', 'offer.withdrawn']).toContain(offer.type);
+        expect(at - shownAt.get(offer.offer_id)!).toBeLessThan(120_000);
+      }
+    }
+  });
+
+  test('publications join and pause: their issues go out without slots meanwhile', () => {
+    const versions = new Map<string, { at: number; status: string }[]>();
+    for (const row of tables['publications']!.rows<PublicationRow>()) {
+      const list = versions.get(row.publication_id) ?? [];
+      versions.set(row.publication_id, [
+        ...list,
+        { at: Date.parse(row.updated_at), status: row.status },
+      ]);
+    }
+    const planned = new Map(
+      [...tables['posts']!.rows<{ post_id: string; planned_at: string }>()].map((post) => [
+        post.post_id,
+        Date.parse(post.planned_at),
+      ]),
+    );
+    const seen = new Set<string>();
+    for (const send of sends) {
+      const at = planned.get(send.post_id)!;
+      const status = versions
+        .get(send.publication_id)!
+        .filter((version) => version.at <= at)
+        .at(-1)!.status;
+      seen.add(status);
+      expect(send.n_slots > 0).toBe(status === 'eligible');
+    }
+    expect([...seen].sort()).toEqual(['eligible', 'onboarding', 'paused']);
   });
 
   test('7 % of accepted ads are not sent; a quarter runs another creative than recommended', () => {

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import { WorldIds } from '../src/ids.js';
-import { createPublication } from '../src/publications.js';
+import { createPublication, supplyLayout } from '../src/publications.js';
 import { Readers, RoundSet } from '../src/readers.js';
 import { resolveWorld } from '../src/scales.js';
 
@@ -8,9 +8,10 @@ test('12 % of people are on two lists or more, nobody twice on one', () => {
   const config = resolveWorld({ scale: 'tiny', seed: 2 });
   const ids = new WorldIds(config.seed);
   const readers = new Readers(config);
+  const layout = supplyLayout(config);
   const memberships = new Map<number, number>();
   for (let i = 0; i < config.publications; i++) {
-    const publication = createPublication(config, ids, i);
+    const publication = createPublication(config, ids, i, layout);
     const arc = readers.arcOf(publication);
     const own = new Set<number>();
     const size = Math.min(publication.subscribers, 60_000);

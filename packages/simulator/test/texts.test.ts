@@ -1,6 +1,7 @@
 import { Rng } from '@waggle/core';
 import { describe, expect, test } from 'vitest';
 import { simulateWorld } from '../src/index.js';
+import { LOCAL_TOPICS, type LocalLanguage } from '../src/local-topics.js';
 import { apportion } from '../src/texts.js';
 import {
   affinity,
@@ -72,9 +73,13 @@ describe('texts', () => {
       publication_id: string;
       name: string;
       description: string;
+      language: string;
     }>()) {
       const top = topics.get(row.publication_id)!.split(':')[0]!;
-      const name = TOPICS.find((topic) => topic.key === top)!.name;
+      const name =
+        row.language === 'en'
+          ? TOPICS.find((topic) => topic.key === top)!.name
+          : LOCAL_TOPICS[row.language as LocalLanguage].get(top)!.name;
       if (row.description.includes(name)) named++;
       total++;
       expect(row.description).not.toMatch(/undefined|null|\bNaN\b| {2}|\(\)/);
