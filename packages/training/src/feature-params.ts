@@ -98,7 +98,8 @@ export async function estimateFeatureParams(
       clusters,
       prior,
     },
-    { signal, levelSd: 10 },
+    // No gate stands behind these weights, and the defaults are guesses: one standard error moves them.
+    { signal, levelSd: 10, rejection: 1 },
   );
   const params: Record<string, number> = {};
   const weights = terms.map((term, t) => term.default + fit.coefficients[t]!);

@@ -25,8 +25,10 @@ export interface FitOptions {
   readonly exclude?: readonly number[];
   /** Candidate penalties on the standardised scale: ½·λ·β², so that 1/√λ is the believed spread of a coefficient. */
   readonly ridgeGrid?: readonly number[];
-  /** Believed spread of the overall level around the prior's, on the logit scale; 0.1. */
+  /** Believed spread of the overall level around the prior's, on the logit scale; 0.03. */
   readonly levelSd?: number;
+  /** Standard errors by which later rows must prefer a weaker penalty; 2. */
+  readonly rejection?: number;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -51,8 +53,11 @@ const FIRST_RIDGE = 100;
 /** Share of the rows, the later ones, that choose the penalty. */
 const VALIDATION_SHARE = 0.3;
 const DISPERSION_ROUNDS = 2;
-/** A prior fitted to all outcomes so far knows the level to some 10 %; a few hundred rows do not know it better. */
-const LEVEL_SD = 0.1;
+/**
+ * A prior fitted to all outcomes so far knows the level to a few percent. Rows of a few days share what the
+ * dispersion does not see (the weather of the week, a handful of campaigns), so they move it only together.
+ */
+const LEVEL_SD = 0.03;
 
 /**
  * Logistic regression on binomial counts around the prior: logit = prior + intercept + Σ β·x, the prior's logit
@@ -92,7 +97,7 @@ export async function fitLogistic(rows: FitRows, options: FitOptions): Promise<L
       losses.push(byCluster);
       ridgeLosses.push({ ridge: candidate, loss: sum(byCluster) / massOf(later, weights) });
     }
-    ridge = oneErrorRule(ridgeGrid, losses);
+    ridge = strongestUnrejected(ridgeGrid, losses, options.rejection);
   }
   const fit = await fitSlice(all, weights, ridge, signal);
 
@@ -208,11 +213,18 @@ function massOf(slice: Slice, weights: Float64Array): number {
   return Math.max(mass, 1e-300);
 }
 
+const REJECTION = 2;
+
 /**
- * The strongest penalty whose loss lies within one standard error, by cluster, of the best one's (Breiman et al.
- * 1984, §3.4.3): where later rows cannot tell, the model stays nearer to the prior.
+ * The strongest penalty that later rows do not reject: whose loss lies within two standard errors, by cluster, of
+ * the best one's. Breiman et al. (1984, §3.4.3) take one; with two the model leaves the prior only where the rows
+ * say so at 95 %, which costs little where there is much data and keeps noise out where there is not.
  */
-function oneErrorRule(grid: readonly number[], losses: readonly Float64Array[]): number {
+export function strongestUnrejected(
+  grid: readonly number[],
+  losses: readonly Float64Array[],
+  rejection = REJECTION,
+): number {
   const total = losses.map(sum);
   const best = total.indexOf(Math.min(...total));
   let chosen = best;
@@ -222,7 +234,7 @@ function oneErrorRule(grid: readonly number[], losses: readonly Float64Array[]):
     losses[r]!.forEach((loss, g) => {
       square += (loss - losses[best]![g]!) ** 2;
     });
-    if (total[r]! - total[best]! <= Math.sqrt(square)) chosen = r;
+    if (total[r]! - total[best]! <= rejection * Math.sqrt(square)) chosen = r;
   }
   return grid[chosen]!;
 }
