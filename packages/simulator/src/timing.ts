@@ -166,9 +166,8 @@ export function easterMs(year: number): number {
 }
 
 /**
- * How deep in a holiday week a moment lies, 0 … 1: winter break (the week of the third Monday of February),
- * the week up to Easter Monday, Thanksgiving week, and the days from 23 December to New Year. People read
- * and click less and more issues are left out. O(1).
+ * How deep in a holiday week a moment lies, 0 … 1: the week up to Easter Monday, Thanksgiving week, and
+ * the days from 23 December to New Year. People read and click less and more issues are left out. O(1).
  */
 export function holidayDepth(timeMs: number): number {
   const date = new Date(timeMs);
@@ -177,18 +176,15 @@ export function holidayDepth(timeMs: number): number {
   const day = date.getUTCDate();
   if ((month === 11 && day >= 23) || (month === 0 && day === 1)) return 1;
   const since = (fromMs: number) => Math.floor((timeMs - fromMs) / DAY_MS);
-  const winter = since(nthWeekday(year, 1, 1, 3));
-  if (winter >= 0 && winter < 7) return 0.5;
   const easter = since(easterMs(year) - 6 * DAY_MS);
   if (easter >= 0 && easter < 8) return 0.6;
-  const thanksgiving = since(nthWeekday(year, 10, 4, 4) - 3 * DAY_MS);
+  const thanksgiving = since(fourthThursdayOfNovember(year) - 3 * DAY_MS);
   return thanksgiving >= 0 && thanksgiving < 7 ? 0.7 : 0;
 }
 
-/** The n-th given weekday (0 = Sunday) of a month (0 = January), UTC midnight. */
-function nthWeekday(year: number, month: number, weekday: number, n: number): number {
-  const first = new Date(Date.UTC(year, month, 1)).getUTCDay();
-  return Date.UTC(year, month, 1 + ((weekday - first + 7) % 7) + 7 * (n - 1));
+function fourthThursdayOfNovember(year: number): number {
+  const first = new Date(Date.UTC(year, 10, 1)).getUTCDay();
+  return Date.UTC(year, 10, 22 + ((11 - first) % 7));
 }
 
 /** Log-odds effect of a whole holiday week on clicks, and the share of opens that it takes away. */

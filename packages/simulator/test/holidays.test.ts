@@ -16,10 +16,6 @@ describe('holidays', () => {
   });
 
   test.each([
-    ['2026-02-15', 0],
-    ['2026-02-16', 0.5],
-    ['2026-02-22', 0.5],
-    ['2026-02-23', 0],
     ['2026-03-29', 0],
     ['2026-03-30', 0.6],
     ['2026-04-06', 0.6],
@@ -37,7 +33,7 @@ describe('holidays', () => {
   });
 
   test('a holiday week has fewer issues and weaker clicks than the week after', () => {
-    const world = simulateWorld({ scale: 'ci', seed: 2 });
+    const world = simulateWorld({ scale: 'ci', seed: 2, endMs: Date.UTC(2026, 3, 13) });
     const start = world.config.startMs;
     const sent = world.truth.placements.numbers('sent_at');
     const drift = world.truth.placements.numbers('drift');
@@ -45,8 +41,8 @@ describe('holidays', () => {
       const values = Array.from(drift).filter((_, i) => sent[i]! >= from && sent[i]! < to);
       return values.reduce((a, b) => a + b, 0) / values.length;
     };
-    // The first week of the default `ci` world is the winter break of 2026.
-    const gap = mean(start + 7 * DAY, start + 14 * DAY) - mean(start, start + 7 * DAY);
+    // Its first week ends on Easter Sunday 2026; the depth is 0.6 of a full holiday.
+    const gap = mean(start + 8 * DAY, start + 14 * DAY) - mean(start, start + 7 * DAY);
     expect(gap).toBeGreaterThan(0.05);
     expect(gap).toBeLessThan(0.2);
   });
