@@ -24,6 +24,7 @@ export const STREAM = {
   scanners: 17,
   layout: 18,
   publicationLife: 19,
+  subject: 20,
 } as const;
 
 export type StreamKind = (typeof STREAM)[keyof typeof STREAM];

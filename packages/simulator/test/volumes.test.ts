@@ -56,8 +56,8 @@ describe('volumes', () => {
     for (const world of worlds) {
       expectNear(world.sends, 2_300, 0.07);
       expectNear(world.delivered, 25e6, 0.07);
-      // Whether the largest lists are read at work, behind scanners, moves a small world.
-      expectNear(world.clicks, 150_000, 0.35);
+      // A handful of large lists and their ads move a small world.
+      expectNear(world.clicks, 150_000, 0.25);
     }
     expectNear(meanOf(worlds).clicks, 150_000, 0.1);
   });
