@@ -113,7 +113,9 @@ describe('from nothing to a served ranking', () => {
       'tiny',
     );
     expect(first.reused).toBe(false);
-    expect(first.counts['publications']).toBe(50);
+    // Rows: one per publication and one more for each that joined or paused during the week.
+    expect(first.counts['publications']).toBeGreaterThanOrEqual(50);
+    expect(first.counts['publications']).toBeLessThan(60);
     const second = await json<{ reused: boolean; counts: unknown }>('simulate', '--scale', 'tiny');
     expect(second).toMatchObject({ reused: true, counts: first.counts });
   });
