@@ -13,6 +13,7 @@ double decoded_dot(int32_t dtype, const void* row, const float* query, int64_t d
 extern const ScoreKernels kScoreScalar;
 extern const GlmKernels kGlmScalar;
 extern const ProbeKernels kProbeScalar;
+extern const IvfKernels kIvfScalar;
 
 #if defined(WAGGLE_HAVE_AVX2)
 extern const TopkKernels kTopkAvx2;
@@ -21,6 +22,7 @@ extern const EncodedKernels kEncodedAvx2;
 extern const ScoreKernels kScoreAvx2;
 extern const GlmKernels kGlmAvx2;
 extern const ProbeKernels kProbeAvx2;
+extern const IvfKernels kIvfAvx2;
 #endif
 
 #if defined(WAGGLE_HAVE_AVX512)
@@ -30,6 +32,9 @@ extern const EncodedKernels kEncodedAvx512;
 extern const ScoreKernels kScoreAvx512;
 extern const GlmKernels kGlmAvx512;
 extern const ProbeKernels kProbeAvx512;
+extern const IvfKernels kIvfAvx512;
+/// For processors with AVX512_VNNI as well.
+extern const IvfKernels kIvfAvx512Vnni;
 #endif
 
 // Instructions beyond the level, used where the processor has them.

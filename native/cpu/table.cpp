@@ -24,13 +24,14 @@ EncodedKernels with_extras(EncodedKernels kernels) {
 const Table* table_for(Simd level) {
   switch (level) {
     case Simd::kScalar: {
-      static const Table scalar{Simd::kScalar, kTopkScalar,   kScoreScalar,  kGlmScalar,
-                                kProbeScalar,  kEncodeScalar, kEncodedScalar};
+      static const Table scalar{Simd::kScalar, kTopkScalar,   kScoreScalar,   kGlmScalar,
+                                kProbeScalar,  kEncodeScalar, kEncodedScalar, kIvfScalar};
       return &scalar;
     }
     case Simd::kAvx2: {
 #if defined(WAGGLE_HAVE_AVX2)
-      static const Table avx2{Simd::kAvx2, kTopkAvx2, kScoreAvx2, kGlmAvx2, kProbeAvx2, kEncodeAvx2, kEncodedAvx2};
+      static const Table avx2{Simd::kAvx2, kTopkAvx2,   kScoreAvx2,   kGlmAvx2,
+                              kProbeAvx2,  kEncodeAvx2, kEncodedAvx2, kIvfAvx2};
       return &avx2;
 #else
       return nullptr;
@@ -44,7 +45,8 @@ const Table* table_for(Simd level) {
                                 kGlmAvx512,
                                 kProbeAvx512,
                                 kEncodeAvx512,
-                                with_extras(kEncodedAvx512)};
+                                with_extras(kEncodedAvx512),
+                                features().avx512_vnni ? kIvfAvx512Vnni : kIvfAvx512};
       return &avx512;
 #else
       return nullptr;

@@ -14,6 +14,7 @@ struct Table {
   ProbeKernels probe;
   EncodeKernels encode;
   EncodedKernels encoded;
+  IvfKernels ivf;
 };
 
 /// The table of a level, or null when it was not compiled in. Does not check the processor for the level, only for
