@@ -175,21 +175,23 @@ struct IvfEncoding {
   float along;   // Σᵢ v[i] · centre[i]
 };
 
-/// ivf: int8 codes of residuals. A group holds sixteen rows, interleaved by four dimensions (a *quad*): code i of row r,
-/// plus 128, is byte ((i / 4) · 16 + r) · 4 + i % 4; dimensions past the end have code 0. Integer arithmetic is exact, so
-/// `dots` is the same at every level; the float operations of `collect` and `best` are unfused for the same reason.
+/// ivf: int8 codes of residuals. A group holds sixteen rows, interleaved by four dimensions (a *quad*): code i of row
+/// r, plus 128, is byte ((i / 4) · 16 + r) · 4 + i % 4; dimensions past the end have code 0. Integer arithmetic is
+/// exact, so `dots` is the same at every level; the float operations of `collect` and `best` are unfused for the same
+/// reason.
 struct IvfKernels {
   /// v = x · factor − centre (null = 0), codes[i] = round(v[i] / scale), scale = max |v| / 127; codes past dim are 0.
   /// Values of magnitude below 1e-30 in every dimension count as 0.
   void (*encode)(const float* x, float factor, const float* centre, int64_t dim, int64_t quads, int8_t* codes,
                  IvfEncoding* out);
-  /// out[q · ld + 16 · g + r] = Σᵢ queries[q · 4 · quads + i] · code i of row r of group g, where sums[q] = Σᵢ queries[q][i].
+  /// out[q · ld + 16 · g + r] = Σᵢ queries[q · 4 · quads + i] · code i of row r of group g, where sums[q] = Σᵢ
+  /// queries[q][i].
   void (*dots)(const uint8_t* groups, int64_t n_groups, const int8_t* queries, const int32_t* sums, int32_t n_queries,
                int64_t quads, int32_t* out, int64_t ld);
-  /// score[r] = base + (dots[r] · (query_scale · scale[r]) + bias[r]). Rows with a score above `threshold`, ascending, go
-  /// to `rows` and `scores`, both [n rounded up to 16]; returns how many.
-  int32_t (*collect)(const int32_t* dots, const float* scale, const float* bias, int32_t n, float query_scale, float base,
-                     float threshold, int32_t* rows, float* scores);
+  /// score[r] = base + (dots[r] · (query_scale · scale[r]) + bias[r]). Rows with a score above `threshold`, ascending,
+  /// go to `rows` and `scores`, both [n rounded up to 16]; returns how many.
+  int32_t (*collect)(const int32_t* dots, const float* scale, const float* bias, int32_t n, float query_scale,
+                     float base, float threshold, int32_t* rows, float* scores);
   /// The best score (base 0) over n rows and its first row + `first`, if above *score.
   void (*best)(const int32_t* dots, const float* scale, const float* bias, int32_t n, float query_scale, int32_t first,
                float* score, int32_t* row);

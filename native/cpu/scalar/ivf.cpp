@@ -70,8 +70,8 @@ int32_t collect_kernel(const int32_t* dots, const float* scale, const float* bia
   return count;
 }
 
-void best_kernel(const int32_t* dots, const float* scale, const float* bias, int32_t n, float query_scale, int32_t first,
-                 float* score, int32_t* row) {
+void best_kernel(const int32_t* dots, const float* scale, const float* bias, int32_t n, float query_scale,
+                 int32_t first, float* score, int32_t* row) {
   for (int32_t r = 0; r < n; ++r) {
     const float value = static_cast<float>(dots[r]) * (query_scale * scale[r]) + bias[r];
     if (value > *score) {

@@ -84,8 +84,8 @@ void block(const uint8_t* group, const int8_t* queries, const int32_t* sums, int
     }
 #pragma GCC unroll 4
     for (int part = 0; part < 4; ++part) {
-      const __m256i rows = _mm256_cvtepu8_epi16(
-          _mm_loadu_si128(reinterpret_cast<const __m128i*>(group + quad * 64 + part * 16)));
+      const __m256i rows =
+          _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(group + quad * 64 + part * 16)));
 #pragma GCC unroll 4
       for (int q = 0; q < Q; ++q) {
         sum[q][part] = _mm256_add_epi32(sum[q][part], _mm256_madd_epi16(rows, query[q]));
@@ -148,8 +148,8 @@ int32_t collect_kernel(const int32_t* dots, const float* scale, const float* bia
   return count;
 }
 
-void best_kernel(const int32_t* dots, const float* scale, const float* bias, int32_t n, float query_scale, int32_t first,
-                 float* score, int32_t* row) {
+void best_kernel(const int32_t* dots, const float* scale, const float* bias, int32_t n, float query_scale,
+                 int32_t first, float* score, int32_t* row) {
   const __m256 by_query = _mm256_set1_ps(query_scale);
   const __m256i ascending = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
   __m256 best = _mm256_set1_ps(*score);

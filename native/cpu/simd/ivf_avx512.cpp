@@ -41,7 +41,12 @@ void encode_kernel(const float* x, float factor_value, const float* centre, int6
     const __m512 v = residual(x, factor, centre, i, i < dim ? lanes_of(dim - i) : static_cast<__mmask16>(0), &c);
     const __m512i code = _mm512_cvtps_epi32(_mm512_mul_ps(v, inverse));
     sum = _mm512_add_epi32(sum, code);
-    _mm512_mask_cvtepi32_storeu_epi8(codes + i, lanes_of(4 * quads - i), code);
+    const __m128i bytes = _mm512_cvtepi32_epi8(code);
+    if (i + 16 <= 4 * quads) {
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(codes + i), bytes);
+    } else {
+      _mm_mask_storeu_epi8(codes + i, lanes_of(4 * quads - i), bytes);
+    }
   }
   out->sum = _mm512_reduce_add_epi32(sum);
 }
@@ -189,8 +194,8 @@ int32_t collect_kernel(const int32_t* dots, const float* scale, const float* bia
   return count;
 }
 
-void best_kernel(const int32_t* dots, const float* scale, const float* bias, int32_t n, float query_scale, int32_t first,
-                 float* score, int32_t* row) {
+void best_kernel(const int32_t* dots, const float* scale, const float* bias, int32_t n, float query_scale,
+                 int32_t first, float* score, int32_t* row) {
   const __m512 by_query = _mm512_set1_ps(query_scale);
   __m512 best = _mm512_set1_ps(*score);
   __m512i at = _mm512_set1_epi32(-1);
