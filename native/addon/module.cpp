@@ -80,6 +80,13 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("scoreRank", Napi::Function::New(env, score_rank_job, "scoreRank"));
   exports.Set("glmFit", Napi::Function::New(env, glm_fit_job, "glmFit"));
   exports.Set("machineProbe", Napi::Function::New(env, machine_probe_job, "machineProbe"));
+  exports.Set("kmeans", Napi::Function::New(env, kmeans_job, "kmeans"));
+  exports.Set("ivfBuild", Napi::Function::New(env, ivf_build_job, "ivfBuild"));
+  exports.Set("ivfSearch", Napi::Function::New(env, ivf_search_job, "ivfSearch"));
+  exports.Set("ivfSave", Napi::Function::New(env, ivf_save_job, "ivfSave"));
+  exports.Set("ivfLoad", Napi::Function::New(env, ivf_load_job, "ivfLoad"));
+  exports.Set("ivfStats", Napi::Function::New(env, ivf_stats, "ivfStats"));
+  exports.Set("ivfClose", Napi::Function::New(env, ivf_close, "ivfClose"));
   napi_value hot = nullptr;
   if (napi_create_function(env, "scoreRankSync", NAPI_AUTO_LENGTH, score_rank_sync, nullptr, &hot) != napi_ok) {
     throw Napi::Error::New(env, "waggle: cannot create a function");

@@ -16,5 +16,12 @@ Napi::Value score_rank_job(const Napi::CallbackInfo& info);
 napi_value score_rank_sync(napi_env env, napi_callback_info info);
 Napi::Value glm_fit_job(const Napi::CallbackInfo& info);
 Napi::Value machine_probe_job(const Napi::CallbackInfo& info);
+Napi::Value kmeans_job(const Napi::CallbackInfo& info);
+Napi::Value ivf_build_job(const Napi::CallbackInfo& info);
+Napi::Value ivf_search_job(const Napi::CallbackInfo& info);
+Napi::Value ivf_save_job(const Napi::CallbackInfo& info);
+Napi::Value ivf_load_job(const Napi::CallbackInfo& info);
+Napi::Value ivf_stats(const Napi::CallbackInfo& info);
+Napi::Value ivf_close(const Napi::CallbackInfo& info);
 
 }  // namespace waggle::addon
