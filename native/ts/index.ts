@@ -25,7 +25,18 @@ export {
 } from './encoded.js';
 export { type NativeErrorCode, nativeErrors } from './errors.js';
 export { GLM_MAX_FEATURES, type GlmFitInput, type GlmFitResult, glmFit } from './glm-fit.js';
+export {
+  IVF_MAX_LISTS,
+  type IvfBuildInput,
+  IvfIndex,
+  type IvfRecallPoint,
+  type IvfSearchInput,
+  type IvfSearchResult,
+  type IvfStage,
+  type IvfStats,
+} from './ivf.js';
 export { MAX_JOBS_IN_FLIGHT, queueDepth } from './jobs.js';
+export { KMEANS_MAX_CLUSTERS, type KmeansInput, type KmeansResult, kmeans } from './kmeans.js';
 export { type MachineLimits, probeMachine } from './probe.js';
 export {
   SCORE_RANK_SYNC_MAX,

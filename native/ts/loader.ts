@@ -74,7 +74,92 @@ export interface Addon {
   scoreRankSync(...args: ScoreRankArguments): void;
   glmFit(...args: GlmFitArguments): SubmittedJob;
   machineProbe(): SubmittedJob<MachineLimits>;
+  kmeans(...args: KmeansArguments): SubmittedJob;
+  ivfBuild(...args: IvfBuildArguments): SubmittedJob<IvfIndexHandle>;
+  ivfSearch(...args: IvfSearchArguments): SubmittedJob<RawIvfReport>;
+  ivfSave(index: IvfIndexHandle, path: string): SubmittedJob;
+  ivfLoad(path: string): SubmittedJob<IvfIndexHandle>;
+  ivfStats(index: IvfIndexHandle): RawIvfStats;
+  ivfClose(index: IvfIndexHandle): void;
 }
+
+declare const ivfIndex: unique symbol;
+/** An opaque object of the addon. */
+export interface IvfIndexHandle {
+  readonly [ivfIndex]: true;
+}
+
+export interface RawIvfReport {
+  readonly rowsScanned: number;
+  readonly listsProbed: number;
+  readonly exhaustive: number;
+}
+
+export interface RawIvfStats {
+  readonly nRows: number;
+  readonly dim: number;
+  readonly metric: number;
+  readonly nLists: number;
+  readonly int8Lists: boolean;
+  readonly keepsRows: boolean;
+  readonly nProbe: number;
+  readonly recallTarget: number;
+  readonly recallK: number;
+  readonly nMeasured: number;
+  readonly heldOut: boolean;
+  readonly largestList: number;
+  readonly bytes: number;
+  readonly curve: readonly {
+    readonly nProbe: number;
+    readonly recall: number;
+    readonly standardError: number;
+  }[];
+}
+
+export type KmeansArguments = [
+  x: Float32Array,
+  nRows: number,
+  dim: number,
+  k: number,
+  seed: number,
+  maxIterations: number,
+  tolerance: number,
+  samplesPerCluster: number,
+  start: Column<Float32Array>,
+  centroids: Float32Array,
+  assignments: Int32Array,
+  summary: Float64Array,
+];
+
+export type IvfBuildArguments = [
+  matrix: Float32Array,
+  nRows: number,
+  dim: number,
+  metric: number,
+  nLists: number,
+  int8Lists: boolean,
+  keepRows: boolean,
+  recall: number,
+  recallK: number,
+  heldOut: Column<Float32Array>,
+  nHeldOut: number,
+  nSample: number,
+  seed: number,
+  progress: Float64Array,
+];
+
+export type IvfSearchArguments = [
+  index: IvfIndexHandle,
+  queries: Float32Array,
+  nQueries: number,
+  k: number,
+  nProbe: number,
+  filter: Column<Uint8Array>,
+  filters: Column<Uint8Array>,
+  allowRows: Column<Int32Array>,
+  scores: Float32Array,
+  rows: Int32Array,
+];
 
 export type TopkArguments = [
   queries: Float32Array,

@@ -111,6 +111,16 @@ Status read(const MappedFile& file, const char* name, ivf::Store<T>& store) {
   return {};
 }
 
+/// Rows are no longer than 1e18, so neither are their means.
+bool short_enough(const ivf::Store<float>& vectors, int64_t dim) {
+  for (int64_t at = 0; at < vectors.size(); at += dim) {
+    double square = 0;
+    for (int64_t i = 0; i < dim; ++i) square += static_cast<double>(vectors[at + i]) * vectors[at + i];
+    if (!(square <= 1.01e36)) return false;
+  }
+  return true;
+}
+
 bool finite(const ivf::Store<float>& store) {
   // The exponent of NaN and infinity is all ones; integers vectorise where isfinite() does not.
   uint32_t worst = 0;
@@ -166,7 +176,8 @@ Status read_parts(std::shared_ptr<const MappedFile> file, IvfIndex::Parts& p) {
   int64_t total = 0;
   if (p.first_group[0] != 0) return file->wrong("the first list of the IVF file does not start at 0");
   for (int64_t l = 0; l < n_lists; ++l) {
-    if (p.sizes[l] < 1 || p.first_group[l + 1] - p.first_group[l] != ivf::groups_of(p.sizes[l])) {
+    if (p.sizes[l] < 1 || p.first_group[l + 1] < 0 ||
+        p.first_group[l + 1] - p.first_group[l] != ivf::groups_of(p.sizes[l])) {
       return file->wrong("a list of the IVF file has a size that contradicts its place");
     }
     total += p.sizes[l];
@@ -191,8 +202,8 @@ Status read_parts(std::shared_ptr<const MappedFile> file, IvfIndex::Parts& p) {
       seen[static_cast<size_t>(rows[i])] = true;
     }
   }
-  if (!finite(p.centroids) || !finite(p.mean) || !finite(p.scale) || !finite(p.bias)) {
-    return file->wrong("the IVF file holds a number that is not finite");
+  if (!short_enough(p.centroids, p.dim) || !short_enough(p.mean, p.dim) || !finite(p.scale) || !finite(p.bias)) {
+    return file->wrong("the IVF file holds a number that is not finite, or a centroid that is too long");
   }
   for (int64_t i = 0; i < n_points; ++i) {
     if (curve[i].n_probe < 1 || curve[i].n_probe > n_lists || !(curve[i].recall >= 0 && curve[i].recall <= 1) ||

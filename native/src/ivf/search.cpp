@@ -324,9 +324,11 @@ class Pass {
       }
     }
     for (int64_t q = begin; q < end; ++q) {
-      const Query& query = queries_[static_cast<size_t>(q)];
+      Query& query = queries_[static_cast<size_t>(q)];
       if (query.begin < 0) continue;
       heaps[q - begin].sort();
+      // Fewer than asked for when scores overflow: only a file that no build wrote can hold such centroids.
+      query.end = query.begin + heaps[q - begin].size();
       for (int64_t i = query.begin; i < query.end; ++i) {
         lists_[static_cast<size_t>(i)] = row_of_key(list_keys_[static_cast<size_t>(i)]);
       }

@@ -35,6 +35,7 @@ void add_encoded_cases(Cases& cases, bool for_bench);
 void add_device_topk_cases(Cases& cases, bool for_bench);
 void add_score_rank_cases(Cases& cases, bool for_bench);
 void add_glm_fit_cases(Cases& cases, bool for_bench);
+void add_ivf_cases(Cases& cases, bool for_bench);
 
 inline Cases all_cases(bool for_bench) {
   Cases cases;
@@ -43,6 +44,7 @@ inline Cases all_cases(bool for_bench) {
   add_device_topk_cases(cases, for_bench);
   add_score_rank_cases(cases, for_bench);
   add_glm_fit_cases(cases, for_bench);
+  add_ivf_cases(cases, for_bench);
   return cases;
 }
 
