@@ -75,8 +75,15 @@ export class Recorder {
 /** Whether `id` is `of` or lies below it: `f32/q1` is above `f32/q1/n10k`, not above `f32/q1024`. */
 const within = (id: string, of: string): boolean => id === of || id.startsWith(`${of}/`);
 
-/** Whether one of these cases, something below it or something above it was asked for. */
-export function wanted({ only }: Pick<SuiteOptions, 'only'>, ...cases: readonly string[]): boolean {
+type Asked = Pick<SuiteOptions, 'only'>;
+
+/** Whether a case was asked for, by itself or with all below something above it. */
+export function wanted({ only }: Asked, id: string): boolean {
+  return only.length === 0 || only.some((asked) => within(id, asked));
+}
+
+/** Whether one of these cases, or something below one of them, was asked for. */
+export function touched({ only }: Asked, ...cases: readonly string[]): boolean {
   return (
     only.length === 0 ||
     cases.some((id) => only.some((asked) => within(id, asked) || within(asked, id)))

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { parseCommand, UsageError, usage } from '../src/cli.js';
-import { wanted } from '../src/record.js';
+import { touched, wanted } from '../src/record.js';
 
 const suites = ['topk', 'trees'];
 const parse = (text: string) => parseCommand(text.split(' ').filter(Boolean), suites);
@@ -86,13 +86,20 @@ describe('the command line', () => {
 });
 
 describe('cases asked for', () => {
-  it('take those below and above along, and no others', () => {
-    const only = ['f32/q1'];
-    expect(wanted({ only }, 'f32/q1')).toBe(true);
-    expect(wanted({ only }, 'f32/q1/n10k')).toBe(true);
-    expect(wanted({ only }, 'f32')).toBe(true);
-    expect(wanted({ only }, 'f32/q1024')).toBe(false);
-    expect(wanted({ only }, 'f32/q64', 'int8')).toBe(false);
+  const asked = { only: ['f32/q1'] };
+
+  it('take those below along, and no others', () => {
+    expect(wanted(asked, 'f32/q1')).toBe(true);
+    expect(wanted(asked, 'f32/q1/n10k')).toBe(true);
+    expect(wanted(asked, 'f32')).toBe(false);
+    expect(wanted(asked, 'f32/q1024')).toBe(false);
     expect(wanted({ only: [] }, 'anything')).toBe(true);
+  });
+
+  it('touch the groups that they are in', () => {
+    expect(touched(asked, 'f32')).toBe(true);
+    expect(touched(asked, 'int8', 'f32/q1/n10k')).toBe(true);
+    expect(touched(asked, 'f32/q64', 'int8')).toBe(false);
+    expect(touched({ only: [] }, 'anything')).toBe(true);
   });
 });

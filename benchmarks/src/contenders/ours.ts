@@ -1,5 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
+  type DeviceDtype,
+  DeviceMatrix,
   type EncodedDtype,
   type EncodedMatrix,
   encodeMatrix,
@@ -25,6 +27,8 @@ interface TopkArgs {
   /** One bitmap per query. */
   readonly filters?: string;
   readonly allowRows?: string;
+  /** Only so many of the queries. */
+  readonly first?: number;
   /** Files to be written: rows and scores. */
   readonly save?: string;
 }
@@ -38,7 +42,12 @@ function save(prefix: string | undefined, { rows, scores }: TopkResult): void {
 /** What our engine does for a benchmark, at the instruction set and on the device that the environment forced. */
 export function ourHandlers(): Handlers {
   const arrays = new Arrays();
+  return { ...searchHandlers(arrays) };
+}
+
+function searchHandlers(arrays: Arrays): Handlers {
   const encodings = new Map<EncodedDtype, EncodedMatrix>();
+  const onDevice = new Map<DeviceDtype, DeviceMatrix>();
   return {
     load: (o: LoadRequest) => arrays.load(o),
     drop: ({ name }: { name: string }) => arrays.drop(name),
@@ -48,7 +57,7 @@ export function ourHandlers(): Handlers {
       const { ms, value } = await timed(() =>
         topk({
           queries: queries.data,
-          nQueries: queries.rows,
+          nQueries: Math.min(queries.rows, o.first ?? queries.rows),
           matrix: matrix.data,
           nRows: matrix.rows,
           dim: matrix.cols,
@@ -87,6 +96,24 @@ export function ourHandlers(): Handlers {
       save(o.save, value);
       if (!value.certified) throw new Error('an answer with the floats at hand is not certified');
       return { ms, nRescored: value.nRescored };
+    },
+    deviceOpen: async (o: { matrix: string; dtype: DeviceDtype }) => {
+      const { data: matrix, rows: nRows, cols: dim } = arrays.f32(o.matrix);
+      const { ms, value } = await timed(() =>
+        DeviceMatrix.open({ matrix, nRows, dim, dtype: o.dtype }),
+      );
+      onDevice.set(o.dtype, value);
+      return { ms, deviceBytes: value.deviceBytes };
+    },
+    deviceTopk: async (o: { queries: string; k: number; dtype: DeviceDtype; save?: string }) => {
+      const matrix = onDevice.get(o.dtype);
+      if (matrix === undefined) throw new Error(`nothing is on the device as ${o.dtype}`);
+      const queries = arrays.f32(o.queries);
+      const { ms, value } = await timed(() =>
+        matrix.topk({ queries: queries.data, nQueries: queries.rows, k: o.k, metric: 'ip' }),
+      );
+      save(o.save, value);
+      return { ms };
     },
     probe: () => probeMachine(),
     /** Searches of about `searchMs` each, queued at once, and how late a timer comes meanwhile. */

@@ -132,7 +132,7 @@ async function run(context: BenchContext, options: SuiteOptions): Promise<Measur
   if (!quick) {
     const small = data.matrix(100_000);
     for (const level of levels()) {
-      if (level === bestLevel()) continue;
+      if (level === bestLevel() || level === 'cuda') continue;
       const other = await context.ours(level);
       await data.load(other, small, [1, QUERIES]);
       const path = writeRaw(context.file('small.bits'), randomBitmaps(1, small.rows, SHARE, seed));

@@ -4,11 +4,12 @@ import type { Contender } from '../contenders/protocol.js';
 import { readInto } from '../data/files.js';
 import { type InterleaveOptions, interleave, type Run } from '../interleave.js';
 import { onnxTopkPeer } from '../peers/onnx-topk.js';
-import { type Measurement, Recorder, type SuiteOptions, wanted } from '../record.js';
+import { type Measurement, Recorder, type SuiteOptions, touched, wanted } from '../record.js';
 import { median, recall, summarize } from '../statistics.js';
 import { placeOf, singleRecord, speedupRecord, timeRecord } from './measurement.js';
 import { DIM, K, type Matrix, ROWS, rowsThatFit, SearchData } from './search-data.js';
 import { sizeName } from './size-name.js';
+import { measureTopkOnGpu } from './topk-gpu.js';
 
 const QUERY_COUNTS = [1, 64, 1_024] as const;
 /** Side of the square matrices whose product gives the rate of a large sgemm. */
@@ -50,22 +51,27 @@ class TopkBench {
 
   async run(): Promise<Measurement[]> {
     const { quick, full } = this.#options;
-    const wants = (...cases: string[]) => wanted(this.#options, ...cases);
     const rows = rowsThatFit(ROWS);
-    if (wants('f32', 'int8', 'bf16', 'f16', 'event-loop', 'memory', 'limits')) {
-      const data = this.#data.matrix(rows);
-      await this.#headline(data);
-      if (!quick) await this.#otherPeers(data);
+    const suffix = rows === ROWS ? '' : `/n${sizeName(rows)}`;
+    const main = ['f32', 'int8', 'bf16', 'f16'].flatMap((dtype) =>
+      QUERY_COUNTS.map((nQueries) => `${dtype}/q${nQueries}${suffix}`),
+    );
+    if ([...main, 'event-loop', 'memory', 'limits'].some((id) => wanted(this.#options, id))) {
+      await this.#headline(this.#data.matrix(rows));
     }
+    if (!quick) await this.#otherPeers(rows);
     if (!quick) {
       const sizes = [10_000, 100_000, ...(full ? largerSizes(rowsThatFit(64 * ROWS)) : [])];
       for (const size of sizes) {
-        if (wants(`f32/q1/n${sizeName(size)}`, `f32/q64/n${sizeName(size)}`)) {
+        const ids = QUERY_COUNTS.map((q) => `f32/q${q}/n${sizeName(size)}`);
+        if (ids.some((id) => wanted(this.#options, id))) {
           await this.#size(this.#data.matrix(size));
         }
       }
-      if (wants('f32/q1/n100k', 'f32/q64/n100k')) await this.#levels(this.#data.matrix(100_000));
+      const ids = QUERY_COUNTS.map((q) => `f32/q${q}/n100k`);
+      if (touched(this.#options, ...ids)) await this.#levels(this.#data.matrix(100_000));
     }
+    await measureTopkOnGpu(this.#context, this.#data, this.#options, this.#records);
     return this.#records.records;
   }
 
@@ -117,12 +123,13 @@ class TopkBench {
 
   /** The cases that the targets name: the best instruction set, a million rows, the machine's limits in the same rounds. */
   async #headline(data: Matrix): Promise<void> {
-    const wants = (...cases: string[]) => wanted(this.#options, ...cases);
+    const wants = (...cases: string[]) => cases.some((id) => wanted(this.#options, id));
     const suffix = data.rows === ROWS ? '' : `/n${data.name}`;
     const ours = await this.#context.ours();
     await this.#data.load(ours, data, QUERY_COUNTS);
-    const faiss = wants('f32') ? await this.#startPeer('faiss', data) : undefined;
-    const numpy = wants('f32', 'limits') ? await this.#context.peer('numpy') : undefined;
+    const f32 = QUERY_COUNTS.map((nQueries) => `f32/q${nQueries}${suffix}`);
+    const faiss = wants(...f32) ? await this.#startPeer('faiss', data) : undefined;
+    const numpy = wants(...f32, 'limits') ? await this.#context.peer('numpy') : undefined;
     const sgemmRates: number[] = [];
     const readRates: number[] = [];
     for (const nQueries of QUERY_COUNTS) {
@@ -241,10 +248,11 @@ class TopkBench {
     return { ms: (2 * nQueries * nRows * DIM) / (rate * 1e6), rate };
   }
 
-  async #otherPeers(data: Matrix): Promise<void> {
+  async #otherPeers(rows: number): Promise<void> {
     for (const name of ['onnxruntime', 'usearch', 'numpy', 'torch'] as const) {
       const asked = QUERY_COUNTS.filter((q) => wanted(this.#options, `f32/q${q}/vs-${name}`));
       if (asked.length === 0) continue;
+      const data = this.#data.matrix(rows);
       const started = await this.#startPeer(name, data);
       if (started === undefined) continue;
       const ours = await this.#context.ours();
@@ -286,7 +294,7 @@ class TopkBench {
 
   async #levels(data: Matrix): Promise<void> {
     for (const level of levels()) {
-      if (level === bestLevel()) continue;
+      if (level === bestLevel() || level === 'cuda') continue;
       const ours = await this.#context.ours(level);
       await this.#data.load(ours, data, QUERY_COUNTS);
       for (const nQueries of QUERY_COUNTS) {
