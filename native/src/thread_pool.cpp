@@ -11,6 +11,7 @@
 #if defined(__linux__)
 #include <pthread.h>
 #include <sched.h>
+#include <sys/resource.h>
 #endif
 
 namespace waggle {
@@ -28,6 +29,16 @@ int usable_cpus() {
 }
 
 namespace {
+
+// A little less urgent than the thread that submits: when a timer or a socket wakes the event loop and every CPU
+// computes, the loop gets one at once. With idle CPUs, and among themselves, it makes no difference. On Linux a nice
+// value belongs to the thread.
+void step_back() {
+#if defined(__linux__)
+  constexpr int kNice = 5;
+  (void)setpriority(PRIO_PROCESS, 0, std::min(19, getpriority(PRIO_PROCESS, 0) + kNice));
+#endif
+}
 
 // One running for_each_chunk. Lives on the caller's stack; listed in State::loops while chunks remain.
 struct Loop {
@@ -74,6 +85,7 @@ struct ThreadPool::State {
   }
 
   void thread_main() {
+    step_back();
     std::unique_lock<std::mutex> lock(mutex);
     while (true) {
       if (!jobs.empty()) {
