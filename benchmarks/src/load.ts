@@ -7,7 +7,7 @@ import { runPacedLoad } from './paced-load.js';
 
 export interface Load {
   readonly url: string;
-  /** Sent in turn. */
+  /** Sent in turn; JSON without line breaks. */
   readonly bodies: readonly string[];
   readonly connections: number;
   readonly seconds: number;
@@ -16,6 +16,7 @@ export interface Load {
 }
 
 export interface LoadResult {
+  readonly requests: number;
   readonly reqPerS: number;
   readonly p50Ms: number;
   readonly p99Ms: number;
@@ -41,9 +42,12 @@ async function wrk(load: Load, version: string): Promise<LoadResult> {
   const dir = mkdtempSync(join(tmpdir(), 'waggle-wrk-'));
   try {
     const script = join(dir, 'load.lua');
+    const bodies = join(dir, 'bodies.ndjson');
+    writeFileSync(bodies, load.bodies.join('\n'));
     writeFileSync(
       script,
-      `local bodies = { ${load.bodies.map((b) => JSON.stringify(b)).join(', ')} }
+      `local bodies = {}
+for line in io.lines(${JSON.stringify(bodies)}) do bodies[#bodies + 1] = line end
 local at = 0
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
@@ -78,6 +82,7 @@ end
     if (result === null) throw new Error(`wrk said nothing useful:\n${output}`);
     const [, requests, durationUs, p50Ms, p99Ms, failures] = result.map(Number);
     return {
+      requests: requests!,
       reqPerS: requests! / (durationUs! / 1e6),
       p50Ms: p50Ms!,
       p99Ms: p99Ms!,
@@ -99,6 +104,7 @@ async function cannon(load: Load): Promise<LoadResult> {
     requests: load.bodies.map((body) => ({ method: 'POST' as const, path: '/v1/rank', body })),
   });
   return {
+    requests: result.requests.total,
     reqPerS: result.requests.total / result.duration,
     p50Ms: result.latency.p50,
     p99Ms: result.latency.p99,

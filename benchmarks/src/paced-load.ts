@@ -171,6 +171,7 @@ export async function runPacedLoad(load: Load & { readonly rate: number }): Prom
   const sorted = latencies.subarray(0, answered).sort();
   const at = (q: number) => sorted[Math.max(0, Math.ceil(q * answered) - 1)] ?? Number.NaN;
   return {
+    requests: answered,
     reqPerS: answered / ((lastMs - startMs) / 1000),
     p50Ms: at(0.5),
     p99Ms: at(0.99),

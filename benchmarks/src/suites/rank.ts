@@ -5,8 +5,9 @@ import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { decodeColumns, stringData } from '@waggle/core';
+import { decodeColumns, silentLogger, stringData } from '@waggle/core';
 import type { RankRequestBody, RankResponseBody } from '@waggle/core/contract';
+import { openLocalStore } from '@waggle/store';
 import { type LoadResult, runLoad } from '../load.js';
 import { measureCommand } from '../process-tree.js';
 import { type Measurement, type SuiteOptions, summarize } from '../record.js';
@@ -17,6 +18,12 @@ const bareMain = fileURLToPath(new URL('../bare-main.js', import.meta.url));
 const ELIGIBLE = 200;
 const PUBLICATIONS = 16;
 const CONNECTIONS = 32;
+/** Publications of `unique`: more of them reach less far into the future, where flights end. */
+const UNIQUE_PUBLICATIONS = 64;
+/** More requests than any gateway here answers in a second. */
+const MOST_PER_S = 12_000;
+const MINUTE_MS = 60_000;
+const HOUR_MS = 60 * MINUTE_MS;
 
 interface Server {
   readonly url: string;
@@ -64,7 +71,7 @@ async function rank(url: string, body: RankRequestBody): Promise<RankResponseBod
 async function requestBodies(
   url: string,
   publicationIds: readonly string[],
-): Promise<{ bodies: string[]; nEligible: number[]; answer: RankResponseBody }> {
+): Promise<{ bodies: string[]; near: string[]; answer: RankResponseBody }> {
   const near: { id: string; n: number }[] = [];
   for (const id of publicationIds) {
     const { n_eligible: n } = await rank(url, { mode: 'offers', publication_id: id, k: 1 });
@@ -74,15 +81,116 @@ async function requestBodies(
     throw new Error(`no publication of the serving network has ${ELIGIBLE} eligible campaigns`);
   near.sort((a, b) => a.n - b.n);
   const bodies: string[] = [];
-  const nEligible: number[] = [];
   let answer: RankResponseBody | undefined;
-  for (const { id, n } of near.slice(0, PUBLICATIONS)) {
+  for (const { id } of near.slice(0, PUBLICATIONS)) {
     const body: RankRequestBody = { mode: 'offers', publication_id: id, k: 10, explain: 'summary' };
     bodies.push(JSON.stringify(body));
-    nEligible.push(n);
     answer ??= await rank(url, body);
   }
-  return { bodies, nEligible, answer: answer! };
+  return { bodies, near: near.map(({ id }) => id), answer: answer! };
+}
+
+/**
+ * Bodies for a run in which no (publication, minute) comes twice: the publications in turn, each time a minute later. What
+ * the engine keeps of an answer, and the features it was made of, is of no use to the next; what it keeps of a publication
+ * (its candidates, the cosines of texts) is, as in real traffic. Runs go on where the one before stopped.
+ */
+class UniqueBodies {
+  readonly #publications: readonly string[];
+  #nextMs: number;
+
+  constructor(publications: readonly string[], asOfMs: number) {
+    this.#publications = publications.slice(0, UNIQUE_PUBLICATIONS);
+    this.#nextMs = asOfMs + HOUR_MS;
+  }
+
+  take(count: number): string[] {
+    const bodies: string[] = [];
+    for (; bodies.length < count; this.#nextMs += MINUTE_MS) {
+      const planned_at = new Date(this.#nextMs).toISOString();
+      for (const publication_id of this.#publications) {
+        const body: RankRequestBody = {
+          mode: 'offers',
+          publication_id,
+          k: 10,
+          explain: 'summary',
+          context: { planned_at },
+        };
+        bodies.push(JSON.stringify(body));
+      }
+    }
+    return bodies;
+  }
+}
+
+/** Offers and fills by turns: every fill sets money aside durably, so the offers before it are of no use after it. */
+function movingMoney(bodies: readonly string[]): string[] {
+  return bodies.flatMap((text) => {
+    const { publication_id } = JSON.parse(text) as RankRequestBody;
+    const fill: RankRequestBody = {
+      mode: 'fill',
+      publication_id,
+      explain: 'summary',
+      slots: [{ id: 'slot', position: 1 }],
+    };
+    return [text, JSON.stringify(fill)];
+  });
+}
+
+/** The network's budgets last for some thousand fills, which is seconds here: the release after this has more to give. */
+async function raiseBudgets(dir: string): Promise<void> {
+  const store = await openLocalStore({
+    dataDir: dir,
+    logger: silentLogger,
+    startOwner: { command: process.execPath, args: [waggle, 'store'] },
+  });
+  try {
+    await store.command(
+      'ALTER TABLE campaigns UPDATE budget_micros = budget_micros * 100000, daily_budget_micros = 0 WHERE 1',
+      { settings: { mutations_sync: 1 } },
+    );
+  } finally {
+    await store.close();
+  }
+}
+
+async function untilServed(url: string, release: string): Promise<void> {
+  const endMs = performance.now() + 60_000;
+  for (;;) {
+    const served = (await (await fetch(`${url}/v1/release`)).json()) as { release: string };
+    if (served.release === release) return;
+    if (performance.now() > endMs) throw new Error(`the gateway did not take up ${release}`);
+    await new Promise((wake) => setTimeout(wake, 50));
+  }
+}
+
+/** Maximum and, at 70 % of it, p99 of a kind of traffic; bodies are asked for anew for each run. */
+async function measureTraffic(o: {
+  url: string;
+  bodies: (requests: number) => readonly string[];
+  seconds: number;
+  rounds: number;
+}): Promise<{ rate: LoadResult[]; paced: LoadResult[] }> {
+  const { url, seconds, rounds } = o;
+  const run = async (rate?: number): Promise<LoadResult> => {
+    const bodies = o.bodies(Math.ceil((rate ?? MOST_PER_S) * seconds));
+    const result = await runLoad({
+      url,
+      bodies,
+      connections: CONNECTIONS,
+      seconds,
+      ...(rate === undefined ? {} : { rate }),
+    });
+    if (result.failures > 0) throw new Error(`${result.failures} requests failed under load`);
+    return result;
+  };
+  await run();
+  const rate: LoadResult[] = [];
+  for (let round = 0; round < rounds; round++) rate.push(await run());
+  const offered = 0.7 * summarize(rate.map((r) => r.reqPerS)).value;
+  const paced: LoadResult[] = [];
+  for (let round = 0; round < rounds; round++) paced.push(await run(offered));
+  return { rate, paced };
 }
 
 /**
@@ -108,14 +216,14 @@ export async function rankSuite({ quick, seed }: SuiteOptions): Promise<readonly
       decodeColumns(await readFile(join(dir, 'releases', built.id, 'catalog', 'publications.col'))),
       'publication_id',
     ).dictionary;
-    const { bodies, answer } = await requestBodies(gateway.url, ids);
+    const { bodies, near, answer } = await requestBodies(gateway.url, ids);
     const answerFile = join(dir, 'answer.json');
     writeFileSync(answerFile, JSON.stringify(answer));
     const bare = await startServer([bareMain, answerFile], env);
     servers.push(bare);
 
-    const seconds = quick ? 2 : 6;
-    const rounds = quick ? 3 : 7;
+    const seconds = quick ? 2 : 4;
+    const rounds = quick ? 3 : 5;
     const open = (url: string, length = seconds) =>
       runLoad({ url, bodies, connections: CONNECTIONS, seconds: length });
     await open(gateway.url);
@@ -136,7 +244,7 @@ export async function rankSuite({ quick, seed }: SuiteOptions): Promise<readonly
 
     const paced: LoadResult[] = [];
     const single: LoadResult[] = [];
-    for (let round = 0; round < (quick ? 1 : 3); round++) {
+    for (let round = 0; round < (quick ? 1 : 5); round++) {
       paced.push(
         await runLoad({
           url: gateway.url,
@@ -148,7 +256,44 @@ export async function rankSuite({ quick, seed }: SuiteOptions): Promise<readonly
       );
       single.push(await runLoad({ url: gateway.url, bodies, connections: 1, seconds }));
     }
+    const lost = [...paced, ...single].reduce((n, r) => n + r.failures, 0);
+    if (lost > 0) throw new Error(`${lost} requests failed under load`);
+    // The bare server takes no part in what follows.
+    await stopServer(bare);
+    const traffic = { url: gateway.url, seconds, rounds: quick ? 1 : 3 };
+    const minutes = new UniqueBodies(near, Date.parse(answer.versions.features_asof));
+    const unique = await measureTraffic({ ...traffic, bodies: (n) => minutes.take(n) });
+    await raiseBudgets(dir);
+    const rich = JSON.parse((await cli('release', '--prior-only', '--json')).stdout) as {
+      id: string;
+    };
+    await untilServed(gateway.url, rich.id);
+    const moves = movingMoney(bodies);
+    const moving = await measureTraffic({ ...traffic, bodies: () => moves });
+    for (const text of moves) {
+      const { mode, items } = await rank(gateway.url, JSON.parse(text) as RankRequestBody);
+      if (items.length === 0) throw new Error(`no money was left to move: ${mode} is empty`);
+    }
+
     const base = { suite: 'rank', seed } as const;
+    const measured = (name: string, { rate, paced }: typeof unique): Measurement[] => [
+      {
+        ...base,
+        case: name,
+        metric: 'req_per_s',
+        unit: `req/s (${rate[0]!.generator})`,
+        better: 'higher',
+        ...summarize(rate.map((r) => r.reqPerS)),
+      },
+      {
+        ...base,
+        case: name,
+        metric: 'p99_ms',
+        unit: `ms at 70 % of the maximum (${paced[0]!.generator})`,
+        better: 'lower',
+        ...summarize(paced.map((r) => r.p99Ms)),
+      },
+    ];
     return [
       {
         ...base,
@@ -164,7 +309,7 @@ export async function rankSuite({ quick, seed }: SuiteOptions): Promise<readonly
         ...base,
         case: 'c32',
         metric: 'p99_ms',
-        unit: 'ms at 70 % of the maximum',
+        unit: `ms at 70 % of the maximum (${paced[0]!.generator})`,
         better: 'lower',
         ...summarize(paced.map((r) => r.p99Ms)),
       },
@@ -176,6 +321,8 @@ export async function rankSuite({ quick, seed }: SuiteOptions): Promise<readonly
         better: 'lower',
         ...summarize(single.map((r) => r.p50Ms)),
       },
+      ...measured('unique', unique),
+      ...measured('moving-money', moving),
     ];
   } finally {
     for (const server of servers) await stopServer(server);
