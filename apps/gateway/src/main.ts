@@ -9,6 +9,7 @@ import {
   systemClock,
 } from '@waggle/core';
 import { Engine, ledgerBudgets, loadRankingRelease, type RankingRelease } from '@waggle/engine';
+import { OnnxRunner } from '@waggle/models';
 import { ReleaseStore } from '@waggle/releases';
 import { type LocalStoreOptions, openLocalStore, openServerStore, type Store } from '@waggle/store';
 import type { FastifyInstance } from 'fastify';
@@ -214,7 +215,11 @@ async function loadForServing(
   logger: Logger,
 ): Promise<LoadedForServing<RankingRelease>> {
   const release = await store.open(id);
-  const ranking = await loadRankingRelease(release, { logger });
+  const ranking = await loadRankingRelease(release, {
+    logger,
+    // One thread for a moment: requests are answered meanwhile, and nothing of ONNX is needed afterwards.
+    runner: () => new OnnxRunner({ workers: 1, threads: 1 }),
+  });
   return { served: servedRelease(release.manifest, ranking), ranking };
 }
 

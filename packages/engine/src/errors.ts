@@ -36,6 +36,11 @@ const engine = defineErrors({
     summary: 'A release opens but its parts do not fit together.',
     remedy: 'Build the release again with this version; the previous one stays in service.',
   },
+  WAGGLE_RELEASE_TWIN_MISMATCH: {
+    summary:
+      'The ONNX file of a model in a release is not that model: another file, unusable, or with other answers.',
+    remedy: 'Train and build the release again; the previous one stays in service.',
+  },
   WAGGLE_CATALOG_EMPTY: {
     summary: 'The store holds no publications or no campaigns for the tenant at that time.',
     remedy: 'Ingest entities first, or check the tenant id and the as-of time.',

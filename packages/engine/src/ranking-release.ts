@@ -38,9 +38,12 @@ export interface LoadDependencies {
   readonly logger: Logger;
   /**
    * Runs the models' ONNX twins once, to see that they are what the release says. Serving itself uses the linear
-   * models: a logistic row costs less than the way to a thread. Without a runner only the hashes are compared.
+   * models: a logistic row costs less than the way to a thread. A function is called when there is a twin to run,
+   * and its runner closed afterwards. Without a runner only the hashes are compared.
    */
-  readonly runner?: Runner;
+  readonly runner?: Runner | (() => Runner);
+  /** A runner that has not answered for all twins by then counts as unavailable. @default 10 s */
+  readonly twinTimeoutMs?: number;
 }
 
 /** A model with the features it reads. */
@@ -131,7 +134,8 @@ const PRIOR_SAMPLE = 8;
 /**
  * Builds what is served from an opened release, checking that its parts belong together: catalog, snapshot and
  * embeddings row by row, models against the feature sets of this build.
- * @throws WAGGLE_RELEASE_UNSERVABLE (cause: the part's own error), WAGGLE_RELEASE_INCOMPLETE, WAGGLE_RELEASE_CORRUPT
+ * @throws WAGGLE_RELEASE_UNSERVABLE (cause: the part's own error), WAGGLE_RELEASE_TWIN_MISMATCH,
+ *   WAGGLE_RELEASE_INCOMPLETE, WAGGLE_RELEASE_CORRUPT
  */
 export async function loadRankingRelease(
   release: Release,
@@ -298,73 +302,132 @@ function load(release: Release, { logger }: LoadDependencies): RankingRelease {
 
 /** float32 sums of some 60 terms, on the logits of features that can be large, against double ones. */
 const TWIN_TOLERANCE = 1e-4;
-const TWIN_ROWS = 16;
+/** Rows that a model and its twin are compared on: so many campaigns for each of so many publications. */
+const TWIN_CAMPAIGNS = 12;
+const TWIN_PUBLICATIONS = 4;
+const TWIN_TIMEOUT_MS = 10_000;
 
 /**
  * Compares each model with its ONNX twin: by hash, and by answers when there is a runner. A twin that answers
- * differently means that one of the two is not the model that passed its gate.
+ * differently means that one of the two is not the model that passed its gate. Models that are nothing but the prior
+ * have no twin, and there is nothing to compare.
+ * @throws WAGGLE_RELEASE_TWIN_MISMATCH
  */
 async function checkTwins(
   release: Release,
   loaded: RankingRelease,
-  { logger, runner }: LoadDependencies,
+  deps: LoadDependencies,
 ): Promise<RankingRelease> {
-  let unavailable = false;
-  for (const { model, scorer, features } of [loaded.pctr, loaded.accept]) {
-    const file = `${model.name}.onnx`;
+  const twins: { served: ServedModel; bytes: Uint8Array }[] = [];
+  for (const served of [loaded.pctr, loaded.accept]) {
+    const { model } = served;
     if (model.onnxSha256 === undefined) continue;
+    const file = `${model.name}.onnx`;
     const bytes = release.read('models', file);
     if (createHash('sha256').update(bytes).digest('hex') !== model.onnxSha256) {
-      throw engineError(
-        'WAGGLE_RELEASE_UNSERVABLE',
-        `models/${file} is not the twin of ${model.version}`,
-      );
+      throw twinError(release, `models/${file} is not the twin of ${model.version}`);
     }
-    if (runner === undefined) continue;
-    const n = Math.min(TWIN_ROWS, loaded.campaigns.n);
-    const rows = Int32Array.from({ length: n }, (_, i) => Math.floor((i * loaded.campaigns.n) / n));
-    const { creativeOffsets, creativeRows } = loaded.campaigns;
-    const creatives = rows.map((c) => creativeRows[creativeOffsets[c]!] ?? -1);
-    const x = new Float32Array(n * features.nFeatures);
+    twins.push({ served, bytes });
+  }
+  const { logger } = deps;
+  if (twins.length === 0 || deps.runner === undefined) return loaded;
+  const own = typeof deps.runner === 'function';
+  const runner = typeof deps.runner === 'function' ? deps.runner() : deps.runner;
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<false>((resolve) => {
+    timer = setTimeout(resolve, deps.twinTimeoutMs ?? TWIN_TIMEOUT_MS, false);
+  });
+  try {
+    for (const { served, bytes } of twins) {
+      const answers = answersOf(runner, served, bytes, twinRows(loaded, served));
+      const differs = await Promise.race([answers, late]);
+      if (differs === false) {
+        answers.catch(() => {});
+        throw new Error('the ONNX runner has not answered in time');
+      }
+      if (differs !== undefined) {
+        throw twinError(release, `models/${served.model.name}.onnx ${differs}`);
+      }
+    }
+    logger.debug(
+      { release: release.id, twins: twins.length },
+      'ONNX twins answer as the models do',
+    );
+    return loaded;
+  } catch (cause) {
+    if (isWaggleError(cause)) {
+      if (cause.code === 'WAGGLE_RELEASE_TWIN_MISMATCH') throw cause;
+      if (/^WAGGLE_(MODEL_(?!RUN)|RANKING)/.test(cause.code)) {
+        throw twinError(release, cause.message, cause);
+      }
+    }
+    logger.warn(
+      { err: cause, release: release.id },
+      'the ONNX runner does not answer; linear models serve',
+    );
+    return { ...loaded, degraded: [...loaded.degraded, 'onnx_unavailable'] };
+  } finally {
+    clearTimeout(timer);
+    // Its threads may still be busy with what came too late: nobody waits for them.
+    if (own) runner.close().catch((err) => logger.debug({ err }, 'the ONNX runner did not close'));
+  }
+}
+
+/** @returns how the twin differs, or undefined when it does not */
+async function answersOf(
+  runner: Runner,
+  { model, scorer, features }: ServedModel,
+  bytes: Uint8Array,
+  x: Float32Array,
+): Promise<string | undefined> {
+  const n = x.length / features.nFeatures;
+  const twin = await OnnxScorer.open(runner, model, bytes);
+  const answers = await twin.score(x, n);
+  const expected = scorer.scoreInto(x, n, new Float64Array(n));
+  for (let i = 0; i < n; i++) {
+    if (Math.abs(answers[i]! - expected[i]!) > TWIN_TOLERANCE) {
+      return `answers ${answers[i]}, ${model.version} ${expected[i]}`;
+    }
+  }
+  return undefined;
+}
+
+/** Feature rows spread over the release's publications and campaigns; float32 [n × nFeatures]. */
+function twinRows(loaded: RankingRelease, { features }: ServedModel): Float32Array {
+  const { campaigns, publications } = loaded;
+  const nPublications = Math.min(TWIN_PUBLICATIONS, publications.n);
+  const n = Math.min(TWIN_CAMPAIGNS, campaigns.n);
+  const x = new Float32Array(nPublications * n * features.nFeatures);
+  for (let p = 0; p < nPublications; p++) {
+    // Other campaigns for each publication.
+    const rows = Int32Array.from({ length: n }, (_, i) =>
+      Math.floor(((i + p / nPublications) * campaigns.n) / n),
+    );
+    const creatives = rows.map((c) => campaigns.creativeRows[campaigns.creativeOffsets[c]!] ?? -1);
     features.evaluate(
       {
-        publicationRow: 0,
+        publicationRow: Math.floor((p * publications.n) / nPublications),
         tsMs: loaded.asOfMs,
-        position: 1,
-        nAds: 1,
+        position: 1 + p,
+        nAds: 1 + p,
         menuSize: 10,
-        priceMicros: Float64Array.from(rows, (c) => loaded.campaigns.bidMicros[c]!),
+        priceMicros: Float64Array.from(rows, (c) => campaigns.bidMicros[c]!),
         estPayoutMicros: new Float64Array(n).fill(10_000_000),
-        rank: new Float64Array(n).fill(1),
+        rank: new Float64Array(n).fill(1 + p),
       },
       rows,
       creatives,
-      x,
+      x.subarray(p * n * features.nFeatures),
     );
-    let answers: Float32Array;
-    try {
-      const twin = await OnnxScorer.open(runner, model, bytes);
-      answers = await twin.score(x, n);
-    } catch (cause) {
-      if (isWaggleError(cause) && /^WAGGLE_(MODEL_(?!RUN)|RANKING)/.test(cause.code)) throw cause;
-      logger.warn(
-        { err: cause, model: model.version },
-        'the ONNX runner does not answer; linear models serve',
-      );
-      unavailable = true;
-      continue;
-    }
-    const expected = scorer.scoreInto(x, n, new Float64Array(n));
-    for (let i = 0; i < n; i++) {
-      if (Math.abs(answers[i]! - expected[i]!) > TWIN_TOLERANCE) {
-        throw engineError(
-          'WAGGLE_RELEASE_UNSERVABLE',
-          `models/${file} answers ${answers[i]}, ${model.version} ${expected[i]}`,
-        );
-      }
-    }
   }
-  return unavailable ? { ...loaded, degraded: [...loaded.degraded, 'onnx_unavailable'] } : loaded;
+  return x;
+}
+
+function twinError(release: Release, why: string, cause?: unknown): Error {
+  return engineError('WAGGLE_RELEASE_TWIN_MISMATCH', `release ${release.id}: ${why}`, {
+    ...(cause === undefined ? {} : { cause }),
+    details: { release: release.id },
+  });
 }
 
 /** What the ledger must know before a release is served; never lowers what it already holds. */

@@ -11,6 +11,7 @@ import { acceptFeatures, ctrFeatures } from '@waggle/features';
 import { InlineRunner } from '@waggle/models';
 import { type LinearModel, priorOnlyModel, sealLinearModel } from '@waggle/ranking';
 import type { ReleaseInput } from '@waggle/releases';
+import { exportLinearOnnx } from '@waggle/training';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import {
   buildCatalog,
@@ -240,7 +241,7 @@ describe('ONNX twins', () => {
     await expect(world.release({ models })).rejects.toThrow(code('WAGGLE_RELEASE_INCOMPLETE'));
     const other = { ...models, pctrOnnx: new Uint8Array([1]) };
     await expect(world.release({ models: other })).rejects.toThrow(
-      code('WAGGLE_RELEASE_UNSERVABLE'),
+      code('WAGGLE_RELEASE_TWIN_MISMATCH'),
     );
     await world.release({ models: { ...models, pctrOnnx: junk } });
   });
@@ -250,11 +251,59 @@ describe('ONNX twins', () => {
     const models = { pctr: withTwin(junk), accept: priorOnlyModel(acceptFeatures), pctrOnnx: junk };
     const stored = await world.stored({ models });
     await expect(loadRankingRelease(stored, { ...deps, runner })).rejects.toThrow(
-      code('WAGGLE_RELEASE_UNSERVABLE'),
+      code('WAGGLE_RELEASE_TWIN_MISMATCH'),
     );
     await runner.close();
     const closed = await loadRankingRelease(stored, { ...deps, runner });
     expect(closed.degraded).toEqual(['prior_only_model', 'onnx_unavailable']);
+  });
+
+  test('a twin that answers like its model is let through, one that does not is refused', async () => {
+    const { version: _, ...prior } = priorOnlyModel(ctrFeatures);
+    const written = (intercept: number) => exportLinearOnnx({ ...prior, intercept });
+    const load = async (bytes: Uint8Array) => {
+      const pctr = sealLinearModel({ ...prior, onnxSha256: sha(bytes) });
+      const models = { pctr, accept: priorOnlyModel(acceptFeatures), pctrOnnx: bytes };
+      let runner: InlineRunner | undefined;
+      const loaded = loadRankingRelease(await world.stored({ models }), {
+        ...deps,
+        runner: () => {
+          runner = new InlineRunner();
+          return runner;
+        },
+      });
+      const outcome = await loaded.then(
+        ({ degraded }) => degraded,
+        (error: { code: string }) => error.code,
+      );
+      // What was opened for the check is closed after it.
+      await expect(runner!.load({ id: 'x', bytes: junk })).rejects.toThrow(
+        code('WAGGLE_RUNNER_CLOSED'),
+      );
+      return outcome;
+    };
+    expect(await load(written(prior.intercept).bytes)).toEqual(['prior_only_model']);
+    expect(await load(written(prior.intercept + 0.5).bytes)).toBe('WAGGLE_RELEASE_TWIN_MISMATCH');
+  });
+
+  test('a runner that does not answer in time is done without, and models without twins need none', async () => {
+    const silent = new InlineRunner();
+    silent.load = () => new Promise(() => {});
+    const models = { pctr: withTwin(junk), accept: priorOnlyModel(acceptFeatures), pctrOnnx: junk };
+    const late = await loadRankingRelease(await world.stored({ models }), {
+      ...deps,
+      runner: silent,
+      twinTimeoutMs: 20,
+    });
+    expect(late.degraded).toEqual(['prior_only_model', 'onnx_unavailable']);
+    const prior = await loadRankingRelease(await world.stored({}), {
+      ...deps,
+      runner: () => {
+        throw new Error('nobody should ask for a runner');
+      },
+    });
+    expect(prior.degraded).toEqual(['prior_only_model']);
+    await silent.close();
   });
 });
 
