@@ -70,7 +70,12 @@ describe('statuses', () => {
   test('are given to everything that a request can cause', () => {
     const startOnly = ['WAGGLE_PORT_IN_USE', 'WAGGLE_BIND_FAILED', 'WAGGLE_BIND_REFUSED'];
     // Raised while building or replaying, never while ranking.
-    const offline = ['WAGGLE_RELEASE_UNSERVABLE', 'WAGGLE_CATALOG_EMPTY', 'WAGGLE_REPLAY_MISMATCH'];
+    const offline = [
+      'WAGGLE_RELEASE_UNSERVABLE',
+      'WAGGLE_RELEASE_TWIN_MISMATCH',
+      'WAGGLE_CATALOG_EMPTY',
+      'WAGGLE_REPLAY_MISMATCH',
+    ];
     const causable = Object.keys({ ...gatewayErrors, ...engineErrors }).filter(
       (code) => !startOnly.includes(code) && !offline.includes(code),
     );

@@ -101,9 +101,10 @@ export function scoreBlock(
   if (context.priorOnly) {
     for (let i = 0; i < n; i++) pClick[i] = priorClickRate(campaigns, campaignRows[i]!);
   } else {
-    const x = scratch.features(n * pctr.features.nFeatures);
-    pctr.features.evaluate({ publicationRow, tsMs, position, nAds }, campaignRows, creativeRows, x);
-    pctr.scorer.scoreInto(x, n, pClick);
+    const { features, scorer } = pctr;
+    const at = { publicationRow, tsMs, position, nAds };
+    features.evaluateSums(at, campaignRows, creativeRows, scorer.weights, pClick);
+    scorer.scoreSums(pClick, n, pClick);
   }
 
   const spendMicros = new Float64Array(n);
@@ -140,9 +141,9 @@ export function scoreBlock(
     const rank = scratch.p(n).fill((context.menuSize + 1) / 2, 0, n);
     const priceMicros = scratch.column(n);
     for (let i = 0; i < n; i++) priceMicros[i] = campaigns.bidMicros[campaignRows[i]!]!;
-    const x = scratch.features(n * accept.features.nFeatures);
     const { menuSize } = context;
-    accept.features.evaluate(
+    const sums = scratch.sums(n);
+    accept.features.evaluateSums(
       {
         publicationRow,
         tsMs,
@@ -155,9 +156,10 @@ export function scoreBlock(
       },
       campaignRows,
       creativeRows,
-      x,
+      accept.scorer.weights,
+      sums,
     );
-    accept.scorer.scoreInto(x, n, q);
+    accept.scorer.scoreSums(sums, n, q);
   }
 
   let goalUnits: Float32Array | undefined;

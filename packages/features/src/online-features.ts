@@ -50,7 +50,28 @@ export interface OnlineOptions {
 const RUN = 512;
 const DEFAULT_CACHE_BYTES = 128 * 1024 * 1024;
 
+/** What a weighted sum of features needs to compute per request; the rest is in the cached sums. */
+interface WeightedPlan {
+  readonly weights: Float64Array;
+  /** Features that change with the request and count. */
+  readonly terms: readonly {
+    readonly weight: number;
+    readonly fallback: number;
+    readonly node: number;
+    /** Undefined for what all candidates of a request share. */
+    readonly register: Float64Array | undefined;
+  }[];
+  readonly loops: readonly ((n: number) => void)[];
+  /** Carried values and candidate columns that the loops and terms read. */
+  readonly carried: readonly { readonly index: number; readonly register: Float64Array }[];
+}
+
 interface PublicationCache {
+  /** Weights of the sums kept instead of rows; undefined where rows are kept. */
+  readonly weights: Float64Array | undefined;
+  /** float64 [capacity]: weighted sums of static features. */
+  sums: Float64Array;
+  capacity: number;
   /** Slot of (creative row), or of (campaign row) for candidates without creative; −1 = not computed. */
   readonly slotOf: Int32Array;
   nSlots: number;
@@ -108,7 +129,7 @@ export class OnlineFeatures {
   readonly #fillCampaigns = new Int32Array(RUN);
   readonly #fillCreatives = new Int32Array(RUN);
   readonly #requestNodes: number[] = [];
-  readonly #loops: ((n: number) => void)[] = [];
+  readonly #loops: { readonly node: number; readonly run: (n: number) => void }[] = [];
   /** Per node: working array of a run; shared constants are spread into theirs once per request or ahead. */
   readonly #registers: (Float64Array | undefined)[] = [];
   readonly #spread: { readonly node: number; readonly register: Float64Array }[] = [];
@@ -120,6 +141,9 @@ export class OnlineFeatures {
   }[] = [];
   readonly #scalars: Float64Array;
   readonly #cache = new Map<number, PublicationCache>();
+  /** As `#cache`, with sums instead of rows. */
+  readonly #sumCache = new Map<number, PublicationCache>();
+  #plan: WeightedPlan | undefined;
   readonly #maxCacheBytes: number;
   #cacheBytes = 0;
   readonly #slots = new Int32Array(RUN);
@@ -260,7 +284,7 @@ export class OnlineFeatures {
           );
         } else {
           const args = node.args.map((arg) => this.#registers[arg]!);
-          this.#loops.push(vectorLoop(node.expression, args, register));
+          this.#loops.push({ node: i, run: vectorLoop(node.expression, args, register) });
         }
         return;
       }
@@ -290,10 +314,64 @@ export class OnlineFeatures {
   ): void {
     const n = campaignRows.length;
     const width = this.nFeatures;
-    if (creativeRows.length !== n || out.length < n * width) {
+    this.#checkShapes(context, n, creativeRows, out.length, n * width);
+    const cache = this.#publication(context.publicationRow);
+    this.#requestScalars(context, cache);
+    for (let from = 0; from < n; from += RUN) {
+      const count = Math.min(RUN, n - from);
+      this.#fillSlots(context.publicationRow, cache, campaignRows, creativeRows, from, count);
+      this.#run(context, cache, from, count, out);
+    }
+  }
+
+  /**
+   * Σ weight·feature of every candidate, without the features: what a linear model needs. The part of features that do not
+   * change with the request is summed once per publication and creative, so a request costs its own features only, and
+   * of those only the ones that count. Sums of the same candidate in the same context are the same to the last bit
+   * whatever is asked beside it. Use one array of weights: another one starts over.
+   * @param campaignRows,creativeRows as in `evaluate`
+   * @param weights float64 [nFeatures], not changed afterwards
+   * @param out float64 [≥ n]
+   * Cost: O(n · request features with a weight); the first sight of a candidate O(nFeatures + dim) once.
+   * @throws WAGGLE_FEATURES_SHAPE
+   */
+  evaluateSums(
+    context: FeatureContext,
+    campaignRows: Int32Array,
+    creativeRows: Int32Array,
+    weights: Float64Array,
+    out: Float64Array,
+  ): void {
+    const n = campaignRows.length;
+    this.#checkShapes(context, n, creativeRows, out.length, n);
+    if (weights.length !== this.nFeatures) {
       throw featuresError(
         'WAGGLE_FEATURES_SHAPE',
-        `${n} campaigns, ${creativeRows.length} creatives and an output of ${out.length} do not fit ${width} features`,
+        `${weights.length} weights for ${this.nFeatures} features`,
+      );
+    }
+    if (this.#plan?.weights !== weights) this.#startOver(weights);
+    const plan = this.#plan!;
+    const cache = this.#publication(context.publicationRow, weights);
+    this.#requestScalars(context, cache);
+    for (let from = 0; from < n; from += RUN) {
+      const count = Math.min(RUN, n - from);
+      this.#fillSlots(context.publicationRow, cache, campaignRows, creativeRows, from, count);
+      this.#runSums(plan, context, cache, from, count, out);
+    }
+  }
+
+  #checkShapes(
+    context: FeatureContext,
+    n: number,
+    creativeRows: Int32Array,
+    nOut: number,
+    needed: number,
+  ): void {
+    if (creativeRows.length !== n || nOut < needed) {
+      throw featuresError(
+        'WAGGLE_FEATURES_SHAPE',
+        `${n} campaigns, ${creativeRows.length} creatives and an output of ${nOut} do not fit ${this.nFeatures} features`,
       );
     }
     for (const column of [context.priceMicros, context.estPayoutMicros, context.rank]) {
@@ -303,13 +381,6 @@ export class OnlineFeatures {
           `a candidate column has ${column.length} of ${n} values`,
         );
       }
-    }
-    const cache = this.#publication(context.publicationRow);
-    this.#requestScalars(context, cache);
-    for (let from = 0; from < n; from += RUN) {
-      const count = Math.min(RUN, n - from);
-      this.#fillSlots(context.publicationRow, cache, campaignRows, creativeRows, from, count);
-      this.#run(context, cache, from, count, out);
     }
   }
 
@@ -346,7 +417,7 @@ export class OnlineFeatures {
       if (column === undefined) register.fill(Number.NaN, 0, count);
       else for (let i = 0; i < count; i++) register[i] = column[from + i]!;
     }
-    for (const loop of this.#loops) loop(count);
+    for (const { run } of this.#loops) run(count);
     const { nodes, outputs } = this.#program;
     const features = this.requestFeatures;
     for (let k = 0; k < features.length; k++) {
@@ -363,6 +434,68 @@ export class OnlineFeatures {
         for (let i = 0; i < count; i++, target += width) {
           const value = Math.fround(register[i]!);
           out[target] = value - value === 0 ? value : fallback;
+        }
+      }
+    }
+  }
+
+  #startOver(weights: Float64Array): void {
+    for (const cache of this.#sumCache.values()) this.#cacheBytes -= cache.bytes;
+    this.#sumCache.clear();
+    const { nodes, outputs } = this.#program;
+    const needed = new Set<number>();
+    const need = (node: number): void => {
+      if (needed.has(node)) return;
+      needed.add(node);
+      for (const arg of nodes[node]!.args) need(arg);
+    };
+    const terms: WeightedPlan['terms'][number][] = [];
+    for (const f of this.requestFeatures) {
+      if (weights[f] === 0) continue;
+      const node = outputs[f]!;
+      need(node);
+      terms.push({
+        weight: weights[f]!,
+        fallback: Math.fround(this.#defaults[f]!),
+        node,
+        register: nodes[node]!.rate === 'request' ? undefined : this.#registers[node]!,
+      });
+    }
+    const loops = this.#loops.filter(({ node }) => needed.has(node)).map(({ run }) => run);
+    const carried = this.#carriedUsed.filter(({ index }) => needed.has(this.#carriedNodes[index]!));
+    this.#plan = { weights, terms, loops, carried };
+  }
+
+  #runSums(
+    plan: WeightedPlan,
+    context: FeatureContext,
+    cache: PublicationCache,
+    from: number,
+    count: number,
+    out: Float64Array,
+  ): void {
+    const { sums, carried } = cache;
+    const slots = this.#slots;
+    for (let i = 0; i < count; i++) out[from + i] = sums[slots[i]!]!;
+    const nCarried = this.#carriedNodes.length;
+    for (const { index, register } of plan.carried) {
+      for (let i = 0; i < count; i++) register[i] = carried[slots[i]! * nCarried + index]!;
+    }
+    for (const { leaf, register } of this.#candidateLeaves) {
+      const column = context[leaf.field];
+      if (column === undefined) register.fill(Number.NaN, 0, count);
+      else for (let i = 0; i < count; i++) register[i] = column[from + i]!;
+    }
+    for (const loop of plan.loops) loop(count);
+    for (const { weight, fallback, node, register } of plan.terms) {
+      if (register === undefined) {
+        const value = Math.fround(this.#scalars[node]!);
+        const term = weight * (value - value === 0 ? value : fallback);
+        for (let i = 0; i < count; i++) out[from + i]! += term;
+      } else {
+        for (let i = 0; i < count; i++) {
+          const value = Math.fround(register[i]!);
+          out[from + i]! += weight * (value - value === 0 ? value : fallback);
         }
       }
     }
@@ -386,14 +519,15 @@ export class OnlineFeatures {
     for (const { node, register } of this.#spread) register.fill(scalars[node]!);
   }
 
-  #publication(row: number): PublicationCache {
+  #publication(row: number, weights?: Float64Array): PublicationCache {
     const publicationRow = row >= 0 && row < this.#nPublications ? row : -1;
-    const found = this.#cache.get(publicationRow);
+    const kept = weights === undefined ? this.#cache : this.#sumCache;
+    const found = kept.get(publicationRow);
     if (found !== undefined) {
       // Re-inserting keeps the map in order of last use.
-      if (this.#cache.size > 1) {
-        this.#cache.delete(publicationRow);
-        this.#cache.set(publicationRow, found);
+      if (kept.size > 1) {
+        kept.delete(publicationRow);
+        kept.set(publicationRow, found);
       }
       return found;
     }
@@ -401,6 +535,9 @@ export class OnlineFeatures {
     const scalars = Float64Array.from(this.#constants);
     for (const i of this.#publicationNodes) scalars[i] = this.#scalar(i, scalars, publicationRow);
     const cache: PublicationCache = {
+      weights,
+      sums: new Float64Array(0),
+      capacity: 0,
       slotOf: new Int32Array(this.#nKeys).fill(-1),
       nSlots: 0,
       rows: new Float32Array(0),
@@ -409,17 +546,21 @@ export class OnlineFeatures {
       bytes: 0,
     };
     cache.bytes = this.#nKeys * 4 + nodes.length * 8;
-    this.#cache.set(publicationRow, cache);
+    kept.set(publicationRow, cache);
     this.#cacheBytes += cache.bytes;
     this.#evict();
     return cache;
   }
 
+  /** The least recently used publications go first, those with rows before those with sums, which are smaller. */
   #evict(): void {
-    for (const [row, cache] of this.#cache) {
-      if (this.#cacheBytes <= this.#maxCacheBytes || this.#cache.size === 1) return;
-      this.#cache.delete(row);
-      this.#cacheBytes -= cache.bytes;
+    for (const kept of [this.#cache, this.#sumCache]) {
+      for (const [row, cache] of kept) {
+        if (this.#cacheBytes <= this.#maxCacheBytes) return;
+        if (kept.size === 1) break;
+        kept.delete(row);
+        this.#cacheBytes -= cache.bytes;
+      }
     }
   }
 
@@ -464,16 +605,16 @@ export class OnlineFeatures {
     const width = this.nFeatures;
     const nCarried = this.#carriedNodes.length;
     const needed = cache.nSlots + missing.length;
-    if (needed * width > cache.rows.length) {
+    const { weights } = cache;
+    if (needed > cache.capacity) {
       const capacity = Math.max(needed, Math.ceil(cache.nSlots * 1.5), 64);
-      const rows = new Float32Array(capacity * width);
-      rows.set(cache.rows);
-      const carried = new Float64Array(capacity * nCarried);
-      carried.set(cache.carried);
+      const before = cache.rows.byteLength + cache.sums.byteLength + cache.carried.byteLength;
+      if (weights === undefined) cache.rows = widened(cache.rows, capacity * width);
+      else cache.sums = widened(cache.sums, capacity);
+      cache.carried = widened(cache.carried, capacity * nCarried);
+      cache.capacity = capacity;
       const grown =
-        rows.byteLength + carried.byteLength - cache.rows.byteLength - cache.carried.byteLength;
-      cache.rows = rows;
-      cache.carried = carried;
+        cache.rows.byteLength + cache.sums.byteLength + cache.carried.byteLength - before;
       cache.bytes += grown;
       this.#cacheBytes += grown;
       this.#evict();
@@ -494,13 +635,17 @@ export class OnlineFeatures {
     }
     for (const { node, register } of this.#pairSpread) register.fill(cache.scalars[node]!, 0, n);
     for (const step of this.#pairSteps) step(publicationRow, n);
-    const { rows, carried } = cache;
+    const { rows, sums, carried } = cache;
     const first = cache.nSlots;
     for (const { feature, node, register } of this.#staticOutputs) {
       const fallback = Math.fround(this.#defaults[feature]!);
+      const weight = weights === undefined ? 0 : weights[feature]!;
+      if (weights !== undefined && weight === 0) continue;
       for (let j = 0; j < n; j++) {
         const value = Math.fround(register === undefined ? cache.scalars[node]! : register[j]!);
-        rows[(first + j) * width + feature] = value - value === 0 ? value : fallback;
+        const known = value - value === 0 ? value : fallback;
+        if (weights === undefined) rows[(first + j) * width + feature] = known;
+        else sums[first + j]! += weight * known;
       }
     }
     this.#carriedRegisters.forEach((register, k) => {
@@ -560,6 +705,12 @@ export class OnlineFeatures {
       this.#params,
     );
   }
+}
+
+function widened<T extends Float32Array | Float64Array>(values: T, length: number): T {
+  const wider = new (values.constructor as new (n: number) => T)(length);
+  wider.set(values);
+  return wider;
 }
 
 function tableOf(snapshot: FeatureSnapshot, name: string): ColumnTable {

@@ -1,3 +1,5 @@
+import { mix32 } from '@waggle/core';
+import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import {
   acceptFeatures,
@@ -27,6 +29,15 @@ const all = () => ({
   campaigns: world.campaignOfCreative,
   creatives: Int32Array.from(world.campaignOfCreative, (_, i) => i),
 });
+
+/** Numbers in [0, 1). */
+function uniform(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    return mix32(state) / 4_294_967_296;
+  };
+}
 
 function evaluate(online: OnlineFeatures, publicationRow: number): Float32Array {
   const { campaigns, creatives } = all();
@@ -78,6 +89,92 @@ describe('OnlineFeatures', () => {
       expect(out.subarray(i * width, (i + 1) * width)).toEqual(
         expected.subarray(k * width, (k + 1) * width),
       );
+    }
+  });
+
+  test('sums are those of the features, to the last bit whatever was asked before or beside', () => {
+    for (const set of [ctrFeatures, acceptFeatures]) {
+      const online = new OnlineFeatures(set, snapshot, world.embeddings);
+      const { campaigns, creatives } = all();
+      const n = campaigns.length;
+      const width = online.nFeatures;
+      const rng = uniform(set.name.length);
+      fc.assert(
+        fc.property(
+          fc.record({
+            publicationRow: fc.integer({ min: -1, max: 23 }),
+            position: fc.integer({ min: 1, max: 12 }),
+            nAds: fc.integer({ min: 1, max: 6 }),
+            laterMs: fc.integer({ min: 0, max: 86_400_000 }),
+            menuSize: fc.option(fc.integer({ min: 1, max: 20 }), { nil: undefined }),
+            withPrices: fc.boolean(),
+            share: fc.constantFrom(0, 0.3, 1),
+          }),
+          (o) => {
+            // Some features count for nothing, as in a sparse model or the prior.
+            const weights = Float64Array.from({ length: width }, () =>
+              rng() < o.share ? rng() - 0.5 : 0,
+            );
+            const at = {
+              publicationRow: o.publicationRow,
+              position: o.position,
+              nAds: o.nAds,
+              tsMs: WORLD.endMs + o.laterMs,
+              ...(o.menuSize === undefined ? {} : { menuSize: o.menuSize }),
+              ...(o.withPrices
+                ? {
+                    priceMicros: new Float64Array(n).fill(2e6),
+                    estPayoutMicros: new Float64Array(n).fill(9e7),
+                    rank: Float64Array.from({ length: n }, (_, i) => 1 + (i % 9)),
+                  }
+                : {}),
+            };
+            const x = new Float32Array(n * width);
+            online.evaluate(at, campaigns, creatives, x);
+            const sums = new Float64Array(n);
+            online.evaluateSums(at, campaigns, creatives, weights, sums);
+            for (let i = 0; i < n; i++) {
+              let sum = 0;
+              let size = 1;
+              for (let f = 0; f < width; f++) {
+                const term = weights[f]! * x[i * width + f]!;
+                sum += term;
+                size += Math.abs(term);
+              }
+              expect(Math.abs(sums[i]! - sum)).toBeLessThanOrEqual(1e-13 * size);
+            }
+            // Alone, on a cache of its own that has no room.
+            const tight = new OnlineFeatures(set, snapshot, world.embeddings, { maxCacheBytes: 1 });
+            const one = new Float64Array(1);
+            for (let i = o.position % 7; i < n; i += 7) {
+              const alone = {
+                ...at,
+                ...(o.withPrices
+                  ? { priceMicros: [2e6], estPayoutMicros: [9e7], rank: [1 + (i % 9)] }
+                  : {}),
+              };
+              tight.evaluateSums(
+                alone,
+                campaigns.subarray(i, i + 1),
+                creatives.subarray(i, i + 1),
+                weights,
+                one,
+              );
+              expect(one[0]).toBe(sums[i]);
+            }
+          },
+        ),
+        { numRuns: 30 },
+      );
+      expect(() =>
+        online.evaluateSums(
+          { ...context, publicationRow: 0 },
+          campaigns,
+          creatives,
+          new Float64Array(width + 1),
+          new Float64Array(n),
+        ),
+      ).toThrow(expect.objectContaining({ code: 'WAGGLE_FEATURES_SHAPE' }));
     }
   });
 

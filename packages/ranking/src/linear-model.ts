@@ -198,6 +198,32 @@ export class LinearScorer {
     return out;
   }
 
+  /**
+   * Probabilities of rows whose Σ weights·x is known already, see `weights`.
+   * @param sums float64 [≥ nRows]; borrowed
+   * @param out [≥ nRows], receives p; may be `sums`
+   * @throws WAGGLE_RANKING_SHAPE, WAGGLE_RANKING_NAN; O(nRows)
+   */
+  scoreSums<T extends Float32Array | Float64Array>(sums: Float64Array, nRows: number, out: T): T {
+    if (sums.length < nRows || out.length < nRows) {
+      throw rankingError(
+        'WAGGLE_RANKING_SHAPE',
+        `${nRows} rows need as many sums and outputs, got ${sums.length} and ${out.length}`,
+      );
+    }
+    const { offset } = this;
+    for (let r = 0; r < nRows; r++) {
+      const logit = offset + sums[r]!;
+      if (!Number.isFinite(logit)) {
+        throw rankingError('WAGGLE_RANKING_NAN', `${this.version}: row ${r} sums to ${logit}`, {
+          details: { row: r },
+        });
+      }
+      out[r] = sigmoid(logit);
+    }
+    return out;
+  }
+
   #nan(x: Float32Array, row: number): Error {
     const { nFeatures } = this;
     let feature = 'the sum of the features';

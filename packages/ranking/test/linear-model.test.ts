@@ -122,3 +122,22 @@ test('the scorer with folded calibration equals calibrating the raw logit', asyn
     expect(p[r]).toBeCloseTo(calibrate(m.calibration, raw), 6);
   }
 });
+
+test('sums that are known already give the same probabilities, in place too', () => {
+  const scorer = new LinearScorer(model({ calibration: { kind: 'platt', a: 0.5, b: -1 } }));
+  const x = Float32Array.of(1, 1, 0.25, -3);
+  const expected = scorer.scoreInto(x, 2, new Float64Array(2));
+  const sums = Float64Array.from(
+    [0, 1],
+    (r) => scorer.weights[0]! * x[2 * r]! + scorer.weights[1]! * x[2 * r + 1]!,
+  );
+  const p = scorer.scoreSums(sums, 2, sums);
+  for (let r = 0; r < 2; r++) expect(p[r]).toBeCloseTo(expected[r]!, 14);
+  const code = (expectedCode: string) => expect.objectContaining({ code: expectedCode });
+  expect(() => scorer.scoreSums(Float64Array.of(Number.NaN), 1, new Float32Array(1))).toThrow(
+    code('WAGGLE_RANKING_NAN'),
+  );
+  expect(() => scorer.scoreSums(sums, 3, new Float32Array(3))).toThrow(
+    code('WAGGLE_RANKING_SHAPE'),
+  );
+});
