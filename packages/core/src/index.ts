@@ -6,4 +6,5 @@ export * from './errors.js';
 export * from './hash.js';
 export * from './ids.js';
 export * from './logger.js';
+export * from './rank-area.js';
 export * from './rng.js';

@@ -1,4 +1,4 @@
-import { DAY_MS } from '@waggle/core';
+import { areaByRank, DAY_MS } from '@waggle/core';
 import { buildDataset, type DatasetOptions, numbers, trainingSql } from './dataset.js';
 import type { FeatureSet } from './definition.js';
 import { type FeatureStore, latestEmbeddingModel, QUERY_SETTINGS } from './feature-store.js';
@@ -77,41 +77,14 @@ export async function findLeaks(
   }
   const limit = options.maxAuc ?? 0.98;
   const column = new Float64Array(dataset.nRows);
+  const failures = dataset.trials.map((n, i) => n - dataset.successes[i]!);
   set.names.forEach((feature, f) => {
     for (let i = 0; i < dataset.nRows; i++) column[i] = dataset.x[i * set.names.length + f]!;
-    const auc = binomialAuc(column, dataset.successes, dataset.trials);
+    const auc = areaByRank(column, dataset.successes, failures);
+    // NaN, where nothing succeeded or nothing failed, gives nothing away.
     if (Math.max(auc, 1 - auc) > limit) {
       leaks.push({ feature, kind: 'too_good', detail: `AUC ${auc.toFixed(4)} by itself` });
     }
   });
   return leaks;
-}
-
-/**
- * Probability that a random success has a higher score than a random failure, ties half.
- * @param scores,successes,trials [n]; a row stands for `trials` draws of which `successes` succeeded
- * @returns 0.5 when there is no success or no failure; O(n log n)
- */
-export function binomialAuc(
-  scores: Float64Array,
-  successes: Float64Array,
-  trials: Float64Array,
-): number {
-  const order = Int32Array.from(scores, (_, i) => i).sort((a, b) => scores[a]! - scores[b]!);
-  let failuresBelow = 0;
-  let won = 0;
-  let nSuccesses = 0;
-  for (let i = 0; i < order.length; ) {
-    let tiedSuccesses = 0;
-    let tiedFailures = 0;
-    const score = scores[order[i]!]!;
-    for (; i < order.length && scores[order[i]!] === score; i++) {
-      tiedSuccesses += successes[order[i]!]!;
-      tiedFailures += trials[order[i]!]! - successes[order[i]!]!;
-    }
-    won += tiedSuccesses * (failuresBelow + tiedFailures / 2);
-    failuresBelow += tiedFailures;
-    nSuccesses += tiedSuccesses;
-  }
-  return nSuccesses > 0 && failuresBelow > 0 ? won / (nSuccesses * failuresBelow) : 0.5;
 }

@@ -2,7 +2,6 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import {
   acceptFeatures,
   add,
-  binomialAuc,
   clicksPerPlacementSql,
   ctrFeatures,
   defineFeatureSet,
@@ -94,22 +93,5 @@ describe('findLeaks', () => {
     const leaks = await findLeaks(world.store, leaky, { ...options, probes: 1, maxAuc: 0.9 });
     expect(new Set(leaks.map((l) => l.feature))).toEqual(new Set(['own_answer']));
     expect(leaks.map((l) => l.kind)).toContain('too_good');
-  });
-});
-
-describe('binomialAuc', () => {
-  test('matches a hand-worked case with ties', () => {
-    // Scores 1: 1 of 2 succeed, 2: 2 of 2. Pairs (success, failure): (1,1) tie, (2,1) twice won.
-    const auc = binomialAuc(Float64Array.of(1, 2), Float64Array.of(1, 2), Float64Array.of(2, 2));
-    expect(auc).toBeCloseTo((0.5 + 2) / 3, 12);
-  });
-
-  test('is one half when nothing can be told apart', () => {
-    expect(binomialAuc(Float64Array.of(3, 3), Float64Array.of(1, 0), Float64Array.of(1, 1))).toBe(
-      0.5,
-    );
-    expect(binomialAuc(Float64Array.of(1, 2), Float64Array.of(0, 0), Float64Array.of(1, 1))).toBe(
-      0.5,
-    );
   });
 });

@@ -1,3 +1,4 @@
+import { areaByRank } from '@waggle/core';
 import { type BinomialSample, checkSample, descendingOrder, requireBothClasses } from './sample.js';
 
 /**
@@ -8,24 +9,7 @@ import { type BinomialSample, checkSample, descendingOrder, requireBothClasses }
 export function areaUnderRoc(sample: BinomialSample): number {
   const checked = checkSample(sample);
   requireBothClasses(checked, 'AUC');
-  const { probability, positive, negative } = checked;
-  const order = descendingOrder(probability);
-  let positiveAbove = 0;
-  let area = 0;
-  for (let start = 0; start < order.length; ) {
-    const value = probability[order[start]!]!;
-    let groupPositive = 0;
-    let groupNegative = 0;
-    let end = start;
-    for (; end < order.length && probability[order[end]!] === value; end++) {
-      groupPositive += positive[order[end]!]!;
-      groupNegative += negative[order[end]!]!;
-    }
-    area += groupNegative * (positiveAbove + groupPositive / 2);
-    positiveAbove += groupPositive;
-    start = end;
-  }
-  return area / (checked.totalPositive * checked.totalNegative);
+  return areaByRank(checked.probability, checked.positive, checked.negative);
 }
 
 /**
