@@ -10,7 +10,6 @@ import {
   effect,
   evidence,
   exp,
-  type Key,
   lastTime,
   log,
   log1p,
@@ -34,21 +33,17 @@ import {
   P,
   PC,
   shrunk,
+  shrunkRates,
 } from './shared.js';
 
-const globalRate = shrunk(
-  total('offer_outcomes', 'accepted', [], 28),
-  total('offer_outcomes', 'decided', [], 28),
-  param('accept_base_rate'),
-  20,
-);
-const acceptRate = (by: readonly Key[]) =>
-  shrunk(
-    total('offer_outcomes', 'accepted', by, 28),
-    total('offer_outcomes', 'decided', by, 28),
-    globalRate,
-    param('accept_rate_strength'),
-  );
+const acceptRate = shrunkRates({
+  source: 'offer_outcomes',
+  successes: 'accepted',
+  trials: 'decided',
+  base: param('accept_base_rate'),
+  baseStrength: 20,
+  strength: param('accept_rate_strength'),
+});
 
 const LEVELS = [
   { name: 'publication', by: ['publication'], strength: 'accept_publication_strength' },

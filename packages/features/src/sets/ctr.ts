@@ -35,24 +35,19 @@ import {
   P,
   PC,
   shrunk,
+  shrunkRates,
 } from './shared.js';
 
-const globalRate = shrunk(
-  total('placement_outcomes', 'clicks', [], 28),
-  total('placement_outcomes', 'delivered', [], 28),
-  param('ctr_base_rate'),
-  param('rate_strength'),
-);
+const clickRate = shrunkRates({
+  source: 'placement_outcomes',
+  successes: 'clicks',
+  trials: 'delivered',
+  base: param('ctr_base_rate'),
+  baseStrength: param('rate_strength'),
+  strength: param('rate_strength'),
+});
 /** ln of the verified click rate at some level over 28 days, shrunk to the network's. */
-const logRate = (by: readonly Key[]) =>
-  log(
-    shrunk(
-      total('placement_outcomes', 'clicks', by, 28),
-      total('placement_outcomes', 'delivered', by, 28),
-      globalRate,
-      param('rate_strength'),
-    ),
-  );
+const logRate = (by: readonly Key[]) => log(clickRate(by));
 const logEvidence = (level: string) => log1p(evidence('ctr', level));
 
 const LEVELS = [

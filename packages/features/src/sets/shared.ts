@@ -1,6 +1,6 @@
 import { DAY_MS } from '@waggle/core';
 import type { FeatureDefinition } from '../definition.js';
-import type { Dependency, Expression } from '../expression.js';
+import type { Dependency, Expression, Key } from '../expression.js';
 import {
   add,
   attribute,
@@ -36,6 +36,31 @@ export const shrunk = (
   prior: Operand,
   strength: Operand,
 ): Expression => div(add(successes, mul(strength, prior)), add(trials, strength));
+
+const RATE_WINDOW_DAYS = 28;
+
+/**
+ * Plain rates of a source over 28 days: the network's, shrunk to `base`, and that of any level, shrunk to the
+ * network's by `strength` trials.
+ */
+export const shrunkRates = (o: {
+  readonly source: string;
+  readonly successes: string;
+  readonly trials: string;
+  readonly base: Operand;
+  readonly baseStrength: Operand;
+  readonly strength: Operand;
+}): ((by: readonly Key[]) => Expression) => {
+  const rate = (by: readonly Key[], prior: Operand, strength: Operand) =>
+    shrunk(
+      total(o.source, o.successes, by, RATE_WINDOW_DAYS),
+      total(o.source, o.trials, by, RATE_WINDOW_DAYS),
+      prior,
+      strength,
+    );
+  const network = rate([], o.base, o.baseStrength);
+  return (by) => rate(by, network, o.strength);
+};
 
 /** Whole and part days between an earlier time and the request, never negative, at most `most`. */
 export const daysSince = (earlierMs: Expression, most: number): Expression =>
