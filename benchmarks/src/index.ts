@@ -16,6 +16,7 @@ type Suite = (options: SuiteOptions) => Promise<readonly Measurement[]>;
 const SUITES: Readonly<Record<string, () => Promise<Suite>>> = {
   topk: async () => (await import('./suites/topk.js')).topkSuite,
   filter: async () => (await import('./suites/filter.js')).filterSuite,
+  ivf: async () => (await import('./suites/ivf.js')).ivfSuite,
   rank: async () => (await import('./suites/rank.js')).rankSuite,
   embed: async () => (await import('./suites/embed.js')).embedSuite,
   pctr: async () => (await import('./suites/pctr.js')).measurePctr,

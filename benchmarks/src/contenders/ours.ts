@@ -13,6 +13,7 @@ import {
 } from '@waggle/native';
 import { writeRaw } from '../data/files.js';
 import { timerOvershootP99 } from './event-loop.js';
+import { ivfHandlers } from './ours-ivf.js';
 import { resetPeak, residentBytes } from './process-memory.js';
 import { type Handlers, timed } from './protocol.js';
 import { Arrays, type LoadRequest } from './state.js';
@@ -42,7 +43,7 @@ function save(prefix: string | undefined, { rows, scores }: TopkResult): void {
 /** What our engine does for a benchmark, at the instruction set and on the device that the environment forced. */
 export function ourHandlers(): Handlers {
   const arrays = new Arrays();
-  return { ...searchHandlers(arrays) };
+  return { ...searchHandlers(arrays), ...ivfHandlers(arrays) };
 }
 
 function searchHandlers(arrays: Arrays): Handlers {
