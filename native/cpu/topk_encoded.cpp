@@ -29,7 +29,8 @@ namespace {
 
 constexpr int64_t kEntryBudget = int64_t{2} << 20;  // candidates of all queries of a pass: 32 MiB
 constexpr int64_t kMaxQueriesPerPass = 1024;
-constexpr int64_t kMaxQueriesWithoutFloats = 64;  // leaves each room for what cannot be decided
+constexpr int64_t kUnitBudget = int64_t{4} << 20;  // packed units of all queries of a pass: 16 MiB at most
+constexpr int64_t kMaxQueriesWithoutFloats = 64;   // leaves each room for what cannot be decided
 constexpr int64_t kMaxEntries = 1 << 18;
 constexpr int64_t kPanelBytes = 192 * 1024;  // a packed tile, half of a second-level cache at most
 constexpr int32_t kPanelTileStep = 48;       // whole groups of panels at every level
@@ -272,6 +273,17 @@ class Pass {
     const int64_t end = std::min(n_positions_, begin + chunk_rows_);
     const bool listed = args_.filter.has_list();
     w->n = 0;
+    if (!listed && bits_ == nullptr) {
+      for (int64_t row = begin; row < end && !stopped(); row += tile_rows_) {
+        w->n = static_cast<int32_t>(std::min<int64_t>(tile_rows_, end - row));
+        const auto* at = static_cast<const uint8_t*>(args_.encoded.row(row));
+        const int64_t stride = args_.encoded.row_stride * bytes_of(args_.encoded.dtype);
+        for (int32_t r = 0; r < w->n; ++r) w->rows[static_cast<size_t>(r)] = at + r * stride;
+        for (int32_t r = 0; r < w->n; ++r) w->row_numbers[static_cast<size_t>(r)] = static_cast<int32_t>(row) + r;
+        run_tile(*w);
+      }
+      return;
+    }
     for (int64_t i = begin; i < end; ++i) {
       if (bits_ != nullptr && (i & 7) == 0 && bits_[i >> 3] == 0) {
         i |= 7;
@@ -308,13 +320,20 @@ class Pass {
       error = w.error.data;
       scale = w.scale.data;
     }
+    float* to_error = w.error.data;
+    float* to_scale = w.scale.data;
+    float* to_norm = w.norm.data;
+    if (scale == nullptr) {
+      std::fill(to_scale, to_scale + w.n, 1.0f);
+      scale = to_scale;
+    }
     for (int32_t r = 0; r < w.n; ++r) {
       const float length = norm[r];
       const bool judged = (length >= kSmallestFilteredNorm) & (length <= kLargestFilteredNorm);
       const bool fine = judged | (length == 0);
-      w.error.data[r] = fine ? error[r] : kInfinity;
-      w.scale.data[r] = judged ? (scale != nullptr ? scale[r] : 1.0f) : 0.0f;
-      w.norm.data[r] = judged ? length : 0.0f;
+      to_error[r] = fine ? error[r] : kInfinity;
+      to_scale[r] = judged ? scale[r] : 0.0f;
+      to_norm[r] = judged ? length : 0.0f;
     }
   }
 
@@ -617,6 +636,7 @@ Status topk_encoded(const Table& table, const TopkEncodedArgs& args, const RunCo
   const bool one_by_one =
       own_bits && share_allowed(filter, args.queries.rows, args.encoded.rows) < kShareToScanTogether;
   int64_t per_pass = std::clamp<int64_t>(kEntryBudget / Pass::least_entries(args.k), 1, kMaxQueriesPerPass);
+  per_pass = std::clamp<int64_t>(kUnitBudget / args.encoded.cols, 1, per_pass);
   if (args.matrix.data == nullptr) per_pass = std::min(per_pass, kMaxQueriesWithoutFloats);
   if (one_by_one) per_pass = 1;
   for (int64_t first = 0; first < args.queries.rows; first += per_pass) {
