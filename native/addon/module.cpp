@@ -79,6 +79,12 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("topkEncoded", Napi::Function::New(env, topk_encoded_job, "topkEncoded"));
   exports.Set("scoreRank", Napi::Function::New(env, score_rank_job, "scoreRank"));
   exports.Set("glmFit", Napi::Function::New(env, glm_fit_job, "glmFit"));
+  exports.Set("rankBatch", Napi::Function::New(env, rank_batch_job, "rankBatch"));
+  exports.Set("loadTrees", Napi::Function::New(env, load_trees_job, "loadTrees"));
+  exports.Set("treesPredict", Napi::Function::New(env, trees_predict_job, "treesPredict"));
+  exports.Set("treesPredictSync", Napi::Function::New(env, trees_predict_sync, "treesPredictSync"));
+  exports.Set("writeTrees", Napi::Function::New(env, write_trees, "writeTrees"));
+  exports.Set("closeTrees", Napi::Function::New(env, close_trees, "closeTrees"));
   exports.Set("machineProbe", Napi::Function::New(env, machine_probe_job, "machineProbe"));
   exports.Set("kmeans", Napi::Function::New(env, kmeans_job, "kmeans"));
   exports.Set("ivfBuild", Napi::Function::New(env, ivf_build_job, "ivfBuild"));

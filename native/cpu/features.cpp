@@ -53,6 +53,7 @@ Features detect() {
   found.avx512 = found.avx2 && (state & kZmm) == kZmm && f && dq && bw && vl;
   found.avx512_vnni = found.avx512 && bit(leaf7.ecx, 11);
   found.avx512_bf16 = found.avx512 && leaf7.eax >= 1 && bit(cpuid(7, 1).eax, 5);
+  found.avx512_vbmi = found.avx512 && bit(leaf7.ecx, 1);
   return found;
 }
 

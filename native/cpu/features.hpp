@@ -10,6 +10,7 @@ struct Features {
   bool avx512 = false;  // AVX-512 F, BW, DQ, VL, and the OS saves zmm and opmask state
   bool avx512_vnni = false;  // on top of avx512: dot products of bytes
   bool avx512_bf16 = false;  // on top of avx512: dot products of bf16 pairs
+  bool avx512_vbmi = false;  // on top of avx512: permutations of bytes
   bool supports(Simd level) const;
 };
 

@@ -14,6 +14,7 @@ extern const ScoreKernels kScoreScalar;
 extern const GlmKernels kGlmScalar;
 extern const ProbeKernels kProbeScalar;
 extern const IvfKernels kIvfScalar;
+extern const TreesKernels kTreesScalar;
 
 #if defined(WAGGLE_HAVE_AVX2)
 extern const TopkKernels kTopkAvx2;
@@ -23,6 +24,7 @@ extern const ScoreKernels kScoreAvx2;
 extern const GlmKernels kGlmAvx2;
 extern const ProbeKernels kProbeAvx2;
 extern const IvfKernels kIvfAvx2;
+extern const TreesKernels kTreesAvx2;
 #endif
 
 #if defined(WAGGLE_HAVE_AVX512)
@@ -43,6 +45,10 @@ extern const ScanKernels kScanInt8Vnni;
 #endif
 #if defined(WAGGLE_HAVE_AVX512_BF16)
 extern const ScanKernels kScanBf16Avx512Bf16;
+#endif
+
+#if defined(WAGGLE_HAVE_AVX512_VBMI)
+extern const TreesKernels kTreesVbmi;
 #endif
 
 }  // namespace waggle::cpu

@@ -4,6 +4,8 @@
 
 #include <stdint.h>
 
+#include "cpu/trees_kernels.hpp"
+
 namespace waggle::cpu {
 
 /// Most queries a panel holds, and rows a call of a topk kernel looks ahead.

@@ -19,19 +19,29 @@ EncodedKernels with_extras(EncodedKernels kernels) {
 }
 #endif
 
+#if defined(WAGGLE_HAVE_AVX512)
+// Without permutations of bytes the narrower kernels do.
+const TreesKernels& trees_kernels() {
+#if defined(WAGGLE_HAVE_AVX512_VBMI)
+  if (features().avx512_vbmi) return kTreesVbmi;
+#endif
+  return kTreesAvx2;
+}
+#endif
+
 }  // namespace
 
 const Table* table_for(Simd level) {
   switch (level) {
     case Simd::kScalar: {
-      static const Table scalar{Simd::kScalar, kTopkScalar,   kScoreScalar,   kGlmScalar,
-                                kProbeScalar,  kEncodeScalar, kEncodedScalar, kIvfScalar};
+      static const Table scalar{Simd::kScalar, kTopkScalar,    kScoreScalar, kGlmScalar,  kProbeScalar,
+                                kEncodeScalar, kEncodedScalar, kIvfScalar,   kTreesScalar};
       return &scalar;
     }
     case Simd::kAvx2: {
 #if defined(WAGGLE_HAVE_AVX2)
-      static const Table avx2{Simd::kAvx2, kTopkAvx2,   kScoreAvx2,   kGlmAvx2,
-                              kProbeAvx2,  kEncodeAvx2, kEncodedAvx2, kIvfAvx2};
+      static const Table avx2{Simd::kAvx2, kTopkAvx2,    kScoreAvx2, kGlmAvx2,  kProbeAvx2,
+                              kEncodeAvx2, kEncodedAvx2, kIvfAvx2,   kTreesAvx2};
       return &avx2;
 #else
       return nullptr;
@@ -46,7 +56,8 @@ const Table* table_for(Simd level) {
                                 kProbeAvx512,
                                 kEncodeAvx512,
                                 with_extras(kEncodedAvx512),
-                                features().avx512_vnni ? kIvfAvx512Vnni : kIvfAvx512};
+                                features().avx512_vnni ? kIvfAvx512Vnni : kIvfAvx512,
+                                trees_kernels()};
       return &avx512;
 #else
       return nullptr;

@@ -15,6 +15,7 @@ struct Table {
   EncodeKernels encode;
   EncodedKernels encoded;
   IvfKernels ivf;
+  TreesKernels trees;
 };
 
 /// The table of a level, or null when it was not compiled in. Does not check the processor for the level, only for

@@ -39,6 +39,13 @@ export { MAX_JOBS_IN_FLIGHT, queueDepth } from './jobs.js';
 export { KMEANS_MAX_CLUSTERS, type KmeansInput, type KmeansResult, kmeans } from './kmeans.js';
 export { type MachineLimits, probeMachine } from './probe.js';
 export {
+  type LinearRankModel,
+  type RankBatchColumns,
+  type RankBatchInput,
+  type RankBatchResult,
+  rankBatch,
+} from './rank-batch.js';
+export {
   SCORE_RANK_SYNC_MAX,
   SCORE_TERM_COUNT,
   type ScoreRankInput,
@@ -56,3 +63,10 @@ export {
   topk,
   topkSync,
 } from './topk.js';
+export {
+  TREES_SYNC_MAX_WORK,
+  Trees,
+  type TreesFormat,
+  type TreesKind,
+  type TreesPredictInput,
+} from './trees.js';

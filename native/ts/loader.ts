@@ -73,6 +73,12 @@ export interface Addon {
   scoreRank(...args: ScoreRankArguments): SubmittedJob;
   scoreRankSync(...args: ScoreRankArguments): void;
   glmFit(...args: GlmFitArguments): SubmittedJob;
+  rankBatch(...args: RankBatchArguments): SubmittedJob;
+  loadTrees(bytes: Uint8Array, size: number, format: number): SubmittedJob<RawTrees>;
+  treesPredict(...args: TreesPredictArguments): SubmittedJob;
+  treesPredictSync(...args: TreesPredictArguments): void;
+  writeTrees(model: NativeHandle): Uint8Array;
+  closeTrees(model: NativeHandle): void;
   machineProbe(): SubmittedJob<MachineLimits>;
   kmeans(...args: KmeansArguments): SubmittedJob;
   ivfBuild(...args: IvfBuildArguments): SubmittedJob<IvfIndexHandle>;
@@ -234,6 +240,58 @@ export type ScoreRankArguments = [
   scores: Float64Array,
   terms: Float64Array,
   counts: Int32Array,
+];
+
+export type RankBatchArguments = [
+  params: Float64Array,
+  eligible: Column<Uint8Array>,
+  candidates: Column<Int32Array>,
+  offsets: Column<Int32Array>,
+  queries: Column<Float32Array>,
+  embeddings: Column<Float32Array>,
+  itemFeatures: Column<Float32Array>,
+  requestFeatures: Column<Float32Array>,
+  trees: NativeHandle | undefined,
+  coefficients: Column<Float64Array>,
+  price: Float32Array,
+  volume: Column<Float32Array>,
+  fixedSpend: Column<Float32Array>,
+  payoutShare: Column<Float32Array>,
+  q: Column<Float32Array>,
+  fit: Column<Float32Array>,
+  advertiser: Column<Float32Array>,
+  explore: Column<Float32Array>,
+  goalUnits: Column<Float32Array>,
+  frequency: Column<Float32Array>,
+  mu: Column<Float32Array>,
+  omega: Column<Float32Array>,
+  rho: Column<Float32Array>,
+  group: Column<Int32Array>,
+  separation: Column<Int32Array>,
+  items: Int32Array,
+  scores: Float64Array,
+  terms: Float64Array,
+  predictions: Float32Array,
+  counts: Int32Array,
+];
+
+export interface RawTrees {
+  readonly handle: NativeHandle;
+  readonly nFeatures: number;
+  readonly nTargets: number;
+  readonly nOutputs: number;
+  readonly nTrees: number;
+  readonly kind: number;
+  readonly bytes: number;
+}
+
+export type TreesPredictArguments = [
+  model: NativeHandle,
+  x: Float32Array,
+  nRows: number,
+  raw: boolean,
+  threads: number,
+  out: Float32Array,
 ];
 
 export type GlmFitArguments = [

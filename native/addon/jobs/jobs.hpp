@@ -23,5 +23,11 @@ Napi::Value ivf_save_job(const Napi::CallbackInfo& info);
 Napi::Value ivf_load_job(const Napi::CallbackInfo& info);
 Napi::Value ivf_stats(const Napi::CallbackInfo& info);
 Napi::Value ivf_close(const Napi::CallbackInfo& info);
+Napi::Value load_trees_job(const Napi::CallbackInfo& info);
+Napi::Value trees_predict_job(const Napi::CallbackInfo& info);
+Napi::Value trees_predict_sync(const Napi::CallbackInfo& info);
+Napi::Value write_trees(const Napi::CallbackInfo& info);
+Napi::Value close_trees(const Napi::CallbackInfo& info);
+Napi::Value rank_batch_job(const Napi::CallbackInfo& info);
 
 }  // namespace waggle::addon

@@ -36,6 +36,8 @@ void add_device_topk_cases(Cases& cases, bool for_bench);
 void add_score_rank_cases(Cases& cases, bool for_bench);
 void add_glm_fit_cases(Cases& cases, bool for_bench);
 void add_ivf_cases(Cases& cases, bool for_bench);
+void add_trees_cases(Cases& cases, bool for_bench);
+void add_rank_batch_cases(Cases& cases, bool for_bench);
 
 inline Cases all_cases(bool for_bench) {
   Cases cases;
@@ -45,6 +47,8 @@ inline Cases all_cases(bool for_bench) {
   add_score_rank_cases(cases, for_bench);
   add_glm_fit_cases(cases, for_bench);
   add_ivf_cases(cases, for_bench);
+  add_trees_cases(cases, for_bench);
+  add_rank_batch_cases(cases, for_bench);
   return cases;
 }
 

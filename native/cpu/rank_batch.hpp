@@ -1,0 +1,11 @@
+#pragma once
+
+#include "cpu/table.hpp"
+#include "waggle/ops/rank_batch.hpp"
+
+namespace waggle::cpu {
+
+/// `args` are already checked.
+Status rank_batch(const Table& table, const RankBatchArgs& args, const RunContext& context);
+
+}  // namespace waggle::cpu

@@ -1,0 +1,25 @@
+#include <utility>
+
+#include "cpu/trees_layout.hpp"
+#include "waggle/trees.hpp"
+
+namespace waggle::trees {
+
+Model::Model() = default;
+Model::~Model() = default;
+
+Status Model::create(Ensemble ensemble, std::shared_ptr<const Model>* out) {
+  return guarded([&]() -> Status {
+    if (Status status = validate(ensemble); !status.ok()) return status;
+    std::shared_ptr<Model> made(new Model());
+    made->ensemble_ = std::move(ensemble);
+    made->layout_ = std::make_unique<Layout>();
+    build_layout(made->ensemble_, made->layout_.get());
+    *out = std::move(made);
+    return {};
+  });
+}
+
+size_t Model::bytes() const { return sizeof(*this) + ensemble_.bytes() + layout_->bytes(); }
+
+}  // namespace waggle::trees
