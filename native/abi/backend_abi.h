@@ -91,6 +91,67 @@ typedef struct waggle_topk_args {
   void* cancel_context;
 } waggle_topk_args;
 
+/* An ensemble of trees on the device. */
+typedef struct waggle_forest waggle_forest;
+
+enum { WAGGLE_MISSING_NAN = 0, WAGGLE_MISSING_ZERO_OR_NAN = 1, WAGGLE_MISSING_NAN_IS_ZERO = 2 };
+enum {
+  WAGGLE_DECISION_LESS = 0,
+  WAGGLE_DECISION_LESS_EQUAL = 1,
+  WAGGLE_DECISION_EQUAL = 2,
+  WAGGLE_DECISION_MEMBER = 3,
+  WAGGLE_DECISION_CATEGORY = 4,
+  WAGGLE_DECISION_CATEGORY_TRUNCATED = 5
+};
+#define WAGGLE_NODE_LEAF 0x80000000u
+
+/* What each field means is told in waggle/trees.hpp. Node numbers count over the whole forest. */
+typedef struct waggle_forest_node {
+  float threshold; /* of a set decision: the bits of its number in `sets` */
+  uint32_t rules;  /* bits 0-23 feature, 24-26 decision, 27-28 missing, 29 default left; WAGGLE_NODE_LEAF */
+  uint32_t left;   /* of a leaf: its first value */
+  uint32_t right;
+} waggle_forest_node;
+
+typedef struct waggle_forest_tree {
+  uint32_t first_node;
+  int32_t first_target;
+  int32_t n_values; /* per leaf */
+} waggle_forest_tree;
+
+typedef struct waggle_forest_set {
+  uint32_t first; /* in members, or in categories (words) */
+  uint32_t count;
+} waggle_forest_set;
+
+/* Borrowed for the call; checked by the host. */
+typedef struct waggle_forest_args {
+  uint32_t struct_size;
+  int32_t n_features;
+  int32_t n_targets;
+  const waggle_forest_tree* trees;
+  int64_t n_trees;
+  const waggle_forest_node* nodes;
+  int64_t n_nodes;
+  const float* values;
+  int64_t n_values;
+  const float* members;
+  int64_t n_members;
+  const uint32_t* categories;
+  int64_t n_categories;
+  const waggle_forest_set* sets;
+  int64_t n_sets;
+} waggle_forest_args;
+
+typedef struct waggle_predict_args {
+  uint32_t struct_size;
+  const float* x; /* [n_rows x n_features] host, row-major; NaN = missing */
+  int64_t n_rows;
+  double* sums; /* out: [n_rows x n_targets], leaves summed in the order of the trees */
+  int32_t (*is_cancelled)(void* context);
+  void* cancel_context;
+} waggle_predict_args;
+
 typedef struct waggle_matrix_info {
   uint32_t struct_size;
   uint64_t device_bytes;
@@ -104,6 +165,9 @@ typedef struct waggle_op_table {
                          waggle_matrix_info* info, waggle_text* error);
   void (*matrix_close)(void* state, waggle_device_matrix* matrix);
   int32_t (*topk)(void* state, waggle_device_matrix* matrix, waggle_topk_args* args, waggle_text* error);
+  int32_t (*forest_open)(void* state, const waggle_forest_args* args, waggle_forest** forest, waggle_text* error);
+  void (*forest_close)(void* state, waggle_forest* forest);
+  int32_t (*forest_predict)(void* state, waggle_forest* forest, const waggle_predict_args* args, waggle_text* error);
 } waggle_op_table;
 
 typedef struct waggle_backend {

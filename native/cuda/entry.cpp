@@ -9,6 +9,7 @@
 #include "cuda/check.cuh"
 #include "cuda/matrix.hpp"
 #include "cuda/ops/topk.cuh"
+#include "cuda/ops/trees.cuh"
 #include "cuda/owner.hpp"
 #include "cuda/resources.hpp"
 
@@ -126,7 +127,46 @@ int32_t topk(void* state, waggle_device_matrix* matrix, waggle_topk_args* args, 
   return guarded(error, [&] { return static_cast<Owner*>(state)->search(*matrix, *args, error); });
 }
 
-constexpr waggle_op_table kOps = {sizeof(waggle_op_table), topk_f32, matrix_open, matrix_close, topk};
+int32_t forest_open(void* state, const waggle_forest_args* args, waggle_forest** forest, waggle_text* error) {
+  if (state == nullptr || args == nullptr || forest == nullptr || args->struct_size < sizeof(waggle_forest_args)) {
+    return fail(error, WAGGLE_BACKEND_UNSUPPORTED, "the host's tree arguments are too old");
+  }
+  return guarded(error, [&] {
+    return static_cast<Owner*>(state)->run([&](State& device) {
+      return guarded(error, [&] {
+        std::unique_ptr<waggle_forest> made;
+        const int32_t status = open_forest(device, *args, &made, error);
+        if (status == WAGGLE_BACKEND_OK) *forest = made.release();
+        return status;
+      });
+    });
+  });
+}
+
+void forest_close(void* state, waggle_forest* forest) {
+  if (state == nullptr || forest == nullptr) return;
+  (void)guarded(nullptr, [&] {
+    return static_cast<Owner*>(state)->run([forest](State& device) {
+      (void)cudaSetDevice(device.device);
+      delete forest;
+      return static_cast<int32_t>(WAGGLE_BACKEND_OK);
+    });
+  });
+}
+
+int32_t forest_predict(void* state, waggle_forest* forest, const waggle_predict_args* args, waggle_text* error) {
+  if (state == nullptr || forest == nullptr || args == nullptr || args->struct_size < sizeof(waggle_predict_args)) {
+    return fail(error, WAGGLE_BACKEND_UNSUPPORTED, "the host's tree arguments are too old");
+  }
+  return guarded(error, [&] {
+    return static_cast<Owner*>(state)->run([&](State& device) {
+      return guarded(error, [&] { return predict_on_device(device, *forest, *args, error); });
+    });
+  });
+}
+
+constexpr waggle_op_table kOps = {
+    sizeof(waggle_op_table), topk_f32, matrix_open, matrix_close, topk, forest_open, forest_close, forest_predict};
 constexpr waggle_backend kBackend = {
     sizeof(waggle_backend), WAGGLE_BACKEND_ABI_VERSION, "cuda", probe, open, &kOps,
 };

@@ -1,0 +1,108 @@
+#include "src/device_forest.hpp"
+
+#include <cstring>
+#include <vector>
+
+namespace waggle {
+
+namespace {
+
+int32_t poll(void* context) { return static_cast<const RunContext*>(context)->stop_requested() ? 1 : 0; }
+
+static_assert(static_cast<int>(trees::Decision::kCategoryTruncated) == WAGGLE_DECISION_CATEGORY_TRUNCATED &&
+                  static_cast<int>(trees::Missing::kNanIsZero) == WAGGLE_MISSING_NAN_IS_ZERO &&
+                  trees::kMaxFeatures <= 1 << 24,
+              "the plugin's numbers are the ensemble's");
+
+}  // namespace
+
+DeviceForest::~DeviceForest() {
+  if (forest_ == nullptr) return;
+  const Registry& r = registry();
+  r.plugin->ops->forest_close(r.plugin_state, forest_);
+}
+
+bool DeviceForest::open(const Registry& r, const trees::Ensemble& e, waggle_text* text) {
+  std::vector<waggle_forest_node> nodes;
+  std::vector<waggle_forest_set> sets;
+  std::vector<waggle_forest_tree> trees;
+  nodes.reserve(e.nodes.size());
+  for (const trees::Tree& tree : e.trees) {
+    trees.push_back({tree.first_node, tree.first_target, tree.n_values});
+    for (uint32_t i = 0; i < tree.n_nodes; ++i) {
+      const trees::Node& node = e.nodes[tree.first_node + i];
+      waggle_forest_node made = {};
+      if (node.is_leaf()) {
+        made.rules = WAGGLE_NODE_LEAF;
+        made.left = node.first;
+      } else {
+        made.rules = static_cast<uint32_t>(node.feature) | static_cast<uint32_t>(node.decision) << 24 |
+                     static_cast<uint32_t>(node.missing) << 27 | (node.default_left ? 1u << 29 : 0u);
+        made.left = tree.first_node + static_cast<uint32_t>(node.left);
+        made.right = tree.first_node + static_cast<uint32_t>(node.right);
+        made.threshold = node.threshold;
+        if (node.decision >= trees::Decision::kMember) {
+          const uint32_t number = static_cast<uint32_t>(sets.size());
+          std::memcpy(&made.threshold, &number, sizeof number);
+          sets.push_back({node.first, node.count});
+        }
+      }
+      nodes.push_back(made);
+    }
+  }
+  waggle_forest_args args = {};
+  args.struct_size = sizeof args;
+  args.n_features = e.n_features;
+  args.n_targets = e.n_targets;
+  args.trees = trees.data();
+  args.n_trees = static_cast<int64_t>(trees.size());
+  args.nodes = nodes.data();
+  args.n_nodes = static_cast<int64_t>(nodes.size());
+  args.values = e.values.data();
+  args.n_values = static_cast<int64_t>(e.values.size());
+  args.members = e.members.data();
+  args.n_members = static_cast<int64_t>(e.members.size());
+  args.categories = e.categories.data();
+  args.n_categories = static_cast<int64_t>(e.categories.size());
+  args.sets = sets.data();
+  args.n_sets = static_cast<int64_t>(sets.size());
+  return r.plugin->ops->forest_open(r.plugin_state, &args, &forest_, text) == WAGGLE_BACKEND_OK;
+}
+
+bool DeviceForest::sum_leaves(const trees::Ensemble& ensemble, const float* x, int64_t n_rows, double* sums,
+                              const RunContext& context, Status* status) {
+  const Registry& r = registry();
+  waggle_text text = {};
+  text.struct_size = sizeof text;
+  const auto refuse = [&](int32_t answer) {
+    text.text[WAGGLE_BACKEND_TEXT_BYTES - 1] = '\0';
+    if (r.plugin_forced) {
+      *status = fail(answer == WAGGLE_BACKEND_OUT_OF_MEMORY ? Code::kOutOfMemory : Code::kBackend, "%s: %s",
+                     r.plugin->name, text.text);
+    }
+    return false;
+  };
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (refused_ && !r.plugin_forced) return false;
+    if (forest_ == nullptr && !open(r, ensemble, &text)) {
+      refused_ = true;
+      return refuse(WAGGLE_BACKEND_FAILED);
+    }
+  }
+  waggle_predict_args args = {};
+  args.struct_size = sizeof args;
+  args.x = x;
+  args.n_rows = n_rows;
+  args.sums = sums;
+  args.is_cancelled = poll;
+  args.cancel_context = const_cast<RunContext*>(&context);
+  const int32_t answer = r.plugin->ops->forest_predict(r.plugin_state, forest_, &args, &text);
+  if (answer == WAGGLE_BACKEND_CANCELLED) {
+    *status = fail(Code::kCancelled, "cancelled");
+    return false;
+  }
+  return answer == WAGGLE_BACKEND_OK || refuse(answer);
+}
+
+}  // namespace waggle

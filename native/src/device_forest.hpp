@@ -1,0 +1,33 @@
+// A tree ensemble's copy on the accelerator, made when it is first worth it.
+#pragma once
+
+#include <mutex>
+
+#include "src/registry.hpp"
+#include "waggle/run_context.hpp"
+#include "waggle/status.hpp"
+#include "waggle/trees.hpp"
+
+namespace waggle {
+
+class DeviceForest {
+ public:
+  DeviceForest() = default;
+  ~DeviceForest();
+  DeviceForest(const DeviceForest&) = delete;
+  DeviceForest& operator=(const DeviceForest&) = delete;
+
+  /// sums [n_rows × n_targets] as trees::sum_leaves() makes them, bit for bit. False: the CPU is to do it; `status`
+  /// then says why where the caller insisted on the accelerator.
+  bool sum_leaves(const trees::Ensemble& ensemble, const float* x, int64_t n_rows, double* sums,
+                  const RunContext& context, Status* status);
+
+ private:
+  bool open(const Registry& r, const trees::Ensemble& ensemble, waggle_text* text);
+
+  std::mutex mutex_;
+  waggle_forest* forest_ = nullptr;
+  bool refused_ = false;
+};
+
+}  // namespace waggle
