@@ -9,6 +9,7 @@
 #include <cstring>
 #include <memory>
 #include <new>
+#include <vector>
 
 #include "cpu/kernel_tables.hpp"
 #include "cpu/trees_layout.hpp"
@@ -147,6 +148,24 @@ void transform(const Ensemble& e, const double* s, float* out) {
   }
 }
 
+// Sums into outputs: value t of row r at sums[r * row_stride + t * target_stride]; scores is room for [n_targets].
+void finish(const Ensemble& e, const double* sums, int64_t row_stride, int64_t target_stride, int64_t rows, bool raw,
+            double* scores, float* out) {
+  const bool as_is = raw || e.transform == Transform::kNone;
+  const int32_t n_outputs = as_is ? e.n_targets : e.n_outputs();
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int32_t t = 0; t < e.n_targets; ++t) {
+      scores[t] = e.base[static_cast<size_t>(t)] + e.scale * sums[r * row_stride + t * target_stride];
+    }
+    float* const row_out = out + r * n_outputs;
+    if (as_is) {
+      for (int32_t t = 0; t < e.n_targets; ++t) row_out[t] = static_cast<float>(scores[t]);
+    } else {
+      transform(e, scores, row_out);
+    }
+  }
+}
+
 void run_planes(const TreesKernels& k, const Layout& layout, const trees::Segment& segment, int32_t blocks, Scratch& s,
                 const float* columns, double* sums) {
   uint8_t* const bytes = s.bytes.at_least(static_cast<size_t>(layout.n_byte_columns) * kTreesTile);
@@ -208,23 +227,17 @@ void run_tile(const Table& table, const trees::Model& model, const float* x, int
       kTreesScalar.walk(&walk, layout.walk_trees.data() + segment.first_tree, segment.n_trees, x, stride, rows, sums);
     }
   }
-  const bool as_is = raw || e.transform == Transform::kNone;
-  const int32_t n_outputs = as_is ? e.n_targets : e.n_outputs();
-  double* const scores = sums + n_targets * kTreesTile;
-  for (int32_t r = 0; r < rows; ++r) {
-    for (size_t t = 0; t < n_targets; ++t)
-      scores[t] = e.base[t] + e.scale * sums[t * kTreesTile + static_cast<size_t>(r)];
-    float* const row_out = out + static_cast<int64_t>(r) * n_outputs;
-    if (as_is) {
-      for (size_t t = 0; t < n_targets; ++t) row_out[t] = static_cast<float>(scores[t]);
-    } else {
-      transform(e, scores, row_out);
-    }
-  }
+  finish(e, sums, 1, kTreesTile, rows, raw, sums + n_targets * kTreesTile, out);
   s.trim();
 }
 
 }  // namespace
+
+void trees_finish(const trees::Model& model, const double* sums, int64_t rows, bool raw, float* out) {
+  const Ensemble& e = model.ensemble();
+  std::vector<double> scores(static_cast<size_t>(e.n_targets));
+  finish(e, sums, e.n_targets, 1, rows, raw, scores.data(), out);
+}
 
 void trees_predict_rows(const Table& table, const trees::Model& model, const float* x, int64_t stride, int64_t rows,
                         bool raw, float* out) {

@@ -128,6 +128,13 @@ Format detect(const uint8_t* data, size_t size);
 Status write(const Ensemble& ensemble, std::vector<uint8_t>* out);
 
 struct Layout;
+}  // namespace waggle::trees
+
+namespace waggle {
+class DeviceForest;
+}
+
+namespace waggle::trees {
 
 /// A validated ensemble with what prediction wants, immutable and safe to share between threads.
 class Model {
@@ -139,6 +146,8 @@ class Model {
 
   const Ensemble& ensemble() const { return ensemble_; }
   const Layout& layout() const { return *layout_; }
+  /// Its copy on the accelerator, made at the first use; safe from several threads.
+  DeviceForest& device() const { return *device_; }
   /// Heap memory held.
   size_t bytes() const;
 
@@ -146,6 +155,7 @@ class Model {
   Model();
   Ensemble ensemble_;
   std::unique_ptr<Layout> layout_;
+  std::unique_ptr<DeviceForest> device_;
 };
 
 }  // namespace waggle::trees

@@ -1,6 +1,10 @@
 #include "waggle/ops/trees_predict.hpp"
 
+#include <algorithm>
+#include <vector>
+
 #include "cpu/trees_predict.hpp"
+#include "src/device_forest.hpp"
 #include "src/registry.hpp"
 #include "waggle/view.hpp"
 
@@ -24,6 +28,29 @@ Status check(const TreesPredictArgs& args) {
   return {};
 }
 
+// Below this, the copy to the device and back takes longer than the trees do here.
+constexpr double kVisitsWorthACopy = 1e8;
+constexpr int64_t kRowsAtOnce = 1 << 18;
+
+// True when the accelerator answered or the caller insists on its failure.
+bool run_on_device(const Registry& r, const TreesPredictArgs& args, const RunContext& context, Status* status) {
+  const trees::Ensemble& e = args.model->ensemble();
+  if (r.plugin == nullptr || r.plugin->ops->forest_predict == nullptr) return false;
+  const double visits = static_cast<double>(args.n_rows) * static_cast<double>(e.trees.size()) * 8;
+  if (!r.plugin_forced && (!context.parallel || args.threads == 1 || visits < kVisitsWorthACopy)) return false;
+  const int64_t n_outputs = args.raw ? e.n_targets : e.n_outputs();
+  std::vector<double> sums;
+  for (int64_t first = 0; first < args.n_rows; first += kRowsAtOnce) {
+    const int64_t rows = std::min(kRowsAtOnce, args.n_rows - first);
+    sums.resize(static_cast<size_t>(rows) * static_cast<size_t>(e.n_targets));
+    if (!args.model->device().sum_leaves(e, args.x + first * e.n_features, rows, sums.data(), context, status)) {
+      return !status->ok();
+    }
+    cpu::trees_finish(*args.model, sums.data(), rows, args.raw, args.out + first * n_outputs);
+  }
+  return true;
+}
+
 }  // namespace
 
 Status trees_predict(const TreesPredictArgs& args, const RunContext& context) {
@@ -32,6 +59,7 @@ Status trees_predict(const TreesPredictArgs& args, const RunContext& context) {
     if (!r.status.ok()) return r.status;
     if (Status status = check(args); !status.ok()) return status;
     if (args.n_rows == 0) return {};
+    if (Status status; run_on_device(r, args, context, &status)) return status;
     return cpu::trees_predict(*r.table, args, context);
   });
 }

@@ -1,6 +1,7 @@
 #include <utility>
 
 #include "cpu/trees_layout.hpp"
+#include "src/device_forest.hpp"
 #include "waggle/trees.hpp"
 
 namespace waggle::trees {
@@ -14,6 +15,7 @@ Status Model::create(Ensemble ensemble, std::shared_ptr<const Model>* out) {
     std::shared_ptr<Model> made(new Model());
     made->ensemble_ = std::move(ensemble);
     made->layout_ = std::make_unique<Layout>();
+    made->device_ = std::make_unique<DeviceForest>();
     build_layout(made->ensemble_, made->layout_.get());
     *out = std::move(made);
     return {};

@@ -2,6 +2,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <string>
 
 #include "test/conformance/case.hpp"
 #include "waggle/backend.hpp"
@@ -9,7 +10,12 @@
 using namespace waggle;
 
 int main(int argc, char** argv) {
-  const char* only = argc > 1 ? argv[1] : "";
+  // Names with any of these in them; all without any.
+  const auto wanted = [&](const std::string& name) {
+    bool any = argc < 2;
+    for (int i = 1; i < argc; ++i) any = any || std::strstr(name.c_str(), argv[i]) != nullptr;
+    return any;
+  };
   if (const Status status = backend_status(); !status.ok()) {
     const char* required = std::getenv("WAGGLE_REQUIRE_GPU");
     const char* backend = std::getenv("WAGGLE_BACKEND");
@@ -27,7 +33,7 @@ int main(int argc, char** argv) {
   int failed = 0;
   for (const auto& item : conformance::all_cases(false)) {
     const std::string name = item->name();
-    if (std::strstr(name.c_str(), only) == nullptr) continue;
+    if (!wanted(name)) continue;
     item->prepare();
     const Status status = item->call(RunContext{});
     std::string wrong = status.ok() ? item->verify() : status.text();
