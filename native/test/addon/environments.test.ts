@@ -15,7 +15,7 @@ const PRELUDE = `
   const nRows = 200000, dim = 32, k = 5, nQueries = 64;
   const matrix = new Float32Array(nRows * dim);
   for (let i = 0; i < matrix.length; i++) matrix[i] = ((i * 7919) % 1009) / 1009 - 0.5;
-  const job = (n = nQueries) => addon.topk(matrix.subarray(0, n * dim), n, matrix, nRows, dim, k, 0, undefined,
+  const job = (n = nQueries) => addon.topk(matrix.subarray(0, n * dim), n, matrix, nRows, dim, k, 0, undefined, undefined, undefined,
     new Float32Array(n * k), new Int32Array(n * k));
 `;
 
@@ -123,7 +123,7 @@ describe('the process', () => {
       for (let i = 0; i < 20; i++) {
         const m = new Float32Array(20000 * 16).fill(i + 1);
         const s = new Float32Array(1), r = new Int32Array(1);
-        pending.push(addon.topk(m.slice(0, 16), 1, m, 20000, 16, 1, 0, undefined, s, r).promise.then(() => s[0]));
+        pending.push(addon.topk(m.slice(0, 16), 1, m, 20000, 16, 1, 0, undefined, undefined, undefined, s, r).promise.then(() => s[0]));
       }
       gc(); gc();
       Promise.all(pending).then((v) => { gc(); console.log(v.every((x, i) => x === 16 * (i + 1) ** 2)); });
@@ -154,11 +154,11 @@ describe('the raw addon', () => {
     const { code, stdout } = await runChild(`
       const f = new Float32Array(8), i = new Int32Array(8), d = new Float64Array(99);
       const tries = [
-        () => addon.topk(), () => addon.topk(1, 2, 3, 4, 5, 6, 7, 8, 9, 10),
-        () => addon.topk(f, 1, f, -5, 8, 1, 0, undefined, f, i), () => addon.topk(f, 1, f, 1e300, 8, 1, 0, undefined, f, i),
-        () => addon.topkSync(f, 1, f, 1, 8, 1, 99, undefined, new Float32Array(1), i),
-        () => addon.topkSync(f, 1, f, 1, 8, 1e9, 0, undefined, f, i),
-        () => addon.topk(f, NaN, f, NaN, NaN, NaN, NaN, undefined, f, i),
+        () => addon.topk(), () => addon.topk(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12),
+        () => addon.topk(f, 1, f, -5, 8, 1, 0, undefined, undefined, undefined, f, i), () => addon.topk(f, 1, f, 1e300, 8, 1, 0, undefined, undefined, undefined, f, i),
+        () => addon.topkSync(f, 1, f, 1, 8, 1, 99, undefined, undefined, undefined, new Float32Array(1), i),
+        () => addon.topkSync(f, 1, f, 1, 8, 1e9, 0, undefined, undefined, undefined, f, i),
+        () => addon.topk(f, NaN, f, NaN, NaN, NaN, NaN, undefined, undefined, undefined, f, i),
         () => addon.scoreRankSync(), () => addon.scoreRankSync(d), () => addon.scoreRankSync(f, f, f, f, f),
         () => addon.scoreRankSync(d.fill(NaN), f, f, f, f), () => addon.scoreRank(d.fill(1e12), f, f, f, f),
         () => addon.glmFit(), () => addon.glmFit(f, 1e300, 1e300, d, d), () => addon.glmFit({}, [], null, 'x'),
