@@ -93,6 +93,15 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("ivfLoad", Napi::Function::New(env, ivf_load_job, "ivfLoad"));
   exports.Set("ivfStats", Napi::Function::New(env, ivf_stats, "ivfStats"));
   exports.Set("ivfClose", Napi::Function::New(env, ivf_close, "ivfClose"));
+  exports.Set("indexCreate", Napi::Function::New(env, index_create, "indexCreate"));
+  exports.Set("indexLoad", Napi::Function::New(env, index_load, "indexLoad"));
+  exports.Set("indexUpsert", Napi::Function::New(env, index_upsert, "indexUpsert"));
+  exports.Set("indexDelete", Napi::Function::New(env, index_delete, "indexDelete"));
+  exports.Set("indexSearch", Napi::Function::New(env, index_search, "indexSearch"));
+  exports.Set("indexCompact", Napi::Function::New(env, index_compact, "indexCompact"));
+  exports.Set("indexSave", Napi::Function::New(env, index_save, "indexSave"));
+  exports.Set("indexStats", Napi::Function::New(env, index_stats, "indexStats"));
+  exports.Set("indexClose", Napi::Function::New(env, index_close, "indexClose"));
   napi_value hot = nullptr;
   if (napi_create_function(env, "scoreRankSync", NAPI_AUTO_LENGTH, score_rank_sync, nullptr, &hot) != napi_ok) {
     throw Napi::Error::New(env, "waggle: cannot create a function");

@@ -12,6 +12,8 @@ const char* class_of(napi_typedarray_type type) {
       return "Float64Array";
     case napi_int32_array:
       return "Int32Array";
+    case napi_uint32_array:
+      return "Uint32Array";
     case napi_uint8_array:
       return "Uint8Array";
     case napi_int8_array:
@@ -35,6 +37,7 @@ int64_t bytes_per_element(napi_typedarray_type type) {
       return 8;
     case napi_float32_array:
     case napi_int32_array:
+    case napi_uint32_array:
       return 4;
     case napi_uint16_array:
       return 2;

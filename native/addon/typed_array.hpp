@@ -50,6 +50,10 @@ struct TypeOf<uint16_t> {
   static constexpr napi_typedarray_type value = napi_uint16_array;
 };
 template <>
+struct TypeOf<uint32_t> {
+  static constexpr napi_typedarray_type value = napi_uint32_array;
+};
+template <>
 struct TypeOf<int64_t> {
   static constexpr napi_typedarray_type value = napi_bigint64_array;
 };

@@ -7,6 +7,7 @@ interface ArrayClasses {
   Int8Array: Int8Array;
   Uint16Array: Uint16Array;
   Uint8Array: Uint8Array;
+  BigUint64Array: BigUint64Array;
 }
 
 /**

@@ -70,3 +70,18 @@ export {
   type TreesKind,
   type TreesPredictInput,
 } from './trees.js';
+export {
+  type FileVerification,
+  type IdsOf,
+  type IdType,
+  type StringIds,
+  VECTOR_INDEX_MAX_DIM,
+  VECTOR_INDEX_MAX_ROWS,
+  type VectorDtype,
+  VectorIndex,
+  type VectorIndexFilter,
+  type VectorIndexOptions,
+  type VectorIndexQuery,
+  type VectorIndexResult,
+  type VectorIndexStats,
+} from './vector-index.js';

@@ -87,6 +87,82 @@ export interface Addon {
   ivfLoad(path: string): SubmittedJob<IvfIndexHandle>;
   ivfStats(index: IvfIndexHandle): RawIvfStats;
   ivfClose(index: IvfIndexHandle): void;
+  indexCreate(
+    dim: number,
+    metric: number,
+    storage: number,
+    keepF32: boolean,
+    idType: number,
+    maxRows: number,
+  ): IndexHandle;
+  indexLoad(path: string, verifyAll: boolean): SubmittedJob<LoadedIndex>;
+  indexUpsert(index: IndexHandle, ...args: [...IdArguments, vectors: Float32Array]): SubmittedJob;
+  indexDelete(index: IndexHandle, ...args: IdArguments): SubmittedJob<number>;
+  indexSearch(index: IndexHandle, ...args: IndexSearchArguments): SubmittedJob<RawIndexAnswer>;
+  indexCompact(index: IndexHandle): SubmittedJob;
+  indexSave(index: IndexHandle, path: string): SubmittedJob;
+  indexStats(index: IndexHandle): RawIndexStats;
+  indexClose(index: IndexHandle): void;
+}
+
+/** An opaque object that owns a native index. */
+export type IndexHandle = object & { readonly __index?: never };
+
+export interface LoadedIndex {
+  readonly handle: IndexHandle;
+  readonly dim: number;
+  readonly metric: number;
+  readonly storage: number;
+  readonly keepF32: boolean;
+  readonly idType: number;
+  readonly maxRows: number;
+}
+
+/** Ids of either type: numbers, or UTF-8 bytes with the end of each. */
+export type IdArguments = [
+  count: number,
+  numbers: Column<BigUint64Array>,
+  bytes: Column<Uint8Array>,
+  ends: Column<Uint32Array>,
+];
+
+export type IndexSearchArguments = [
+  queries: Float32Array,
+  nQueries: number,
+  k: number,
+  scores: Float32Array,
+  rows: Int32Array,
+  nInDoubt: Int32Array,
+  ids: Column<BigUint64Array>,
+  bitmap: Column<Uint8Array>,
+  filterRows: Column<Int32Array>,
+  nFilterRows: number,
+  layout: number,
+  hasFilterIds: boolean,
+  ...filterIds: IdArguments,
+];
+
+export interface RawIndexAnswer {
+  readonly version: number;
+  readonly layout: number;
+  readonly certified: boolean;
+  readonly idBytes?: Uint8Array;
+  readonly idEnds?: Uint32Array;
+}
+
+export interface RawIndexStats {
+  readonly live: number;
+  readonly deleted: number;
+  readonly segments: number;
+  readonly version: number;
+  readonly layout: number;
+  readonly vectors: number;
+  readonly encoded: number;
+  readonly ids: number;
+  readonly idMap: number;
+  readonly bitmaps: number;
+  readonly mapped: number;
+  readonly reserved: number;
 }
 
 declare const ivfIndex: unique symbol;

@@ -324,7 +324,8 @@ Status Index::State::write_rows(Segment& segment, int64_t at, const IdBatch& ids
   }
   if (context.stop_requested()) return fail(Code::kCancelled, "cancelled");
   if (bad.load() < n) {
-    return fail(Code::kNotFinite, "vector %lld holds NaN or infinity", static_cast<long long>(first + bad.load()));
+    const long long row = first + bad.load();
+    return fail(Code::kNotFinite, "vector %lld holds NaN or infinity", row);
   }
   if (layout.bytes[index::kCodes] > 0) {
     EncodeArgs encoding;
