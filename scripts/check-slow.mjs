@@ -1,0 +1,259 @@
+// npm run check:slow: what takes too long for every commit. The C++ tests under sanitizers, and every fuzz target for
+// minutes. Takes at most an hour; what did not fit, or was interrupted, is picked up by the next run on the same
+// sources. Writes docs/checks/<date>.md, to be committed.
+//
+//   --fuzz-seconds N   per target, 300 unless told otherwise
+//   --minutes N        stop starting steps after so long, 60 unless told otherwise
+//   --fresh            forget what passed before
+//   --ci               the fuzz targets alone, 20 s each, no summary file; a machine without clang skips them aloud
+import { spawn, spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  writeFileSync,
+} from 'node:fs';
+import { availableParallelism, cpus, totalmem } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { root } from './setup.mjs';
+
+const { values: flags } = parseArgs({
+  options: {
+    'fuzz-seconds': { type: 'string' },
+    minutes: { type: 'string', default: '60' },
+    fresh: { type: 'boolean', default: false },
+    ci: { type: 'boolean', default: false },
+  },
+});
+const fuzzSeconds = Number(flags['fuzz-seconds'] ?? (flags.ci ? 20 : 300));
+const startedAt = Date.now();
+const deadline = startedAt + Number(flags.minutes) * 60_000;
+if (!(fuzzSeconds > 0) || !(deadline > startedAt)) {
+  process.stderr.write('--fuzz-seconds and --minutes take numbers above 0\n');
+  process.exit(2);
+}
+
+const native = join(root, 'native');
+const work = join(native, 'build', 'check-slow');
+const stateFile = join(work, 'state.json');
+mkdirSync(work, { recursive: true });
+
+const git = (...args) =>
+  spawnSync('git', args, { cwd: root, encoding: 'utf8', maxBuffer: 1 << 28 }).stdout.trim();
+
+/** Contents of what the steps test: a step that passed on the same contents need not run again. */
+function sourcesFingerprint() {
+  const hash = createHash('sha256').update(`${fuzzSeconds}\0`);
+  const files = git('ls-files', '--cached', '--others', '--exclude-standard', 'native').split('\n');
+  for (const file of files.sort()) {
+    if (!/\.(cpp|hpp|h|inc|txt|cmake|json)$/.test(file) || !existsSync(join(root, file))) continue;
+    hash.update(`${file}\0`).update(readFileSync(join(root, file)));
+  }
+  return hash.digest('hex');
+}
+
+const fingerprint = sourcesFingerprint();
+let state = { fingerprint, steps: {} };
+if (!flags.fresh && existsSync(stateFile)) {
+  try {
+    const kept = JSON.parse(readFileSync(stateFile, 'utf8'));
+    if (kept.fingerprint === fingerprint) state = kept;
+  } catch {
+    // Written half: begin anew.
+  }
+}
+
+function record(name, result) {
+  state.steps[name] = result;
+  writeFileSync(`${stateFile}.tmp`, JSON.stringify(state, null, 2));
+  renameSync(`${stateFile}.tmp`, stateFile);
+}
+
+const say = (text) => process.stdout.write(`${text}\n`);
+const marks = { passed: '✔', failed: '✘', skipped: '–', 'not run': '…' };
+const results = [];
+const children = new Set();
+for (const signal of ['SIGINT', 'SIGTERM']) {
+  process.on(signal, () => {
+    for (const child of children) child.kill('SIGTERM');
+    process.exit(130);
+  });
+}
+
+/** Runs one command to its end; output goes to a file of its own. */
+function run(command, args, logName, env = {}) {
+  const log = join(work, `${logName}.log`);
+  return new Promise((resolve) => {
+    const child = spawn(command, args, {
+      cwd: native,
+      env: { ...process.env, ...env },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    children.add(child);
+    const chunks = [];
+    child.stdout.on('data', (chunk) => chunks.push(chunk));
+    child.stderr.on('data', (chunk) => chunks.push(chunk));
+    const end = (ok, text) => {
+      children.delete(child);
+      const output = Buffer.concat(chunks).toString() + text;
+      writeFileSync(log, output);
+      resolve({ ok, output, log });
+    };
+    child.on('error', (error) => end(false, `${error.message}\n`));
+    child.on('close', (code) => end(code === 0, ''));
+  });
+}
+
+/** @param body resolves with { status, detail } */
+async function step(name, body) {
+  const before = state.steps[name];
+  let result;
+  if (before?.status === 'passed') {
+    result = { ...before, detail: `${before.detail} (kept from ${before.at})` };
+    say(`${marks.passed} ${name}: ${result.detail}`);
+    results.push({ name, ...result });
+    return;
+  }
+  if (Date.now() > deadline) {
+    result = { status: 'not run', seconds: 0, detail: 'no time left; run it again to go on' };
+  } else {
+    const begin = Date.now();
+    const { status, detail } = await body();
+    const at = new Date().toISOString().slice(0, 16);
+    result = { status, detail, seconds: Math.round((Date.now() - begin) / 1000), at };
+    record(name, result);
+  }
+  say(`${marks[result.status]} ${name} (${result.seconds} s): ${result.detail}`);
+  results.push({ name, ...result });
+}
+
+const tail = (text) => text.trimEnd().split('\n').slice(-40).join('\n');
+const jobs = String(availableParallelism());
+
+async function build(preset, extra = [], targets = []) {
+  const configured = await run('cmake', ['--preset', preset, ...extra], `${preset}-configure`);
+  if (!configured.ok) return configured;
+  const only = targets.flatMap((target) => ['--target', target]);
+  return run('cmake', ['--build', '--preset', preset, '-j', jobs, ...only], `${preset}-build`);
+}
+
+async function sanitized(preset) {
+  const built = await build(preset);
+  if (!built.ok) return { status: 'failed', detail: `does not build\n${tail(built.output)}` };
+  const tested = await run('ctest', ['--preset', preset], `${preset}-ctest`);
+  const summary = tested.output.match(/(\d+) tests failed out of (\d+)/);
+  if (tested.ok && summary) return { status: 'passed', detail: `${summary[2]} ctests` };
+  return { status: 'failed', detail: `${summary?.[0] ?? 'no summary'}\n${tail(tested.output)}` };
+}
+
+/** A clang++ whose libFuzzer links, or undefined. */
+function findClang() {
+  const names = ['clang++', ...Array.from({ length: 12 }, (_, i) => `clang++-${25 - i}`)];
+  const probe = join(work, 'probe.cpp');
+  writeFileSync(
+    probe,
+    'extern "C" int LLVMFuzzerTestOneInput(const unsigned char*, unsigned long) { return 0; }\n',
+  );
+  const arguments_ = ['-fsanitize=fuzzer,address', probe, '-o', join(work, 'probe')];
+  return names.find((name) => spawnSync(name, arguments_, { stdio: 'ignore' }).status === 0);
+}
+
+async function fuzz(folder, target) {
+  const name = target.replace('waggle_fuzz_', '');
+  const corpus = join(work, 'corpus', name);
+  const artifacts = join(work, 'crashes', name);
+  mkdirSync(corpus, { recursive: true });
+  mkdirSync(artifacts, { recursive: true });
+  const seeds = await run(
+    join(folder, `waggle_replay_${name}`),
+    ['--seeds', corpus],
+    `${name}-seeds`,
+  );
+  if (!seeds.ok) return { status: 'failed', detail: `no seeds\n${tail(seeds.output)}` };
+  const fuzzed = await run(
+    join(folder, target),
+    [
+      `-max_total_time=${fuzzSeconds}`,
+      '-max_len=16384',
+      '-timeout=30',
+      '-rss_limit_mb=4096',
+      '-print_final_stats=1',
+      `-artifact_prefix=${artifacts}/`,
+      corpus,
+    ],
+    `${name}-fuzz`,
+    { WAGGLE_BACKEND: 'cpu' },
+  );
+  const runs = fuzzed.output.match(/Done (\d+) runs in (\d+) second/);
+  if (fuzzed.ok && runs) {
+    const inputs = readdirSync(corpus).length;
+    return { status: 'passed', detail: `${runs[1]} runs in ${runs[2]} s, ${inputs} inputs kept` };
+  }
+  return { status: 'failed', detail: `see ${artifacts}\n${tail(fuzzed.output)}` };
+}
+
+if (!flags.ci) {
+  await step('C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer', () =>
+    sanitized('asan'),
+  );
+  await step('C++ tests under ThreadSanitizer', () => sanitized('tsan'));
+}
+
+const clang = findClang();
+if (clang === undefined) {
+  const detail = 'no clang++ with libFuzzer (Debian: apt-get install clang libclang-rt-dev)';
+  results.push({ name: 'fuzz targets', status: 'skipped', seconds: 0, detail });
+  say(`– fuzz targets: skipped, ${detail}`);
+} else {
+  const folder = join(native, 'build', 'preset', 'fuzz', 'test', 'fuzz');
+  const built = await build('fuzz', [`-DCMAKE_CXX_COMPILER=${clang}`], ['waggle_all_fuzzers']);
+  if (!built.ok) {
+    await step('fuzz targets', async () => ({
+      status: 'failed',
+      detail: `do not build\n${tail(built.output)}`,
+    }));
+  } else {
+    const waiting = readdirSync(folder).filter((file) => file.startsWith('waggle_fuzz_'));
+    const lane = async () => {
+      for (let target = waiting.shift(); target !== undefined; target = waiting.shift()) {
+        const name = target;
+        await step(`fuzz ${name.replace('waggle_fuzz_', '')}`, () => fuzz(folder, name));
+      }
+    };
+    await Promise.all(Array.from({ length: availableParallelism() }, lane));
+  }
+}
+
+const count = (status) => results.filter((result) => result.status === status).length;
+const failed = count('failed') + count('not run');
+
+if (!flags.ci) {
+  const date = new Date().toISOString().slice(0, 10);
+  const dirty = git('status', '--porcelain', '--', 'native') === '' ? '' : ' with changes';
+  const [cpu] = cpus();
+  const rows = results.map(({ name, status, seconds, detail }) => {
+    const [first] = detail.split('\n');
+    return `| ${name} | ${status} | ${seconds} | ${first.replaceAll('|', '\\|')} |`;
+  });
+  const text = [
+    `# Slow checks of ${date}`,
+    '',
+    `Commit ${git('rev-parse', '--short', 'HEAD')}${dirty}; ${cpu?.model.trim()}, ${availableParallelism()} CPUs, ` +
+      `${Math.round(totalmem() / 2 ** 30)} GiB; ${clang ?? 'no clang'}; ` +
+      `\`npm run check:slow\`${results.some((r) => r.status !== 'passed') ? ', not all of it passed' : ''}.`,
+    '',
+    '| check | result | seconds | |',
+    '| ----- | ------ | ------- | - |',
+    ...rows,
+    '',
+  ].join('\n');
+  mkdirSync(join(root, 'docs', 'checks'), { recursive: true });
+  writeFileSync(join(root, 'docs', 'checks', `${date}.md`), text);
+  say(`docs/checks/${date}.md`);
+}
+say(`\n${count('passed')} passed, ${failed} failed, ${count('skipped')} skipped`);
+process.exit(failed === 0 ? 0 : 1);
