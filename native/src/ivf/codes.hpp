@@ -6,6 +6,10 @@
 #include <memory>
 #include <new>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include "cpu/kernels.hpp"
 
 namespace waggle::ivf {
@@ -23,7 +27,15 @@ class Store {
   /// Zeros, to be filled by the caller. Throws std::bad_alloc.
   T* allocate(int64_t n) {
     const size_t bytes = static_cast<size_t>(n) * sizeof(T);
-    own_.reset(static_cast<T*>(::operator new[](bytes == 0 ? 1 : bytes, std::align_val_t(64))));
+    constexpr size_t kLargePage = size_t{1} << 21;
+    const bool large = bytes >= 2 * kLargePage;
+    const std::align_val_t alignment{large ? kLargePage : 64};
+    own_ = {static_cast<T*>(::operator new[](bytes == 0 ? 1 : bytes, alignment)), Free{alignment}};
+#if defined(__linux__)
+    // Lists and rows are read at places far apart: large pages spare a walk through the page tables at each. Only a
+    // wish.
+    if (large) (void)::madvise(own_.get(), bytes, MADV_HUGEPAGE);
+#endif
     std::memset(static_cast<void*>(own_.get()), 0, bytes);
     data_ = own_.get();
     size_ = n;
@@ -37,7 +49,8 @@ class Store {
 
  private:
   struct Free {
-    void operator()(T* p) const { ::operator delete[](p, std::align_val_t(64)); }
+    std::align_val_t alignment{64};
+    void operator()(T* p) const { ::operator delete[](p, alignment); }
   };
   std::unique_ptr<T, Free> own_;
   const T* data_ = nullptr;
