@@ -1,16 +1,16 @@
 /**
  * Area under the ROC curve of weighted two-class data: the chance that a random positive scores higher than a
  * random negative, ties counting one half (Mann & Whitney 1947).
- * @param scores float64 [n], no NaN
+ * @param scores [n], no NaN
  * @param positives,negatives [n] mass of each class in a row, ≥ 0: counts, or counts times weights
  * @returns 0 … 1; NaN when either class has no mass. O(n log n)
  */
 export function areaByRank(
-  scores: Float64Array,
+  scores: ArrayLike<number>,
   positives: ArrayLike<number>,
   negatives: ArrayLike<number>,
 ): number {
-  const order = Int32Array.from(scores, (_, i) => i).sort((a, b) => scores[a]! - scores[b]!);
+  const order = Int32Array.from({ length: scores.length }, (_, i) => i).sort((a, b) => scores[a]! - scores[b]!);
   let positive = 0;
   let negativeBelow = 0;
   let won = 0;
