@@ -68,9 +68,12 @@ TEST("a stop request ends a loop early") {
   context.cancelled = &stop;
   std::atomic<int64_t> ran{0};
   pool.for_each_chunk(1000000, context, [&](int64_t, int) {
-    if (ran.fetch_add(1) == 10) stop = true;
+    const int64_t before = ran.fetch_add(1);
+    if (before == 10) stop = true;
+    // The thread that stops may lose its CPU before it does: the others do not run away meanwhile.
+    while (before > 10 && !stop) std::this_thread::yield();
   });
-  EXPECT(ran.load() < 1000);
+  EXPECT(ran.load() <= 11 + pool.max_workers());
 }
 
 TEST("jobs with loops inside finish when there are more jobs than threads") {
