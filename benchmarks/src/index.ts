@@ -17,6 +17,8 @@ const SUITES: Readonly<Record<string, () => Promise<Suite>>> = {
   topk: async () => (await import('./suites/topk.js')).topkSuite,
   filter: async () => (await import('./suites/filter.js')).filterSuite,
   ivf: async () => (await import('./suites/ivf.js')).ivfSuite,
+  trees: async () => (await import('./suites/trees.js')).treesSuite,
+  'rank-batch': async () => (await import('./suites/rank-batch.js')).rankBatchSuite,
   rank: async () => (await import('./suites/rank.js')).rankSuite,
   embed: async () => (await import('./suites/embed.js')).embedSuite,
   pctr: async () => (await import('./suites/pctr.js')).measurePctr,

@@ -1,6 +1,8 @@
 import { readFileSync } from 'node:fs';
 import ort from 'onnxruntime-node';
 import { writeRaw } from '../data/files.js';
+import { type RankingProblem, rankingProblem } from '../data/ranking-problem.js';
+import { rankInStages } from './onnx-stages.js';
 import { type Handlers, timed } from './protocol.js';
 import { Arrays, type LoadRequest } from './state.js';
 
@@ -16,16 +18,22 @@ export function onnxHandlers(threads: number): Handlers {
     const { data, rows, cols } = arrays.f32(name);
     return new ort.Tensor('float32', data, [rows, cols]);
   };
+  const create = (path: string): Promise<ort.InferenceSession> =>
+    ort.InferenceSession.create(readFileSync(path), {
+      intraOpNumThreads: threads,
+      interOpNumThreads: 1,
+      executionProviders: ['cpu'],
+      graphOptimizationLevel: 'all',
+    });
+  let stages: { trees: ort.InferenceSession; similarity: ort.InferenceSession } | undefined;
+  let problemOf: (requests: number) => RankingProblem = () => {
+    throw new Error('nothing is open');
+  };
   return {
     load: (o: LoadRequest) => arrays.load(o),
-    open: async ({ path }: { path: string }) => {
+    open: async (o: { path: string }) => {
       await session?.release();
-      session = await ort.InferenceSession.create(readFileSync(path), {
-        intraOpNumThreads: threads,
-        interOpNumThreads: 1,
-        executionProviders: ['cpu'],
-        graphOptimizationLevel: 'all',
-      });
+      session = await create(o.path);
     },
     topk: async (o: {
       queries: string;
@@ -51,6 +59,28 @@ export function onnxHandlers(threads: number): Handlers {
         }
       });
       if (o.save !== undefined) writeRaw(`${o.save}.rows`, rows);
+      return { ms };
+    },
+    rankOpen: async (o: {
+      trees: string;
+      similarity: string;
+      candidates: number;
+      seed: number;
+    }) => {
+      stages = { trees: await create(o.trees), similarity: await create(o.similarity) };
+      const problems = new Map<number, RankingProblem>();
+      problemOf = (requests) => {
+        const problem = problems.get(requests) ?? rankingProblem(requests, o.candidates, o.seed);
+        problems.set(requests, problem);
+        return problem;
+      };
+    },
+    rank: async (o: { requests: number; save?: string }) => {
+      if (stages === undefined) throw new Error('nothing is open');
+      const { similarity, trees } = stages;
+      const problem = problemOf(o.requests);
+      const { ms, value } = await timed(() => rankInStages(problem, similarity, trees));
+      if (o.save !== undefined) writeRaw(o.save, value);
       return { ms };
     },
     trees: async (o: { x: string; save?: string }) => {

@@ -13,7 +13,10 @@ import {
 } from '@waggle/native';
 import { writeRaw } from '../data/files.js';
 import { timerOvershootP99 } from './event-loop.js';
+import { indexHandlers } from './ours-index.js';
 import { ivfHandlers } from './ours-ivf.js';
+import { rankHandlers } from './ours-rank.js';
+import { treesHandlers } from './ours-trees.js';
 import { resetPeak, residentBytes } from './process-memory.js';
 import { type Handlers, timed } from './protocol.js';
 import { Arrays, type LoadRequest } from './state.js';
@@ -43,7 +46,13 @@ function save(prefix: string | undefined, { rows, scores }: TopkResult): void {
 /** What our engine does for a benchmark, at the instruction set and on the device that the environment forced. */
 export function ourHandlers(): Handlers {
   const arrays = new Arrays();
-  return { ...searchHandlers(arrays), ...ivfHandlers(arrays) };
+  return {
+    ...searchHandlers(arrays),
+    ...indexHandlers(),
+    ...ivfHandlers(arrays),
+    ...treesHandlers(arrays),
+    ...rankHandlers(),
+  };
 }
 
 function searchHandlers(arrays: Arrays): Handlers {

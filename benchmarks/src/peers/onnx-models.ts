@@ -35,6 +35,27 @@ export function topkGraph(dim: number, k: number): Uint8Array {
   });
 }
 
+/** float32 `queries` [q × dim] and `matrix` [n × dim] to float32 `products` [q × n]. */
+export function similarityGraph(dim: number): Uint8Array {
+  return writeOnnx({
+    name: 'similarity',
+    nodes: [
+      {
+        op: 'Gemm',
+        inputs: ['queries', 'matrix'],
+        outputs: ['products'],
+        attributes: { transB: { int: 1 } },
+      },
+    ],
+    inputs: [
+      { name: 'queries', type: FLOAT, shape: ['q', dim] },
+      { name: 'matrix', type: FLOAT, shape: ['n', dim] },
+    ],
+    outputs: [{ name: 'products', type: FLOAT, shape: ['q', 'n'] }],
+    opsets: { '': 17 },
+  });
+}
+
 /** TreeEnsembleRegressor (ai.onnx.ml 3): float32 `x` [n × nFeatures] to float32 `y` [n × 1], the sum over the trees. */
 export function treesGraph(ensemble: Ensemble): Uint8Array {
   const treeIds: number[] = [];

@@ -172,6 +172,7 @@ class TopkBench {
     if (wants('event-loop')) await this.#eventLoop(ours);
     if (wants('memory')) await this.#scratch(ours);
     await this.#context.end(ours);
+    if (wants('memory')) await this.#indexMemory(data);
   }
 
   readonly #encoded = new Set<string>();
@@ -347,6 +348,22 @@ class TopkBench {
       k: K,
     })) as { scratchBytes: number };
     this.#memory('search_scratch_mb', 'MB', scratchBytes / 1e6);
+  }
+
+  /** Each in a process of its own: what one gave back to the allocator would hide what the next one takes. */
+  async #indexMemory(data: Matrix): Promise<void> {
+    for (const [metric, dtype, keepF32] of [
+      ['f32_ratio', 'f32', true],
+      ['int8_beside_f32_ratio', 'int8', true],
+      ['int8_alone_ratio', 'int8', false],
+    ] as const) {
+      const ours = await this.#context.ours();
+      const { bytes } = (await ours.call('indexMemory', {
+        ...{ path: data.file, rows: data.rows, dim: DIM, dtype, keepF32 },
+      })) as { bytes: number };
+      this.#memory(metric, '× the raw float32', bytes / (data.rows * DIM * 4));
+      await this.#context.end(ours);
+    }
   }
 
   #memory(metric: string, unit: string, value: number): void {
