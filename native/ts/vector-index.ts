@@ -12,7 +12,7 @@ export type VectorDtype = 'f32' | 'f16' | 'bf16' | 'int8';
 export type IdType = 'uint64' | 'string';
 export type IdsOf<T extends IdType> = T extends 'uint64' ? BigUint64Array : readonly string[];
 
-/** 'full' reads every byte; 'header' only what says where things are, in microseconds. */
+/** 'full' reads every byte; 'header' only what says where things are: milliseconds, whatever the size. */
 export type FileVerification = 'full' | 'header';
 
 export const VECTOR_INDEX_MAX_DIM = 65_536;
