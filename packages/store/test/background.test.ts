@@ -9,7 +9,7 @@ const onLinux = process.platform === 'linux';
 
 interface Outcome {
   readonly niceness: number;
-  /** Undefined where the kernel has no autogroups. */
+  /** Undefined where the kernel has no autogroups, or gave this session none. */
   readonly session?: number;
 }
 
