@@ -3,27 +3,8 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import autocannon from 'autocannon';
+import type { Load, LoadResult } from './load-contract.js';
 import { runPacedLoad } from './paced-load.js';
-
-export interface Load {
-  readonly url: string;
-  /** Sent in turn; JSON without line breaks. */
-  readonly bodies: readonly string[];
-  readonly connections: number;
-  readonly seconds: number;
-  /** Requests per second offered; as many as possible when absent. */
-  readonly rate?: number;
-}
-
-export interface LoadResult {
-  readonly requests: number;
-  readonly reqPerS: number;
-  readonly p50Ms: number;
-  readonly p99Ms: number;
-  /** Answers other than 200, and broken connections. */
-  readonly failures: number;
-  readonly generator: string;
-}
 
 function wrkVersion(): Promise<string | undefined> {
   return new Promise((resolve) => {

@@ -1,5 +1,5 @@
 import { connect, type Socket } from 'node:net';
-import type { Load, LoadResult } from './load.js';
+import type { Load, LoadResult } from './load-contract.js';
 
 /** Requests still unanswered this long after the last one was due count as failures. */
 const PATIENCE_MS = 5_000;

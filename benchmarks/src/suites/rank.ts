@@ -8,7 +8,8 @@ import { fileURLToPath } from 'node:url';
 import { decodeColumns, silentLogger, stringData } from '@waggle/core';
 import type { RankRequestBody, RankResponseBody } from '@waggle/core/contract';
 import { openLocalStore } from '@waggle/store';
-import { type LoadResult, runLoad } from '../load.js';
+import { runLoad } from '../load.js';
+import type { LoadResult } from '../load-contract.js';
 import { measureCommand } from '../process-tree.js';
 import { type Measurement, type SuiteOptions, summarize } from '../record.js';
 
