@@ -10,6 +10,7 @@ namespace {
 
 struct FloatOp : FloatSums {
   static constexpr int64_t kValues = 1;
+  static constexpr int64_t kBytes = 2;
   static inline __m512i step(__m512i sum, __m512i row, __m512i query) {
     return _mm512_castps_si512(
         _mm512_fmadd_ps(_mm512_castsi512_ps(row), _mm512_castsi512_ps(query), _mm512_castsi512_ps(sum)));
@@ -41,6 +42,7 @@ struct Bf16 : FloatOp {
 // Without VNNI: pairs of 16-bit codes, so the query keeps 15 bits.
 struct Int8 : IntegerSums {
   static constexpr int64_t kValues = 2;
+  static constexpr int64_t kBytes = 1;
   static inline __m512i load(const void* row, int64_t i) {
     const int8_t* p = static_cast<const int8_t*>(row) + i;
     return _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));

@@ -11,6 +11,7 @@ namespace {
 
 struct Bf16 : FloatSums {
   static constexpr int64_t kValues = 2;
+  static constexpr int64_t kBytes = 2;
   static inline __m512i load(const void* row, int64_t i) {
     return _mm512_loadu_si512(static_cast<const uint16_t*>(row) + i);
   }

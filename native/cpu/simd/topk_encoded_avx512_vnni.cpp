@@ -12,6 +12,7 @@ namespace {
 
 struct Int8 : IntegerSums {
   static constexpr int64_t kValues = 4;
+  static constexpr int64_t kBytes = 1;
   static inline __m512i load(const void* row, int64_t i) {
     return _mm512_xor_si512(_mm512_loadu_si512(static_cast<const int8_t*>(row) + i), _mm512_set1_epi8(-128));
   }
