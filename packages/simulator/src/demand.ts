@@ -1,5 +1,6 @@
 import { DAY_MS, type Rng } from '@waggle/core';
 import { type CampaignState, staticallyEligible } from './campaigns.js';
+import { Exposures } from './exposures.js';
 import type { PublicationState } from './publications.js';
 import type { WorldConfig } from './scales.js';
 import { normalQuantile, pairUniform } from './streams.js';
@@ -45,7 +46,7 @@ export class Demand {
   /** Times a campaign was considered, and turned away for want of (paced) budget. */
   readonly considered: Float64Array;
   readonly turnedAway: Float64Array;
-  readonly #exposure = new Map<number, { level: number; timeMs: number }>();
+  readonly #exposures = new Exposures();
 
   constructor(
     config: WorldConfig,
@@ -156,15 +157,11 @@ export class Demand {
 
   /** Earlier exposures of a publication's list to a campaign, each halved every 30 days. */
   exposures(publication: number, campaign: number, timeMs: number): number {
-    const seen = this.#exposure.get(publication * 16_384 + campaign);
-    if (seen === undefined) return 0;
-    return seen.level * 2 ** (-(timeMs - seen.timeMs) / (30 * DAY_MS));
+    return this.#exposures.at(publication, campaign, timeMs);
   }
 
   expose(publication: number, campaign: number, timeMs: number): void {
-    const key = publication * 16_384 + campaign;
-    const level = this.exposures(publication, campaign, timeMs) + 1;
-    this.#exposure.set(key, { level, timeMs });
+    this.#exposures.add(publication, campaign, timeMs);
   }
 }
 

@@ -6,6 +6,7 @@ import {
   createAdvertiser,
   createCampaign,
 } from './campaigns.js';
+import { BASE_LOGIT, clickLogit, clickOdds, Drift } from './click-odds.js';
 import {
   CAUSES,
   type ClickCodes,
@@ -40,27 +41,11 @@ import type { WorldConfig } from './scales.js';
 import { advertiserCount, publisherCount } from './sizes.js';
 import { STREAM, streamOf } from './streams.js';
 import { TABLES, TRUTH_TABLES, type TruthName } from './tables.js';
-import {
-  DAY_EFFECT,
-  HOUR_EFFECT,
-  holidayEffect,
-  MATURITY_MS,
-  seasonEffect,
-  timingTables,
-} from './timing.js';
-import { affinity, resemblance } from './topic-space.js';
-import { TOPIC_COUNT, TOPICS } from './topics.js';
+import { MATURITY_MS, timingTables } from './timing.js';
+import { resemblance } from './topic-space.js';
+import { TOPICS } from './topics.js';
 
-/** Log-odds of a click for an average publication, campaign, creative and place; sets the median rate. */
-const BASE_LOGIT = -6.3;
-export const AFFINITY_SIGMA = 0.5;
-export const SEND_SIGMA = 0.25;
-const POSITION_EFFECT = [0.1, -0.05, -0.18];
-const CROWDING_EFFECT = -0.06;
-const FATIGUE_RATE = 0.12;
-const FATIGUE_FLOOR = 0.5;
-const TOPIC_WALK_SIGMA = 0.02;
-const PUBLICATION_WALK_SIGMA = 0.015;
+const SEND_SIGMA = 0.25;
 
 const ACCEPT_BASE = -1.0;
 const DOWNVOTE_RATE = 0.05;
@@ -162,14 +147,14 @@ class Network {
   #clicks!: ClickWriter;
   readonly #readers: Readers;
   readonly #shortlist = new Shortlist();
-  readonly #topicWalk: Float64Array[] = [];
-  readonly #publicationWalk: (Float64Array | undefined)[] = [];
+  readonly #drift: Drift;
 
   constructor(config: WorldConfig, sinks: TableSinks, progress: Progress | undefined) {
     this.#config = config;
     this.#progress = progress;
     this.#ids = new WorldIds(config.seed);
     this.#readers = new Readers(config);
+    this.#drift = new Drift(config);
     this.#menuCounts = new Int32Array(config.publications);
     this.#pending = new Int32Array(config.publications);
     const shared = {
@@ -384,11 +369,6 @@ class Network {
       },
       causeCodes: CAUSES.map((name) => this.#causes.code(name)),
     });
-    for (let k = 0; k < TOPIC_COUNT; k++) {
-      this.#topicWalk.push(
-        walk(streamOf(config.seed, STREAM.topicWalk, k), config.days, TOPIC_WALK_SIGMA),
-      );
-    }
 
     let nSends = 0;
     for (const p of this.#publications) {
@@ -761,9 +741,6 @@ class Network {
     const timing = timingTables();
     const rng = streamOf(config.seed, STREAM.clicks, p.index, post.day);
     const conversions = streamOf(config.seed, STREAM.conversions, p.index, post.day);
-    const day = Math.min(config.days - 1, Math.floor((now - config.startMs) / DAY_MS));
-    const publicationDrift = this.#walkOf(p.index)[day]!;
-    const season = seasonEffect(now) + holidayEffect(post.plannedMs);
     const arc = this.#readers.arcOf(p);
     const owner = this.#ids.owner(p.index);
     const share72h = timing.clickShare72h[post.localHour]!;
@@ -773,35 +750,19 @@ class Network {
       const placement = running[i]!;
       const c = this.#campaigns[placement.campaign]!;
       const creative = c.creatives[placement.creative]!;
-      let topicDrift = 0;
-      for (let k = 0; k < TOPIC_COUNT; k++)
-        topicDrift += c.mixture.weights[k]! * this.#topicWalk[k]![day]!;
-      const fatigue = Math.max(
-        FATIGUE_FLOOR,
-        Math.exp(-FATIGUE_RATE * this.#demand.exposures(p.index, placement.campaign, now)),
-      );
-      const parts = {
-        publication: p.observedEffect + p.latentEffect,
-        campaign: c.effect,
-        affinity: AFFINITY_SIGMA * clampFit(affinity(p.mixture, c.mixture)),
-        creative: creative.effect,
-        place: POSITION_EFFECT[i]! + CROWDING_EFFECT * (running.length - 1),
-        time: DAY_EFFECT[post.localWeekday]! + HOUR_EFFECT[post.localHour]!,
-        fatigue: Math.log(fatigue),
-        drift: publicationDrift + topicDrift + season,
-      };
+      const parts = clickOdds({
+        publication: p,
+        campaign: c,
+        creative,
+        post,
+        index: i,
+        nAds: running.length,
+        exposures: this.#demand.exposures(p.index, placement.campaign, now),
+        drift: this.#drift.at(p.index, c, now, post.plannedMs),
+      });
       // Shifted so that the noise leaves the expected rate alone.
       const noise = SEND_SIGMA * rng.normal() - SEND_SIGMA ** 2 / 2;
-      const logit =
-        BASE_LOGIT +
-        parts.publication +
-        parts.campaign +
-        parts.affinity +
-        parts.creative +
-        parts.place +
-        parts.time +
-        parts.fatigue +
-        parts.drift;
+      const logit = clickLogit(parts);
       const pOracle = 1 / (1 + Math.exp(-logit));
       const pTrue = Math.min(0.3, 1 / (1 + Math.exp(-(logit + noise))));
       const count = rng.binomial(post.delivered, pTrue);
@@ -946,19 +907,6 @@ class Network {
     );
     this.#writeLedger(placement, 'ledger.release', now, -placement.reservedMicros, 1);
     if (charge > 0) this.#writeLedger(placement, 'ledger.charge', now, charge, 2);
-  }
-
-  #walkOf(publication: number): Float64Array {
-    let steps = this.#publicationWalk[publication];
-    if (steps === undefined) {
-      steps = walk(
-        streamOf(this.#config.seed, STREAM.publicationWalk, publication),
-        this.#config.days,
-        PUBLICATION_WALK_SIGMA,
-      );
-      this.#publicationWalk[publication] = steps;
-    }
-    return steps;
   }
 
   #writeOffer(
@@ -1159,10 +1107,6 @@ class Network {
   }
 }
 
-function clampFit(z: number): number {
-  return Math.min(3, Math.max(-2.5, z));
-}
-
 /** Why a publisher votes an offer down: what speaks most against it, most of the time. */
 function downvoteReason(
   rng: Rng,
@@ -1186,12 +1130,6 @@ function menuHorizon(p: PublicationState): number {
     (p.cadencePerWeek >= 5 ? 5 : p.cadencePerWeek >= 2 ? 8 : p.cadencePerWeek >= 1 ? 11 : 21) *
     DAY_MS
   );
-}
-
-function walk(rng: Rng, days: number, sigma: number): Float64Array {
-  const steps = new Float64Array(days);
-  for (let day = 1; day < days; day++) steps[day] = steps[day - 1]! + sigma * rng.normal();
-  return steps;
 }
 
 /** The ten heaviest topics as `key:weight` pairs. */

@@ -2,8 +2,11 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { asyncBufferFromFile, parquetMetadataAsync, parquetRead } from 'hyparquet';
 import { simulatorError } from './errors.js';
+import { HiddenOdds } from './hidden-odds.js';
 import { TRUTH_TABLES, type TruthName } from './tables.js';
+import { readManifest } from './write-world.js';
 
+export { HiddenOdds, type HiddenSend, type RanPlacements } from './hidden-odds.js';
 export { TRUTH_TABLES, type TruthName } from './tables.js';
 
 /** One truth table as columns. Times are UTC milliseconds, booleans 0 or 1. */
@@ -68,4 +71,19 @@ export async function readTruth(directory: string, name: TruthName): Promise<Tru
       return values;
     },
   };
+}
+
+/**
+ * Opens the odds of every ad that a written world could have shown, see `HiddenOdds`. About a second for
+ * `demo`.
+ * @throws WAGGLE_SIMULATOR_WORLD
+ */
+export async function readHiddenOdds(directory: string): Promise<HiddenOdds> {
+  const { config } = readManifest(directory);
+  const placements = await readTruth(directory, 'placements');
+  return new HiddenOdds(config, {
+    publicationIds: placements.strings('publication_id'),
+    campaignIds: placements.strings('campaign_id'),
+    sentAtMs: placements.numbers('sent_at'),
+  });
 }
