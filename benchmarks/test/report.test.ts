@@ -1,6 +1,7 @@
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { makeScale, shortNumber } from '@waggle/measurement';
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type BenchRecord, parseRecords } from '../src/record.js';
@@ -8,7 +9,7 @@ import { parseSearchCase } from '../src/report/charts.js';
 import { compare, theMachine } from '../src/report/compare.js';
 import { costTable } from '../src/report/cost.js';
 import { makePage } from '../src/report/page.js';
-import { barChart, lineChart, makeScale, shortNumber } from '../src/report/svg.js';
+import { barChart, lineChart } from '../src/report/svg.js';
 import { judge, TARGETS } from '../src/report/targets.js';
 import { writeReports } from '../src/report/write.js';
 import { parseSize, sizeName } from '../src/suites/size-name.js';
@@ -144,8 +145,9 @@ describe('charts', () => {
         expect(at(ticks.at(-1)!)).toBeLessThan(500 + 1e-3);
       }),
     );
-    expect(() => makeScale([0], true, 0, 1)).toThrow(RangeError);
-    expect(() => makeScale([], false, 0, 1)).toThrow(RangeError);
+    const refused = expect.objectContaining({ code: 'WAGGLE_MEASUREMENT_OUT_OF_RANGE' });
+    expect(() => makeScale([0], true, 0, 1)).toThrowError(refused);
+    expect(() => makeScale([], false, 0, 1)).toThrowError(refused);
     expect(makeScale([1, 100], true, 0, 200).at(10)).toBeCloseTo(100);
   });
 

@@ -153,3 +153,24 @@ describe('bad input', () => {
     ).toThrowError(expect.objectContaining({ code: 'WAGGLE_MEASUREMENT_NOT_FINITE' }));
   });
 });
+
+test('a list of weight two counts as the list twice, one of weight 0 not at all', () => {
+  const lists = [
+    { scores: [3, 2, 1], gains: [0, 1, 0] },
+    { scores: [3, 2, 1], gains: [1, 1, 0] },
+    { scores: [1, 2], gains: [1, 0] },
+  ];
+  const recall = (list: RankedList) => recallAtK(list, 1);
+  for (const metric of [reciprocalRank, recall]) {
+    const weighted = meanOverQueries(
+      lists.map((list, i) => ({ ...list, weight: [2, 1, 0][i]! })),
+      metric,
+    );
+    const repeated = meanOverQueries([lists[0]!, lists[0]!, lists[1]!], metric);
+    expect(weighted.mean).toBeCloseTo(repeated.mean, 12);
+    expect(weighted.nLists).toBe(2);
+  }
+  expect(() => meanOverQueries([{ ...lists[0]!, weight: -1 }], reciprocalRank)).toThrowError(
+    expect.objectContaining({ code: 'WAGGLE_MEASUREMENT_OUT_OF_RANGE' }),
+  );
+});

@@ -20,6 +20,14 @@ export interface CalibrationBin {
  * @throws WAGGLE_MEASUREMENT_OUT_OF_RANGE for nBins, and what `checkSample` throws
  */
 export function calibrationCurve(sample: BinomialSample, nBins = 10): CalibrationBin[] {
+  return calibrationBins(sample, nBins).bins;
+}
+
+/** `calibrationCurve` and the bin of each row, −1 for rows without mass. */
+export function calibrationBins(
+  sample: BinomialSample,
+  nBins: number,
+): { bins: CalibrationBin[]; binOf: Int32Array } {
   if (!Number.isInteger(nBins) || nBins < 1 || nBins > 10_000) {
     throw measurementError(
       'WAGGLE_MEASUREMENT_OUT_OF_RANGE',
@@ -30,6 +38,7 @@ export function calibrationCurve(sample: BinomialSample, nBins = 10): Calibratio
   const { probability, positive, negative } = checked;
   const order = descendingOrder(probability).reverse();
   const total = checked.totalPositive + checked.totalNegative;
+  const binOf = new Int32Array(checked.nRows).fill(-1);
   const bins: CalibrationBin[] = [];
   let open:
     | { bin: number; lower: number; upper: number; expected: number; hits: number; mass: number }
@@ -42,6 +51,7 @@ export function calibrationCurve(sample: BinomialSample, nBins = 10): Calibratio
   let before = 0;
   for (let start = 0; start < order.length; ) {
     const p = probability[order[start]!]!;
+    const first = start;
     let hits = 0;
     let mass = 0;
     let end = start;
@@ -61,9 +71,13 @@ export function calibrationCurve(sample: BinomialSample, nBins = 10): Calibratio
     open.expected += p * mass;
     open.hits += hits;
     open.mass += mass;
+    for (let i = first; i < end; i++) {
+      const row = order[i]!;
+      if (positive[row]! + negative[row]! > 0) binOf[row] = bins.length;
+    }
   }
   close();
-  return bins;
+  return { bins, binOf };
 }
 
 /**

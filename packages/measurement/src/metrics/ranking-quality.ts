@@ -8,6 +8,8 @@ export interface RankedList {
   readonly scores: ArrayLike<number>;
   /** [nItems], ≥ 0; for the binary metrics anything above 0 is relevant. */
   readonly gains: ArrayLike<number>;
+  /** What the list counts in `meanOverQueries`, ≥ 0; 1 when absent. Weight 2 means the list twice. */
+  readonly weight?: number | undefined;
 }
 
 function ranked(
@@ -108,20 +110,27 @@ function hitsIn(gains: readonly number[], depth: number): number {
 }
 
 /**
- * Mean of a metric over many lists (MRR, MAP, mean NDCG). Lists without a relevant item are left out and
- * counted, since any value given to them would be a choice of the metric and not of the ranking.
- * @throws WAGGLE_MEASUREMENT_NO_RELEVANT when no list has a relevant item
+ * Weighted mean of a metric over many lists (MRR, MAP, mean NDCG, mean recall@k). Lists without a relevant item are left
+ * out and counted, since any value given to them would be a choice of the metric and not of the ranking.
+ * @throws WAGGLE_MEASUREMENT_NO_RELEVANT when no list of weight has a relevant item, _OUT_OF_RANGE for a negative weight
  */
 export function meanOverQueries(
   lists: Iterable<RankedList>,
   metric: (list: RankedList) => number,
 ): { mean: number; nLists: number; nSkipped: number } {
   let sum = 0;
+  let mass = 0;
   let nLists = 0;
   let nSkipped = 0;
   for (const list of lists) {
+    const { weight = 1 } = list;
+    if (!(weight >= 0 && Number.isFinite(weight))) {
+      throw outOfRange('weight', nLists + nSkipped, weight, 'at least 0');
+    }
+    if (weight === 0) continue;
     try {
-      sum += metric(list);
+      sum += weight * metric(list);
+      mass += weight;
       nLists++;
     } catch (thrown) {
       if (!isWaggleError(thrown) || thrown.code !== 'WAGGLE_MEASUREMENT_NO_RELEVANT') throw thrown;
@@ -134,5 +143,5 @@ export function meanOverQueries(
       `none of ${nSkipped} lists has a relevant item`,
     );
   }
-  return { mean: sum / nLists, nLists, nSkipped };
+  return { mean: sum / mass, nLists, nSkipped };
 }
