@@ -234,9 +234,15 @@ function load(release: Release, { logger }: LoadDependencies): RankingRelease {
     if (model.featureNames.join() !== set.names.join()) {
       throw unservable(`${model.version} names other features than ${set.fingerprint}`);
     }
+    const scorer = new LinearScorer(model);
+    if (scorer.slicedBy !== undefined) {
+      throw unservable(
+        `${model.version} is calibrated by ${scorer.slicedBy}, which requests do not carry`,
+      );
+    }
     return {
       model,
-      scorer: new LinearScorer(model),
+      scorer,
       features: new OnlineFeatures(set, snapshot, embeddings),
     };
   };

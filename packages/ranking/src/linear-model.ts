@@ -1,6 +1,13 @@
 import { createHash } from 'node:crypto';
 import { canonicalJson } from '@waggle/core';
-import { type Calibration, calibrationLine, sigmoid } from './calibration.js';
+import {
+  type Calibration,
+  calibrate,
+  calibrationFault,
+  calibrationLine,
+  sigmoid,
+  sliceOfCalibration,
+} from './calibration.js';
 import { rankingError } from './errors.js';
 
 /** A logistic model on raw features: logit = intercept + Σ coefficients[i]·x[i], then calibration. */
@@ -104,13 +111,8 @@ export function parseLinearModel(value: unknown): LinearModel {
     throw fail(`${coefficients.length} coefficients for ${m['featureNames'].length} features`);
   }
   if (!Number.isFinite(m['intercept'])) throw fail('intercept is not a finite number');
-  const calibration = m['calibration'] as Record<string, unknown> | undefined;
-  const calibrationOk =
-    calibration?.['kind'] === 'identity' ||
-    (calibration?.['kind'] === 'platt' &&
-      Number.isFinite(calibration['a']) &&
-      Number.isFinite(calibration['b']));
-  if (!calibrationOk) throw fail('calibration is neither identity nor platt with finite a and b');
+  const fault = calibrationFault(m['calibration']);
+  if (fault !== undefined) throw fail(`calibration ${fault}`);
   if (typeof m['priorOnly'] !== 'boolean') throw fail('priorOnly is missing');
   if (typeof m['dataRange'] !== 'object' || m['dataRange'] === null)
     throw fail('dataRange is missing');
@@ -153,12 +155,22 @@ export class LinearScorer {
   readonly model: LinearModel;
   readonly version: string;
   readonly nFeatures: number;
-  /** a·coefficient per feature and a·intercept + b, so that p = sigmoid(offset + Σ w·x). */
+  /**
+   * Where the calibration is a line it is folded in: a·coefficient per feature and a·intercept + b, so that
+   * p = sigmoid(offset + Σ w·x). Where it bends these are the model's own and it follows after the sum.
+   */
   readonly weights: Float64Array;
   readonly offset: number;
+  /** The calibration when it could not be folded in. */
+  readonly #bend: Calibration | undefined;
+  /** What slices it shifts by; then every call needs the slice of each row. */
+  readonly slicedBy: string | undefined;
 
   constructor(model: LinearModel) {
-    const { a, b } = calibrationLine(model.calibration);
+    const line = calibrationLine(model.calibration);
+    const { a, b } = line ?? { a: 1, b: 0 };
+    this.#bend = line === undefined ? model.calibration : undefined;
+    this.slicedBy = sliceOfCalibration(model.calibration);
     this.model = model;
     this.version = model.version;
     this.nFeatures = model.featureNames.length;
@@ -179,9 +191,16 @@ export class LinearScorer {
    * Calibrated probabilities, synchronously.
    * @param x float32 [nRows × nFeatures], row-major; borrowed
    * @param out float32 [≥ nRows], receives p
+   * @param slices [≥ nRows] slice of each row, for a calibration that shifts by slice
    * @throws WAGGLE_RANKING_SHAPE, WAGGLE_RANKING_NAN; O(nRows·nFeatures)
    */
-  scoreInto<T extends Float32Array | Float64Array>(x: Float32Array, nRows: number, out: T): T {
+  scoreInto<T extends Float32Array | Float64Array>(
+    x: Float32Array,
+    nRows: number,
+    out: T,
+    slices?: readonly string[],
+  ): T {
+    this.#checkSlices(nRows, slices);
     const { nFeatures, weights, offset } = this;
     if (x.length < nRows * nFeatures || out.length < nRows) {
       throw rankingError(
@@ -193,7 +212,7 @@ export class LinearScorer {
       let sum = offset;
       for (let f = 0; f < nFeatures; f++) sum += weights[f]! * x[base + f]!;
       if (!Number.isFinite(sum)) throw this.#nan(x, r);
-      out[r] = sigmoid(sum);
+      out[r] = this.#bend === undefined ? sigmoid(sum) : calibrate(this.#bend, sum, slices?.[r]);
     }
     return out;
   }
@@ -202,9 +221,16 @@ export class LinearScorer {
    * Probabilities of rows whose Σ weights·x is known already, see `weights`.
    * @param sums float64 [≥ nRows]; borrowed
    * @param out [≥ nRows], receives p; may be `sums`
+   * @param slices [≥ nRows] slice of each row, for a calibration that shifts by slice
    * @throws WAGGLE_RANKING_SHAPE, WAGGLE_RANKING_NAN; O(nRows)
    */
-  scoreSums<T extends Float32Array | Float64Array>(sums: Float64Array, nRows: number, out: T): T {
+  scoreSums<T extends Float32Array | Float64Array>(
+    sums: Float64Array,
+    nRows: number,
+    out: T,
+    slices?: readonly string[],
+  ): T {
+    this.#checkSlices(nRows, slices);
     if (sums.length < nRows || out.length < nRows) {
       throw rankingError(
         'WAGGLE_RANKING_SHAPE',
@@ -219,9 +245,19 @@ export class LinearScorer {
           details: { row: r },
         });
       }
-      out[r] = sigmoid(logit);
+      out[r] =
+        this.#bend === undefined ? sigmoid(logit) : calibrate(this.#bend, logit, slices?.[r]);
     }
     return out;
+  }
+
+  #checkSlices(nRows: number, slices: readonly string[] | undefined): void {
+    if (this.slicedBy !== undefined && (slices === undefined || slices.length < nRows)) {
+      throw rankingError(
+        'WAGGLE_RANKING_SHAPE',
+        `${this.version} shifts by ${this.slicedBy}: ${nRows} rows need as many slices, got ${slices?.length ?? 'none'}`,
+      );
+    }
   }
 
   #nan(x: Float32Array, row: number): Error {

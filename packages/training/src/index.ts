@@ -1,10 +1,22 @@
 export {
   type CalibrationFit,
   type CalibrationRows,
+  calibrationWeights,
   fitCalibration,
+  fitPlatt,
   MIN_CALIBRATION_CLUSTERS,
   MIN_CALIBRATION_SUCCESSES,
+  MIN_ISOTONIC_ROWS,
 } from './calibrate.js';
+export {
+  type BelievedSpread,
+  fitBeta,
+  fitIsotonic,
+  fitSliceShifts,
+  fitTemperature,
+  type SliceShiftFit,
+  type WeightedRows,
+} from './calibration-fits.js';
 export {
   checkDataset,
   LABEL_HORIZON_MS,

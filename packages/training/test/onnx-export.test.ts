@@ -90,6 +90,52 @@ describe('ONNX export', () => {
     );
   });
 
+  test('agrees where the calibration bends: beta, isotonic, one after the other', async () => {
+    const x = [-7, -6.5, -6, -5.2, -3];
+    const y = [-7.4, -6.3, -6.2, -5, -3.3];
+    const bends: Calibration[] = [
+      { kind: 'beta', a: 0.8, b: 1.3, c: -0.2 },
+      { kind: 'isotonic', x, y },
+      { kind: 'isotonic', x: [-6], y: [-5.5] },
+      {
+        kind: 'composed',
+        steps: [
+          { kind: 'platt', a: 0.9, b: -0.4 },
+          { kind: 'isotonic', x, y },
+        ],
+      },
+      {
+        kind: 'composed',
+        steps: [
+          { kind: 'isotonic', x, y },
+          { kind: 'beta', a: 1.1, b: 0.9, c: 0.1 },
+          { kind: 'platt', a: 1.2, b: 0 },
+        ],
+      },
+    ];
+    const nRows = 801;
+    const x1 = Float32Array.from({ length: nRows }, (_, i) => -10 + i / 50);
+    for (const calibration of bends) {
+      const model = modelOf([1], 0, calibration);
+      const { bytes } = exportLinearOnnx(model);
+      const expected = new LinearScorer(model).scoreInto(x1, nRows, new Float64Array(nRows));
+      const actual = await runOnnx(bytes, x1, nRows, 1);
+      let worst = 0;
+      for (let i = 0; i < nRows; i++) worst = Math.max(worst, Math.abs(actual[i]! - expected[i]!));
+      expect(worst).toBeLessThanOrEqual(ONNX_TOLERANCE);
+      expect(await runOnnx(bytes, new Float32Array(0), 0, 1)).toHaveLength(0);
+    }
+  });
+
+  test('a shift by slice has no twin, since the slice is no feature', () => {
+    const shift: Calibration = { kind: 'shift', by: 'category', shifts: { food: 0.1 } };
+    for (const calibration of [shift, { kind: 'composed', steps: [shift] } as const]) {
+      expect(() => exportLinearOnnx(modelOf([1], 0, calibration))).toThrowError(
+        expect.objectContaining({ code: 'WAGGLE_TRAINING_EXPORT_MISMATCH' }),
+      );
+    }
+  });
+
   test('scores no rows as no rows', async () => {
     const { bytes } = exportLinearOnnx(modelOf([1, 2], 0, { kind: 'identity' }));
     expect(await runOnnx(bytes, new Float32Array(0), 0, 2)).toHaveLength(0);
