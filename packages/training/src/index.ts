@@ -76,6 +76,19 @@ export {
   type StrengthOptions,
   shrunkRate,
 } from './prior.js';
+export {
+  fitSelectionCalibration,
+  measureSelection,
+  type SelectedRows,
+  type SelectionCalibration,
+  type SelectionDecile,
+  type SelectionFit,
+  type SelectionReport,
+  type SelectionRows,
+  selectedLogit,
+  topPerSlot,
+  uncertaintyOf,
+} from './selection.js';
 export { findMoved, MAX_SHIFT, MAX_SPREAD, type MovedFeature } from './stability.js';
 export {
   rawLogits,
