@@ -96,11 +96,13 @@ export interface SelectionRows {
   readonly maturity: ArrayLike<number>;
   /** [nRows] publications. */
   readonly clusters: ArrayLike<number>;
-  /**
-   * [nRows] > 0: dispersion weight, times 1/propensity where the logged choice is not to count for more than the others
-   * that might have been made.
-   */
+  /** [nRows] > 0: what shared luck leaves of a row, see `calibrationWeights`. */
   readonly weights: ArrayLike<number>;
+  /**
+   * [nRows] in (0, 1]: with what probability the past chose the row. What it chose it liked for reasons that the model does not
+   * know; the correction is for the candidates as they come. Absent = the past chose blindly.
+   */
+  readonly propensity?: ArrayLike<number>;
 }
 
 /** logit' = z + level + tilt·d + Σ u_k·(levels_k + tilts_k·d) with d = z − center; plain JSON. */
@@ -114,6 +116,8 @@ export interface SelectionCalibration {
 
 export interface SelectionFit {
   readonly calibration: SelectionCalibration;
+  /** Log-odds per unit of ln propensity that the model did not see. */
+  readonly liking: number;
   /** Penalty that left-out publications did not reject: ½·λ·β². */
   readonly penalty: number;
   readonly losses: readonly { readonly penalty: number; readonly loss: number }[];
@@ -142,18 +146,66 @@ export function selectedLogit(
 
 /** 1/√λ is the believed spread of a coefficient: from free to next to nothing. */
 const PENALTY_GRID: readonly number[] = [4, 16, 64, 256, 1_024, 100_000];
-/** The overall level is believed to a few percent, as in the fit. */
-const LEVEL_PENALTY = 1 / 0.05 ** 2;
+/** What the past chose may be better than the rest by a tenth or so. */
+const LEVEL_PENALTY = 1 / 0.1 ** 2;
 const FOLDS = 5;
+
+/** A propensity below this counts as this much, so that one lucky draw does not stand for a thousand. */
+const MIN_PROPENSITY = 0.005;
+/** Of the coefficient of ln propensity, which is fitted and not served. */
+const PROPENSITY_PENALTY = 4;
+
+/**
+ * ln propensity of each row beyond what a candidate with its logit typically has, from a line through all candidates: each row
+ * stands for 1/propensity of them. 0 = chosen as if blindly.
+ */
+function liking(logits: ArrayLike<number>, propensity: ArrayLike<number>): Float64Array {
+  const n = logits.length;
+  let mass = 0;
+  const mean = { z: 0, l: 0 };
+  const l = Float64Array.from({ length: n }, (_, i) =>
+    Math.log(Math.max(propensity[i]!, MIN_PROPENSITY)),
+  );
+  for (let i = 0; i < n; i++) {
+    const w = Math.exp(-l[i]!);
+    mass += w;
+    mean.z += w * logits[i]!;
+    mean.l += w * l[i]!;
+  }
+  mean.z /= mass;
+  mean.l /= mass;
+  let square = 0;
+  let cross = 0;
+  for (let i = 0; i < n; i++) {
+    const w = Math.exp(-l[i]!);
+    square += w * (logits[i]! - mean.z) ** 2;
+    cross += w * (logits[i]! - mean.z) * (l[i]! - mean.l);
+  }
+  const slope = square > 0 ? cross / square : 0;
+  return l.map((v, i) => v - mean.l - slope * (logits[i]! - mean.z));
+}
 
 /**
  * Fits the correction on rows that ran, by penalised maximum likelihood: coefficients drawn to 0 by the strongest penalty that
- * left-out publications do not reject. O(folds · grid · n · terms²).
+ * left-out publications do not reject. Where propensities are known, ln propensity enters as a control: how much more came of
+ * rows that the past was eager to choose is fitted along and taken out. O(folds · grid · n · terms²).
  * @throws WAGGLE_TRAINING_SHAPE, WAGGLE_TRAINING_FIT_FAILED
  */
 export async function fitSelectionCalibration(rows: SelectionRows): Promise<SelectionFit> {
   const { logits, nTerms, uncertainty, clusters } = rows;
   const nRows = logits.length;
+  const odd =
+    rows.propensity === undefined
+      ? -1
+      : Array.from(rows.propensity).findIndex((q) => !(q > 0 && q <= 1));
+  if (odd >= 0 || (rows.propensity !== undefined && rows.propensity.length !== nRows)) {
+    throw trainingError(
+      'WAGGLE_TRAINING_SHAPE',
+      odd >= 0
+        ? `propensity[${odd}] is ${rows.propensity![odd]}, allowed is above 0 up to 1`
+        : `${rows.propensity!.length} propensities for ${nRows} rows`,
+    );
+  }
   if (uncertainty.length !== nRows * nTerms || clusters.length !== nRows || nRows === 0) {
     throw trainingError(
       'WAGGLE_TRAINING_SHAPE',
@@ -168,7 +220,9 @@ export async function fitSelectionCalibration(rows: SelectionRows): Promise<Sele
     sum += m * logits[i]!;
   }
   const center = sum / mass;
-  const width = 2 + 2 * nTerms;
+  const width = 3 + 2 * nTerms;
+  const liked =
+    rows.propensity === undefined ? new Float64Array(nRows) : liking(logits, rows.propensity);
   const x = new Float32Array(nRows * width);
   for (let i = 0; i < nRows; i++) {
     const d = logits[i]! - center;
@@ -177,6 +231,7 @@ export async function fitSelectionCalibration(rows: SelectionRows): Promise<Sele
       x[to + k] = uncertainty[i * nTerms + k]!;
       x[to + nTerms + k] = uncertainty[i * nTerms + k]! * d;
     }
+    x[to + width - 3] = liked[i]!;
     x[to + width - 2] = d;
     x[to + width - 1] = 1;
   }
@@ -188,6 +243,7 @@ export async function fitSelectionCalibration(rows: SelectionRows): Promise<Sele
     const pick = (column: ArrayLike<number>) => Float64Array.from(members, (i) => column[i]!);
     const l2 = new Float64Array(width).fill(penalty);
     l2[width - 1] = LEVEL_PENALTY;
+    l2[width - 3] = PROPENSITY_PENALTY;
     const fit = await glmFit({
       x: part,
       nRows: members.length,
@@ -241,6 +297,7 @@ export async function fitSelectionCalibration(rows: SelectionRows): Promise<Sele
       levels: Array.from(beta.subarray(0, nTerms)),
       tilts: Array.from(beta.subarray(nTerms, 2 * nTerms)),
     },
+    liking: beta[width - 3]!,
     penalty,
     losses: PENALTY_GRID.map((one, k) => ({
       penalty: one,

@@ -111,6 +111,41 @@ describe('selection', () => {
     }
   });
 
+  test('what the past was eager to choose is not mistaken for what candidates are worth', async () => {
+    const rng = new Rng(8, 1);
+    const n = 5_000;
+    // The past saw a part of the truth that the model does not know, and leaned towards it.
+    const hidden = Float64Array.from({ length: n }, () => 0.35 * rng.normal());
+    const all = Float64Array.from({ length: n }, () => -6 + 0.5 * rng.normal());
+    const propensity = hidden.map((h) => Math.min(1, 0.05 * Math.exp(1.5 * h - 0.3)));
+    const weight = propensity.map((q) => q);
+    const ran = Array.from({ length: 6_000 }, () => rng.weighted(Array.from(weight)));
+    const pick = (column: ArrayLike<number>) => Float64Array.from(ran, (i) => column[i]!);
+    const rows = {
+      logits: pick(all),
+      uncertainty: new Float64Array(0),
+      nTerms: 0,
+      successes: Float64Array.from(ran, (i) => rng.binomial(20_000, sigmoid(all[i]! + hidden[i]!))),
+      trials: new Float64Array(6_000).fill(20_000),
+      maturity: new Float64Array(6_000).fill(1),
+      clusters: Uint32Array.from(ran, (_, i) => i % 80),
+      weights: new Float64Array(6_000).fill(0.2),
+    };
+    const naive = await fitSelectionCalibration(rows);
+    const honest = await fitSelectionCalibration({ ...rows, propensity: pick(propensity) });
+    const meanTruth = Math.log(
+      all.reduce((sum, z, i) => sum + sigmoid(z + hidden[i]!), 0) /
+        all.reduce((sum, z) => sum + sigmoid(z), 0),
+    );
+    const shiftOf = (fit: typeof naive) => selectedLogit(fit.calibration, -6, []) + 6;
+    expect(shiftOf(naive) - meanTruth).toBeGreaterThan(0.1);
+    expect(Math.abs(shiftOf(honest) - meanTruth)).toBeLessThan(0.07);
+    expect(honest.liking).toBeGreaterThan(0.4);
+    await expect(
+      fitSelectionCalibration({ ...rows, propensity: new Float64Array(6_000) }),
+    ).rejects.toThrowError(expect.objectContaining({ code: 'WAGGLE_TRAINING_SHAPE' }));
+  });
+
   test('the highest of each slot is taken, the lower row on ties', () => {
     expect(topPerSlot([7, 7, 3, 7, 3], [1, 5, 2, 5, 2])).toEqual([1, 2]);
     expect(topPerSlot([], [])).toEqual([]);
