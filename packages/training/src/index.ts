@@ -77,6 +77,7 @@ export {
   shrunkRate,
 } from './prior.js';
 export {
+  advantageInSlot,
   fitSelectionCalibration,
   measureSelection,
   type SelectedRows,

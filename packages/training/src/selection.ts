@@ -8,9 +8,26 @@ import { strongestUnrejected } from './fit/logistic.js';
  * Why winners disappoint. Of many candidates the one with the highest prediction is taken, and high predictions are high
  * partly by error: given that it won, its true chance lies below what was promised, the more so the less was known of it
  * ("maximisation bias", arXiv 2205.09809). A model whose predictions are right on average at every level of its own uncertainty
- * has no such bias, whatever is selected by them; one that is right only on average over all rows has. Hence the correction: a
- * calibration whose level and slope depend on how little evidence stands behind a prediction, applied to what was selected.
+ * has no such bias, whatever is selected by them; one that is right only on average over all rows has. Hence the correction,
+ * applied to what was selected: a calibration with a slope of its own for the advantage over the other candidates of the slot
+ * (a model may be right about publications and too sure between campaigns, and only the latter decides who wins), and a level and
+ * slope that depend on how little evidence stands behind a prediction.
  */
+
+/** Logit minus the mean logit of the candidates of its slot. O(n). @param slots [nRows] any numbers, equal within a slot */
+export function advantageInSlot(slots: ArrayLike<number>, logits: ArrayLike<number>): Float64Array {
+  const sums = new Map<number, { sum: number; n: number }>();
+  for (let i = 0; i < slots.length; i++) {
+    const own = sums.get(slots[i]!) ?? { sum: 0, n: 0 };
+    own.sum += logits[i]!;
+    own.n++;
+    sums.set(slots[i]!, own);
+  }
+  return Float64Array.from({ length: slots.length }, (_, i) => {
+    const { sum, n } = sums.get(slots[i]!)!;
+    return logits[i]! - sum / n;
+  });
+}
 
 /** Row of the highest score in each slot, the lower row winning ties. O(n). @param slots [nRows] any numbers, equal within a slot */
 export function topPerSlot(slots: ArrayLike<number>, scores: ArrayLike<number>): number[] {
@@ -85,6 +102,8 @@ export function measureSelection(rows: SelectedRows): SelectionReport {
 export interface SelectionRows {
   /** [nRows] calibrated logits. */
   readonly logits: ArrayLike<number>;
+  /** [nRows] logit minus the mean logit of the candidates that the slot had. */
+  readonly advantage: ArrayLike<number>;
   /**
    * float64 [nRows × nTerms], row-major, each in [0, 1]: how little is known of the row in some respect, such as
    * `uncertaintyOf` the clicks behind its campaign's effect.
@@ -99,17 +118,18 @@ export interface SelectionRows {
   /** [nRows] > 0: what shared luck leaves of a row, see `calibrationWeights`. */
   readonly weights: ArrayLike<number>;
   /**
-   * [nRows] in (0, 1]: with what probability the past chose the row. What it chose it liked for reasons that the model does not
-   * know; the correction is for the candidates as they come. Absent = the past chose blindly.
+   * [nRows] in (0, 1]: with what probability the past chose the row, NaN where that is unknown. What it chose it liked for
+   * reasons that the model does not know; the correction is for the candidates as they come. Absent = the past chose blindly.
    */
   readonly propensity?: ArrayLike<number>;
 }
 
-/** logit' = z + level + tilt·d + Σ u_k·(levels_k + tilts_k·d) with d = z − center; plain JSON. */
+/** logit' = z + level + tilt·d + edge·advantage + Σ u_k·(levels_k + tilts_k·d) with d = z − center; plain JSON. */
 export interface SelectionCalibration {
   readonly center: number;
   readonly level: number;
   readonly tilt: number;
+  readonly edge: number;
   readonly levels: readonly number[];
   readonly tilts: readonly number[];
 }
@@ -128,18 +148,20 @@ export function uncertaintyOf(clicks: number, strength: number): number {
   return strength / (strength + Math.max(0, clicks));
 }
 
-/** Logit of a selected row after correction. @param uncertainty [≥ at + nTerms] with the row's terms from `at` on */
+/** Logit of a selected row after correction. @param row its calibrated logit and what `SelectionRows` says of such rows */
 export function selectedLogit(
   calibration: SelectionCalibration,
-  z: number,
-  uncertainty: ArrayLike<number>,
-  at = 0,
+  row: {
+    readonly logit: number;
+    readonly advantage: number;
+    readonly uncertainty: ArrayLike<number>;
+  },
 ): number {
-  const { center, level, tilt, levels, tilts } = calibration;
-  const d = z - center;
-  let out = z + level + tilt * d;
+  const { center, level, tilt, edge, levels, tilts } = calibration;
+  const d = row.logit - center;
+  let out = row.logit + level + tilt * d + edge * row.advantage;
   for (let k = 0; k < levels.length; k++) {
-    out += uncertainty[at + k]! * (levels[k]! + tilts[k]! * d);
+    out += row.uncertainty[k]! * (levels[k]! + tilts[k]! * d);
   }
   return out;
 }
@@ -152,37 +174,40 @@ const FOLDS = 5;
 
 /** A propensity below this counts as this much, so that one lucky draw does not stand for a thousand. */
 const MIN_PROPENSITY = 0.005;
-/** Of the coefficient of ln propensity, which is fitted and not served. */
-const PROPENSITY_PENALTY = 4;
+/** Of what is fitted and not served: the coefficient of ln propensity, the level of rows without one. */
+const NUISANCE_PENALTY = 4;
+/** Slopes overall and between candidates are believed to a tenth. */
+const SLOPE_PENALTY = 1 / 0.1 ** 2;
 
 /**
- * ln propensity of each row beyond what a candidate with its logit typically has, from a line through all candidates: each row
- * stands for 1/propensity of them. 0 = chosen as if blindly.
+ * ln propensity of each row beyond what a candidate with its logit and advantage typically has, from a plane through all
+ * candidates: each row stands for 1/propensity of them. 0 = chosen as if blindly, or unknown.
  */
-function liking(logits: ArrayLike<number>, propensity: ArrayLike<number>): Float64Array {
-  const n = logits.length;
-  let mass = 0;
-  const mean = { z: 0, l: 0 };
-  const l = Float64Array.from({ length: n }, (_, i) =>
-    Math.log(Math.max(propensity[i]!, MIN_PROPENSITY)),
-  );
-  for (let i = 0; i < n; i++) {
-    const w = Math.exp(-l[i]!);
-    mass += w;
-    mean.z += w * logits[i]!;
-    mean.l += w * l[i]!;
-  }
-  mean.z /= mass;
-  mean.l /= mass;
-  let square = 0;
-  let cross = 0;
-  for (let i = 0; i < n; i++) {
-    const w = Math.exp(-l[i]!);
-    square += w * (logits[i]! - mean.z) ** 2;
-    cross += w * (logits[i]! - mean.z) * (l[i]! - mean.l);
-  }
-  const slope = square > 0 ? cross / square : 0;
-  return l.map((v, i) => v - mean.l - slope * (logits[i]! - mean.z));
+function liking(rows: SelectionRows, propensity: ArrayLike<number>): Float64Array {
+  const out = new Float64Array(propensity.length);
+  const known = Array.from(out.keys()).filter((i) => !Number.isNaN(propensity[i]!));
+  if (known.length === 0) return out;
+  const log = known.map((i) => Math.log(Math.max(propensity[i]!, MIN_PROPENSITY)));
+  const weight = log.map((l) => Math.exp(-l));
+  const mass = weight.reduce((sum, w) => sum + w, 0);
+  const meanOf = (values: readonly number[]): number =>
+    values.reduce((sum, v, i) => sum + weight[i]! * v, 0) / mass;
+  const columns = [log, known.map((i) => rows.logits[i]!), known.map((i) => rows.advantage[i]!)];
+  const [l, z, a] = columns.map((values) => {
+    const mean = meanOf(values);
+    return values.map((v) => v - mean);
+  }) as [number[], number[], number[]];
+  const cross = (u: readonly number[], v: readonly number[]): number =>
+    meanOf(u.map((value, i) => value * v[i]!));
+  // Normal equations of two regressors; a hair of ridge for candidates that are all alike.
+  const [zz, aa, za] = [cross(z, z) + 1e-9, cross(a, a) + 1e-9, cross(z, a)];
+  const determinant = zz * aa - za * za;
+  const bz = (aa * cross(z, l) - za * cross(a, l)) / determinant;
+  const ba = (zz * cross(a, l) - za * cross(z, l)) / determinant;
+  known.forEach((row, i) => {
+    out[row] = l[i]! - bz * z[i]! - ba * a[i]!;
+  });
+  return out;
 }
 
 /**
@@ -197,7 +222,7 @@ export async function fitSelectionCalibration(rows: SelectionRows): Promise<Sele
   const odd =
     rows.propensity === undefined
       ? -1
-      : Array.from(rows.propensity).findIndex((q) => !(q > 0 && q <= 1));
+      : Array.from(rows.propensity).findIndex((q) => !(Number.isNaN(q) || (q > 0 && q <= 1)));
   if (odd >= 0 || (rows.propensity !== undefined && rows.propensity.length !== nRows)) {
     throw trainingError(
       'WAGGLE_TRAINING_SHAPE',
@@ -206,10 +231,15 @@ export async function fitSelectionCalibration(rows: SelectionRows): Promise<Sele
         : `${rows.propensity!.length} propensities for ${nRows} rows`,
     );
   }
-  if (uncertainty.length !== nRows * nTerms || clusters.length !== nRows || nRows === 0) {
+  const lengths = [
+    uncertainty.length / Math.max(nTerms, 1),
+    clusters.length,
+    rows.advantage.length,
+  ];
+  if (nRows === 0 || lengths.some((n, k) => n !== (k === 0 && nTerms === 0 ? 0 : nRows))) {
     throw trainingError(
       'WAGGLE_TRAINING_SHAPE',
-      `${uncertainty.length} uncertainties and ${clusters.length} clusters for ${nRows} rows of ${nTerms} terms`,
+      `${uncertainty.length} uncertainties, ${clusters.length} clusters and ${rows.advantage.length} advantages for ${nRows} rows of ${nTerms} terms`,
     );
   }
   let mass = 0;
@@ -220,9 +250,9 @@ export async function fitSelectionCalibration(rows: SelectionRows): Promise<Sele
     sum += m * logits[i]!;
   }
   const center = sum / mass;
-  const width = 3 + 2 * nTerms;
+  const width = 5 + 2 * nTerms;
   const liked =
-    rows.propensity === undefined ? new Float64Array(nRows) : liking(logits, rows.propensity);
+    rows.propensity === undefined ? new Float64Array(nRows) : liking(rows, rows.propensity);
   const x = new Float32Array(nRows * width);
   for (let i = 0; i < nRows; i++) {
     const d = logits[i]! - center;
@@ -231,7 +261,9 @@ export async function fitSelectionCalibration(rows: SelectionRows): Promise<Sele
       x[to + k] = uncertainty[i * nTerms + k]!;
       x[to + nTerms + k] = uncertainty[i * nTerms + k]! * d;
     }
-    x[to + width - 3] = liked[i]!;
+    x[to + width - 5] = liked[i]!;
+    x[to + width - 4] = rows.propensity !== undefined && Number.isNaN(rows.propensity[i]!) ? 1 : 0;
+    x[to + width - 3] = rows.advantage[i]!;
     x[to + width - 2] = d;
     x[to + width - 1] = 1;
   }
@@ -243,7 +275,10 @@ export async function fitSelectionCalibration(rows: SelectionRows): Promise<Sele
     const pick = (column: ArrayLike<number>) => Float64Array.from(members, (i) => column[i]!);
     const l2 = new Float64Array(width).fill(penalty);
     l2[width - 1] = LEVEL_PENALTY;
-    l2[width - 3] = PROPENSITY_PENALTY;
+    l2[width - 2] = SLOPE_PENALTY;
+    l2[width - 3] = SLOPE_PENALTY;
+    l2[width - 4] = NUISANCE_PENALTY;
+    l2[width - 5] = NUISANCE_PENALTY;
     const fit = await glmFit({
       x: part,
       nRows: members.length,
@@ -294,10 +329,11 @@ export async function fitSelectionCalibration(rows: SelectionRows): Promise<Sele
       center,
       level: beta[width - 1]!,
       tilt: beta[width - 2]!,
+      edge: beta[width - 3]!,
       levels: Array.from(beta.subarray(0, nTerms)),
       tilts: Array.from(beta.subarray(nTerms, 2 * nTerms)),
     },
-    liking: beta[width - 3]!,
+    liking: beta[width - 5]!,
     penalty,
     losses: PENALTY_GRID.map((one, k) => ({
       penalty: one,

@@ -3,6 +3,7 @@ import { sigmoid } from '@waggle/ranking';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import {
+  advantageInSlot,
   fitCalibration,
   fitSelectionCalibration,
   measureSelection,
@@ -57,6 +58,7 @@ describe('selection', () => {
 
     const fit = await fitSelectionCalibration({
       ...rows,
+      advantage: pick(advantageInSlot(past.slots, past.z)),
       uncertainty: pick(past.u),
       nTerms: 1,
       weights: new Float64Array(ran.length).fill(0.2),
@@ -77,7 +79,14 @@ describe('selection', () => {
       });
     const before = report((i) => later.z[i]!, winners);
     expect(before.overall.ratio).toBeGreaterThan(1.3);
-    const after = report((i) => selectedLogit(fit.calibration, later.z[i]!, later.u, i), winners);
+    const advantage = advantageInSlot(later.slots, later.z);
+    const corrected = (i: number) =>
+      selectedLogit(fit.calibration, {
+        logit: later.z[i]!,
+        advantage: advantage[i]!,
+        uncertainty: [later.u[i]!],
+      });
+    const after = report(corrected, winners);
     expect(Math.abs(after.overall.logRatio)).toBeLessThan(
       Math.max(0.05, 2 * after.overall.logStandardError),
     );
@@ -94,6 +103,7 @@ describe('selection', () => {
     const successes = Float64Array.from(logits, (z) => rng.binomial(5_000, sigmoid(z)));
     const fit = await fitSelectionCalibration({
       logits,
+      advantage: logits.map((z) => z + 6),
       uncertainty: u,
       nTerms: 1,
       successes,
@@ -102,12 +112,9 @@ describe('selection', () => {
       clusters: Uint32Array.from({ length: n }, (_, i) => i % 100),
       weights: new Float64Array(n).fill(1),
     });
-    for (const [z, at] of [
-      [-7, 0],
-      [-6, 10],
-      [-5, 20],
-    ] as const) {
-      expect(Math.abs(selectedLogit(fit.calibration, z, u, at) - z)).toBeLessThan(0.03);
+    for (const z of [-7, -6, -5]) {
+      const row = { logit: z, advantage: z + 6, uncertainty: [0.5] };
+      expect(Math.abs(selectedLogit(fit.calibration, row) - z)).toBeLessThan(0.03);
     }
   });
 
@@ -123,6 +130,7 @@ describe('selection', () => {
     const pick = (column: ArrayLike<number>) => Float64Array.from(ran, (i) => column[i]!);
     const rows = {
       logits: pick(all),
+      advantage: pick(all).map((z) => z + 6),
       uncertainty: new Float64Array(0),
       nTerms: 0,
       successes: Float64Array.from(ran, (i) => rng.binomial(20_000, sigmoid(all[i]! + hidden[i]!))),
@@ -137,13 +145,34 @@ describe('selection', () => {
       all.reduce((sum, z, i) => sum + sigmoid(z + hidden[i]!), 0) /
         all.reduce((sum, z) => sum + sigmoid(z), 0),
     );
-    const shiftOf = (fit: typeof naive) => selectedLogit(fit.calibration, -6, []) + 6;
+    const shiftOf = (fit: typeof naive) =>
+      selectedLogit(fit.calibration, { logit: -6, advantage: 0, uncertainty: [] }) + 6;
     expect(shiftOf(naive) - meanTruth).toBeGreaterThan(0.1);
     expect(Math.abs(shiftOf(honest) - meanTruth)).toBeLessThan(0.07);
     expect(honest.liking).toBeGreaterThan(0.4);
     await expect(
       fitSelectionCalibration({ ...rows, propensity: new Float64Array(6_000) }),
     ).rejects.toThrowError(expect.objectContaining({ code: 'WAGGLE_TRAINING_SHAPE' }));
+  });
+
+  test('a model right about publications and too sure between campaigns gets a slope between candidates', async () => {
+    const rng = new Rng(9, 1);
+    const n = 8_000;
+    const publication = Float64Array.from({ length: n }, () => -6 + 0.6 * rng.normal());
+    const advantage = Float64Array.from({ length: n }, () => 0.6 * rng.normal());
+    const fit = await fitSelectionCalibration({
+      logits: publication.map((p, i) => p + advantage[i]!),
+      advantage,
+      uncertainty: new Float64Array(0),
+      nTerms: 0,
+      successes: publication.map((p, i) => rng.binomial(5_000, sigmoid(p + 0.85 * advantage[i]!))),
+      trials: new Float64Array(n).fill(5_000),
+      maturity: new Float64Array(n).fill(1),
+      clusters: Uint32Array.from({ length: n }, (_, i) => i % 100),
+      weights: new Float64Array(n).fill(0.5),
+    });
+    expect(fit.calibration.edge).toBeCloseTo(-0.15, 1);
+    expect(fit.calibration.tilt).toBeCloseTo(0, 1);
   });
 
   test('the highest of each slot is taken, the lower row on ties', () => {
@@ -194,6 +223,7 @@ describe('selection', () => {
     await expect(
       fitSelectionCalibration({
         logits: [-5],
+        advantage: [0],
         uncertainty: new Float64Array(3),
         nTerms: 2,
         successes: [0],
