@@ -23,6 +23,7 @@ const SUITES: Readonly<Record<string, () => Promise<Suite>>> = {
   embed: async () => (await import('./suites/embed.js')).embedSuite,
   pctr: async () => (await import('./suites/pctr.js')).measurePctr,
   pipeline: async () => (await import('./suites/pipeline.js')).pipelineSuite,
+  train: async () => (await import('./suites/train.js')).trainSuite,
 };
 
 const RESULTS = fileURLToPath(new URL('../results', import.meta.url));

@@ -170,6 +170,24 @@ export const GPU_TARGETS: readonly Target[] = [
   },
 ];
 
+/** Learning, from events to calibrated models. */
+export const TRAIN_TARGETS: readonly Target[] = [
+  {
+    id: 'train/selection-calibration',
+    metric: 'ratio',
+    field: 'fractionOfLimit',
+    atLeast: 1,
+    text: 'calibration after selection, top-1 per slot: ratio within max(3 %, 2·SE)',
+  },
+  {
+    id: 'train/selection-calibration',
+    metric: 'worst_decile',
+    field: 'fractionOfLimit',
+    atLeast: 1,
+    text: 'deciles by expected clicks within max(10 %, 2.5·SE)',
+  },
+];
+
 export interface Judged {
   readonly target: Target;
   readonly record?: BenchRecord;

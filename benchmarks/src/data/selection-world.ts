@@ -1,0 +1,358 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import {
+  type ColumnTable,
+  DAY_MS,
+  numericData,
+  silentLogger,
+  stringAt,
+  stringData,
+} from '@waggle/core';
+import {
+  buildDataset,
+  buildSnapshot,
+  ctrFeatures,
+  type EmbeddingMatrices,
+  OnlineFeatures,
+} from '@waggle/features';
+import { calibrateLogit, type LinearModel } from '@waggle/ranking';
+import { readManifest } from '@waggle/simulator';
+import { type HiddenOdds, readHiddenOdds } from '@waggle/simulator/truth';
+import { openLocalStore } from '@waggle/store';
+import {
+  calibrationWeights,
+  estimateCtrParams,
+  fitSelectionCalibration,
+  rawLogits,
+  type SelectedRows,
+  selectedLogit,
+  splitByTime,
+  trainCtr,
+  uncertaintyOf,
+} from '@waggle/training';
+import { measureCommand } from '../process-tree.js';
+
+const waggle = fileURLToPath(new URL('../../../apps/pipeline/bin/waggle.mjs', import.meta.url));
+/** The last week of a world is never trained on: its slots are what the ranking chooses for. */
+const HELD_OUT_MS = 7 * DAY_MS;
+
+/** Evidence features (ln(1 + clicks)) and the parameter that says how many clicks weigh as much as the prior. */
+const TERMS = [
+  ['publication_evidence', 'ctr_publication_strength'],
+  ['campaign_evidence', 'ctr_campaign_strength'],
+  ['creative_evidence', 'ctr_creative_strength'],
+] as const;
+
+/** What a world's top-1 choices promised, as the model says it and as the correction does, beside what they would have brought. */
+export interface SelectionWorld {
+  readonly plain: SelectedRows;
+  readonly corrected: SelectedRows;
+  readonly nCandidates: number;
+  readonly priorOnly: boolean;
+}
+
+type Store = Awaited<ReturnType<typeof openLocalStore>>;
+
+interface Ids {
+  readonly publications: readonly string[];
+  readonly campaigns: readonly string[];
+  readonly creatives: readonly string[];
+  readonly advertisers: readonly string[];
+}
+
+interface Slot {
+  readonly placementId: string;
+  readonly postId: string;
+  readonly publicationId: string;
+  readonly campaignId: string;
+  readonly tsMs: number;
+  readonly position: number;
+  readonly nAds: number;
+  /** Probability of the offer that led to it; NaN when it was not offered. */
+  readonly propensity: number;
+}
+
+const texts = (table: ColumnTable, name: string): string[] => {
+  const column = stringData(table, name);
+  return Array.from(column.codes, (_, row) => stringAt(column, row));
+};
+const values = (table: ColumnTable, name: string): number[] =>
+  Array.from(numericData(table, name, 'f64'));
+
+async function readIds(store: Store, tenantId: string): Promise<Ids> {
+  const of = async (entity: string): Promise<string[]> =>
+    texts(
+      await store.queryColumns(
+        `SELECT DISTINCT ${entity}_id AS id FROM ${entity}s WHERE tenant_id = {tenant_id:String} ORDER BY id`,
+        { params: { tenant_id: tenantId } },
+      ),
+      'id',
+    );
+  return {
+    publications: await of('publication'),
+    campaigns: await of('campaign'),
+    creatives: await of('creative'),
+    advertisers: await of('advertiser'),
+  };
+}
+
+async function readVectors(store: Store, tenantId: string, ids: Ids): Promise<EmbeddingMatrices> {
+  let dim = 0;
+  const of = async (kind: 'publication' | 'campaign' | 'creative'): Promise<Float32Array> => {
+    const table = await store.queryColumns(
+      `SELECT entity_id, vector FROM embeddings FINAL WHERE tenant_id = {tenant_id:String} AND entity_kind = '${kind}' ORDER BY entity_id`,
+      { params: { tenant_id: tenantId } },
+    );
+    const column = table.columns['vector'];
+    if (column?.kind !== 'numeric') throw new TypeError(`no vectors of ${kind}s`);
+    dim = column.width;
+    const rowOf = new Map(ids[`${kind}s`].map((id, row) => [id, row]));
+    const out = new Float32Array(rowOf.size * dim);
+    texts(table, 'entity_id').forEach((id, i) => {
+      const row = rowOf.get(id);
+      if (row === undefined) return;
+      out.set((column.data as Float32Array).subarray(i * dim, (i + 1) * dim), row * dim);
+    });
+    return out;
+  };
+  const publication = await of('publication');
+  const campaign = await of('campaign');
+  const creative = await of('creative');
+  return { dim, publication, campaign, creative };
+}
+
+/** Slots that carried an ad from a time on, in time order. */
+async function readSlots(store: Store, tenantId: string, fromMs: number): Promise<Slot[]> {
+  const table = await store.queryColumns(
+    `SELECT p.placement_id AS placement_id, p.post_id AS post_id, p.publication_id AS publication_id, p.campaign_id AS campaign_id,
+       toFloat64(toUnixTimestamp64Milli(p.ts)) AS ms, toFloat64(p.position) AS position, toFloat64(p.n_ads) AS n_ads,
+       if(p.offer_id = '', nan, toFloat64(o.propensity)) AS propensity
+     FROM (SELECT * FROM placements FINAL WHERE tenant_id = {tenant_id:String} AND type = 'placement.sent' AND delivered > 0
+       AND toUnixTimestamp64Milli(ts) >= ${fromMs}) AS p
+     LEFT JOIN (SELECT offer_id, any(propensity) AS propensity FROM offers WHERE tenant_id = {tenant_id:String}
+       AND type = 'offer.shown' GROUP BY offer_id) AS o ON o.offer_id = p.offer_id
+     ORDER BY ms, placement_id`,
+    { params: { tenant_id: tenantId } },
+  );
+  const [placement, post, publication, campaign] = [
+    'placement_id',
+    'post_id',
+    'publication_id',
+    'campaign_id',
+  ].map((name) => texts(table, name)) as [string[], string[], string[], string[]];
+  const [ms, position, nAds, propensity] = ['ms', 'position', 'n_ads', 'propensity'].map((name) =>
+    values(table, name),
+  ) as [number[], number[], number[], number[]];
+  return placement.map((placementId, i) => ({
+    placementId,
+    postId: post[i]!,
+    publicationId: publication[i]!,
+    campaignId: campaign[i]!,
+    tsMs: ms[i]!,
+    position: position[i]!,
+    nAds: nAds[i]!,
+    propensity: propensity[i]!,
+  }));
+}
+
+/** Scores every eligible campaign with every creative of its own in a slot. */
+class SlotScorer {
+  readonly #model: LinearModel;
+  readonly #online: OnlineFeatures;
+  readonly #odds: HiddenOdds;
+  readonly #rows: {
+    readonly publication: ReadonlyMap<string, number>;
+    readonly campaign: ReadonlyMap<string, number>;
+    readonly creative: ReadonlyMap<string, number>;
+  };
+
+  constructor(o: { model: LinearModel; online: OnlineFeatures; odds: HiddenOdds; ids: Ids }) {
+    this.#model = o.model;
+    this.#online = o.online;
+    this.#odds = o.odds;
+    const rows = (list: readonly string[]) => new Map(list.map((id, row) => [id, row]));
+    this.#rows = {
+      publication: rows(o.ids.publications),
+      campaign: rows(o.ids.campaigns),
+      creative: rows(o.ids.creatives),
+    };
+  }
+
+  /** Calibrated logits of all candidates, their mean, and the best one with its features. */
+  score(slot: Slot): {
+    readonly n: number;
+    readonly mean: number;
+    readonly best: {
+      readonly campaignId: string;
+      readonly creativeId: string;
+      readonly logit: number;
+      readonly features: Float32Array;
+    };
+  } {
+    const pairs = this.#odds
+      .eligibleCampaigns(slot.publicationId, slot.tsMs)
+      .flatMap((campaignId) =>
+        this.#odds.creativesOf(campaignId).map((creativeId) => ({ campaignId, creativeId })),
+      );
+    const n = pairs.length;
+    const { nFeatures } = this.#online;
+    const x = new Float32Array(n * nFeatures);
+    this.#online.evaluate(
+      {
+        publicationRow: this.#rows.publication.get(slot.publicationId) ?? -1,
+        tsMs: slot.tsMs,
+        position: slot.position,
+        nAds: slot.nAds,
+      },
+      Int32Array.from(pairs, (pair) => this.#rows.campaign.get(pair.campaignId) ?? -1),
+      Int32Array.from(pairs, (pair) => this.#rows.creative.get(pair.creativeId) ?? -1),
+      x,
+    );
+    const raw = rawLogits(x, n, this.#model.coefficients, this.#model.intercept);
+    const logits = raw.map((z) => calibrateLogit(this.#model.calibration, z));
+    let best = 0;
+    let sum = 0;
+    for (let i = 0; i < n; i++) {
+      sum += logits[i]!;
+      if (logits[i]! > logits[best]!) best = i;
+    }
+    return {
+      n,
+      mean: sum / n,
+      best: {
+        ...pairs[best]!,
+        logit: logits[best]!,
+        features: x.slice(best * nFeatures, (best + 1) * nFeatures),
+      },
+    };
+  }
+}
+
+/**
+ * One world: a model of what was known a week before the end, the correction for selection fitted on rows later than the
+ * model's own, then the best candidate of every slot of the last week, with the clicks that it would have brought by the truth
+ * that the simulator kept to itself (without send noise, within 72 h). One release serves the week: features are as of its
+ * beginning.
+ */
+export async function selectionWorld(scale: string, seed: number): Promise<SelectionWorld> {
+  const dir = mkdtempSync(join(tmpdir(), 'waggle-selection-'));
+  try {
+    const env = { ...process.env, WAGGLE_DIR: dir };
+    const cli = (...args: string[]) => measureCommand(process.execPath, [waggle, ...args], { env });
+    const world = join(dir, 'worlds', `${scale}-${seed}`);
+    await cli('simulate', '--scale', scale, '--seed', String(seed));
+    await cli('ingest', world);
+    await cli('embed');
+    const store = await openLocalStore({
+      dataDir: dir,
+      logger: silentLogger,
+      startOwner: { command: process.execPath, args: [waggle, 'store', '--dir', dir] },
+    });
+    try {
+      return await choose(store, world, seed);
+    } finally {
+      await store.close();
+    }
+  } finally {
+    rmSync(dir, { recursive: true, force: true });
+  }
+}
+
+async function choose(store: Store, world: string, seed: number): Promise<SelectionWorld> {
+  const { config } = readManifest(world);
+  const { tenantId } = config;
+  const odds = await readHiddenOdds(world);
+  const cutMs = config.endMs - HELD_OUT_MS;
+  const past = { tenantId, fromMs: config.startMs, toMs: cutMs, asOfMs: cutMs };
+  const params = await estimateCtrParams(store, past);
+  const history = await buildDataset(store, ctrFeatures, { ...past, params });
+  const { model } = await trainCtr(history, { featureSet: ctrFeatures, seed, asOfMs: cutMs });
+  const ids = await readIds(store, tenantId);
+  const embeddings = await readVectors(store, tenantId, ids);
+  const scorerAt = async (asOfMs: number): Promise<SlotScorer> => {
+    const snapshot = await buildSnapshot(store, [ctrFeatures], {
+      tenantId,
+      asOfMs,
+      ids,
+      params: { ctr: params },
+    });
+    const online = new OnlineFeatures(ctrFeatures, snapshot, embeddings);
+    return new SlotScorer({ model, online, odds, ids });
+  };
+  const terms = TERMS.map(([name, strength]) => ({
+    feature: ctrFeatures.names.indexOf(name),
+    strength: history.params[strength]!,
+  }));
+  const uncertainty = (x: Float32Array, from: number): number[] =>
+    terms.map(({ feature, strength }) => uncertaintyOf(Math.expm1(x[from + feature]!), strength));
+
+  // The correction: rows that ran after the model's own, each against the candidates that its slot had.
+  const split = splitByTime(history.decisionTsMs);
+  const laterRows = Uint32Array.from([...split.calibrate, ...split.gate]);
+  const slots = await readSlots(store, tenantId, split.calibrateFromMs);
+  const slotOf = new Map(slots.map((slot) => [slot.placementId, slot]));
+  const then = await scorerAt(split.calibrateFromMs);
+  const nFeatures = ctrFeatures.names.length;
+  const raw = rawLogits(history.x, history.nRows, model.coefficients, model.intercept);
+  const pick = (column: ArrayLike<number>) => Float64Array.from(laterRows, (i) => column[i]!);
+  const rows = {
+    logits: Float64Array.from(laterRows, (i) => calibrateLogit(model.calibration, raw[i]!)),
+    successes: pick(history.successes),
+    trials: pick(history.trials),
+    maturity: pick(history.maturity),
+    clusters: Uint32Array.from(laterRows, (i) => history.publication.codes[i]!),
+  };
+  const slotOfRow = Array.from(laterRows, (i) => slotOf.get(stringAt(history.rowIds, i))!);
+  const { calibration } = await fitSelectionCalibration({
+    ...rows,
+    advantage: rows.logits.map((z, i) => z - then.score(slotOfRow[i]!).mean),
+    uncertainty: Float64Array.from(
+      Array.from(laterRows).flatMap((i) => uncertainty(history.x, i * nFeatures)),
+    ),
+    nTerms: terms.length,
+    weights: calibrationWeights(rows),
+    propensity: slotOfRow.map((slot) => slot.propensity),
+  });
+
+  const now = await scorerAt(cutMs);
+  const publicationOf = new Map(ids.publications.map((id, row) => [id, row]));
+  const campaignOf = new Map(ids.campaigns.map((id, row) => [id, row]));
+  const sigmoid = (z: number): number => 1 / (1 + Math.exp(-z));
+  const plain: number[] = [];
+  const corrected: number[] = [];
+  const trials: number[] = [];
+  const clicks: number[] = [];
+  const publications: number[] = [];
+  const campaigns: number[] = [];
+  let nCandidates = 0;
+  for (const slot of slots) {
+    if (slot.tsMs < cutMs) continue;
+    const send = odds.send(slot.postId);
+    const { n, mean, best } = now.score(slot);
+    nCandidates += n;
+    const truth = odds.probability({ ...slot, ...best });
+    plain.push(sigmoid(best.logit));
+    corrected.push(
+      sigmoid(
+        selectedLogit(calibration, {
+          logit: best.logit,
+          advantage: best.logit - mean,
+          uncertainty: uncertainty(best.features, 0),
+        }),
+      ),
+    );
+    trials.push(send.delivered);
+    clicks.push(truth * send.share72h * send.delivered);
+    publications.push(publicationOf.get(slot.publicationId)!);
+    campaigns.push(campaignOf.get(best.campaignId)!);
+  }
+  const common = { trials, clicks, publications, campaigns };
+  return {
+    plain: { probability: plain, ...common },
+    corrected: { probability: corrected, ...common },
+    nCandidates,
+    priorOnly: model.priorOnly,
+  };
+}
