@@ -67,6 +67,7 @@ interface Slot {
   readonly postId: string;
   readonly publicationId: string;
   readonly campaignId: string;
+  readonly creativeId: string;
   readonly tsMs: number;
   readonly position: number;
   readonly nAds: number;
@@ -126,7 +127,7 @@ async function readVectors(store: Store, tenantId: string, ids: Ids): Promise<Em
 /** Slots that carried an ad from a time on, in time order. */
 async function readSlots(store: Store, tenantId: string, fromMs: number): Promise<Slot[]> {
   const table = await store.queryColumns(
-    `SELECT p.placement_id AS placement_id, p.post_id AS post_id, p.publication_id AS publication_id, p.campaign_id AS campaign_id,
+    `SELECT p.placement_id AS placement_id, p.post_id AS post_id, p.publication_id AS publication_id, p.campaign_id AS campaign_id, p.creative_id AS creative_id,
        toFloat64(toUnixTimestamp64Milli(p.ts)) AS ms, toFloat64(p.position) AS position, toFloat64(p.n_ads) AS n_ads,
        if(p.offer_id = '', nan, toFloat64(o.propensity)) AS propensity
      FROM (SELECT * FROM placements FINAL WHERE tenant_id = {tenant_id:String} AND type = 'placement.sent' AND delivered > 0
@@ -136,12 +137,13 @@ async function readSlots(store: Store, tenantId: string, fromMs: number): Promis
      ORDER BY ms, placement_id`,
     { params: { tenant_id: tenantId } },
   );
-  const [placement, post, publication, campaign] = [
+  const [placement, post, publication, campaign, creative] = [
     'placement_id',
     'post_id',
     'publication_id',
     'campaign_id',
-  ].map((name) => texts(table, name)) as [string[], string[], string[], string[]];
+    'creative_id',
+  ].map((name) => texts(table, name)) as [string[], string[], string[], string[], string[]];
   const [ms, position, nAds, propensity] = ['ms', 'position', 'n_ads', 'propensity'].map((name) =>
     values(table, name),
   ) as [number[], number[], number[], number[]];
@@ -150,6 +152,7 @@ async function readSlots(store: Store, tenantId: string, fromMs: number): Promis
     postId: post[i]!,
     publicationId: publication[i]!,
     campaignId: campaign[i]!,
+    creativeId: creative[i]!,
     tsMs: ms[i]!,
     position: position[i]!,
     nAds: nAds[i]!,
@@ -180,10 +183,11 @@ class SlotScorer {
     };
   }
 
-  /** Calibrated logits of all candidates, their mean, and the best one with its features. */
+  /** The candidates' mean calibrated logit, that of the ad which ran, and the best one with its features. */
   score(slot: Slot): {
     readonly n: number;
     readonly mean: number;
+    readonly ran: number;
     readonly best: {
       readonly campaignId: string;
       readonly creativeId: string;
@@ -214,13 +218,17 @@ class SlotScorer {
     const logits = raw.map((z) => calibrateLogit(this.#model.calibration, z));
     let best = 0;
     let sum = 0;
+    let ran = Number.NaN;
     for (let i = 0; i < n; i++) {
       sum += logits[i]!;
+      if (pairs[i]!.creativeId === slot.creativeId) ran = logits[i]!;
       if (logits[i]! > logits[best]!) best = i;
     }
     return {
       n,
       mean: sum / n,
+      // An ad whose flight ended between its choice and its send stands for the average one.
+      ran: Number.isNaN(ran) ? sum / n : ran,
       best: {
         ...pairs[best]!,
         logit: logits[best]!,
@@ -307,7 +315,11 @@ async function choose(store: Store, world: string, seed: number): Promise<Select
   const slotOfRow = Array.from(laterRows, (i) => slotOf.get(stringAt(history.rowIds, i))!);
   const { calibration } = await fitSelectionCalibration({
     ...rows,
-    advantage: rows.logits.map((z, i) => z - then.score(slotOfRow[i]!).mean),
+    // Both as of the same moment: what was learnt since about the publication is no advantage of the ad.
+    advantage: slotOfRow.map((slot) => {
+      const { ran, mean } = then.score(slot);
+      return ran - mean;
+    }),
     uncertainty: Float64Array.from(
       Array.from(laterRows).flatMap((i) => uncertainty(history.x, i * nFeatures)),
     ),
