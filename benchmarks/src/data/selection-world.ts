@@ -17,7 +17,7 @@ import {
   type EmbeddingMatrices,
   OnlineFeatures,
 } from '@waggle/features';
-import { calibrateLogit, type LinearModel } from '@waggle/ranking';
+import { calibrateLogit, type LinearModel, sigmoid } from '@waggle/ranking';
 import { readManifest } from '@waggle/simulator';
 import { type HiddenOdds, readHiddenOdds } from '@waggle/simulator/truth';
 import { openLocalStore } from '@waggle/store';
@@ -129,7 +129,7 @@ async function readSlots(store: Store, tenantId: string, fromMs: number): Promis
   const table = await store.queryColumns(
     `SELECT p.placement_id AS placement_id, p.post_id AS post_id, p.publication_id AS publication_id, p.campaign_id AS campaign_id, p.creative_id AS creative_id,
        toFloat64(toUnixTimestamp64Milli(p.ts)) AS ms, toFloat64(p.position) AS position, toFloat64(p.n_ads) AS n_ads,
-       if(p.offer_id = '', nan, toFloat64(o.propensity)) AS propensity
+       if(p.offer_id = '' OR o.propensity = 0, nan, toFloat64(o.propensity)) AS propensity
      FROM (SELECT * FROM placements FINAL WHERE tenant_id = {tenant_id:String} AND type = 'placement.sent' AND delivered > 0
        AND toUnixTimestamp64Milli(ts) >= ${fromMs}) AS p
      LEFT JOIN (SELECT offer_id, any(propensity) AS propensity FROM offers WHERE tenant_id = {tenant_id:String}
@@ -331,7 +331,6 @@ async function choose(store: Store, world: string, seed: number): Promise<Select
   const now = await scorerAt(cutMs);
   const publicationOf = new Map(ids.publications.map((id, row) => [id, row]));
   const campaignOf = new Map(ids.campaigns.map((id, row) => [id, row]));
-  const sigmoid = (z: number): number => 1 / (1 + Math.exp(-z));
   const plain: number[] = [];
   const corrected: number[] = [];
   const trials: number[] = [];
