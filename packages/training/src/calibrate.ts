@@ -50,7 +50,7 @@ const FOLDS = 5;
  * too, isotonic from 1,000 rows on. Identity where the slice has too little to say. O(folds · n log n).
  */
 export function fitCalibration(rows: CalibrationRows): CalibrationFit {
-  const { logits, successes, trials, maturity, clusters } = rows;
+  const { logits, successes, trials, clusters } = rows;
   const nRows = logits.length;
   let nSuccesses = 0;
   const seen = new Set<number>();
