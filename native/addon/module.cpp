@@ -81,6 +81,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("glmFit", Napi::Function::New(env, glm_fit_job, "glmFit"));
   exports.Set("rankBatch", Napi::Function::New(env, rank_batch_job, "rankBatch"));
   exports.Set("loadTrees", Napi::Function::New(env, load_trees_job, "loadTrees"));
+  exports.Set("treesFit", Napi::Function::New(env, trees_fit_job, "treesFit"));
   exports.Set("treesPredict", Napi::Function::New(env, trees_predict_job, "treesPredict"));
   exports.Set("treesPredictSync", Napi::Function::New(env, trees_predict_sync, "treesPredictSync"));
   exports.Set("writeTrees", Napi::Function::New(env, write_trees, "writeTrees"));

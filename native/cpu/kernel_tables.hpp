@@ -15,6 +15,7 @@ extern const GlmKernels kGlmScalar;
 extern const ProbeKernels kProbeScalar;
 extern const IvfKernels kIvfScalar;
 extern const TreesKernels kTreesScalar;
+extern const TreesFitKernels kTreesFitScalar;
 
 #if defined(WAGGLE_HAVE_AVX2)
 extern const TopkKernels kTopkAvx2;
@@ -25,6 +26,7 @@ extern const GlmKernels kGlmAvx2;
 extern const ProbeKernels kProbeAvx2;
 extern const IvfKernels kIvfAvx2;
 extern const TreesKernels kTreesAvx2;
+extern const TreesFitKernels kTreesFitAvx2;
 #endif
 
 #if defined(WAGGLE_HAVE_AVX512)
@@ -35,6 +37,7 @@ extern const ScoreKernels kScoreAvx512;
 extern const GlmKernels kGlmAvx512;
 extern const ProbeKernels kProbeAvx512;
 extern const IvfKernels kIvfAvx512;
+extern const TreesFitKernels kTreesFitAvx512;
 /// For processors with AVX512_VNNI as well.
 extern const IvfKernels kIvfAvx512Vnni;
 #endif

@@ -29,19 +29,29 @@ const TreesKernels& trees_kernels() {
 }
 #endif
 
+// What wider registers do not help is the same at every level.
+#if defined(WAGGLE_HAVE_AVX2) || defined(WAGGLE_HAVE_AVX512)
+TreesFitKernels with_scalar(TreesFitKernels kernels) {
+  kernels.histogram = kTreesFitScalar.histogram;
+  kernels.decide = kTreesFitScalar.decide;
+  if (kernels.split == nullptr) kernels.split = kTreesFitScalar.split;
+  return kernels;
+}
+#endif
+
 }  // namespace
 
 const Table* table_for(Simd level) {
   switch (level) {
     case Simd::kScalar: {
-      static const Table scalar{Simd::kScalar, kTopkScalar,    kScoreScalar, kGlmScalar,  kProbeScalar,
-                                kEncodeScalar, kEncodedScalar, kIvfScalar,   kTreesScalar};
+      static const Table scalar{Simd::kScalar, kTopkScalar,    kScoreScalar, kGlmScalar,   kProbeScalar,
+                                kEncodeScalar, kEncodedScalar, kIvfScalar,   kTreesScalar, kTreesFitScalar};
       return &scalar;
     }
     case Simd::kAvx2: {
 #if defined(WAGGLE_HAVE_AVX2)
-      static const Table avx2{Simd::kAvx2, kTopkAvx2,    kScoreAvx2, kGlmAvx2,  kProbeAvx2,
-                              kEncodeAvx2, kEncodedAvx2, kIvfAvx2,   kTreesAvx2};
+      static const Table avx2{Simd::kAvx2, kTopkAvx2,    kScoreAvx2, kGlmAvx2,   kProbeAvx2,
+                              kEncodeAvx2, kEncodedAvx2, kIvfAvx2,   kTreesAvx2, with_scalar(kTreesFitAvx2)};
       return &avx2;
 #else
       return nullptr;
@@ -57,7 +67,8 @@ const Table* table_for(Simd level) {
                                 kEncodeAvx512,
                                 with_extras(kEncodedAvx512),
                                 features().avx512_vnni ? kIvfAvx512Vnni : kIvfAvx512,
-                                trees_kernels()};
+                                trees_kernels(),
+                                with_scalar(kTreesFitAvx512)};
       return &avx512;
 #else
       return nullptr;

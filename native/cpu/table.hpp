@@ -16,6 +16,7 @@ struct Table {
   EncodedKernels encoded;
   IvfKernels ivf;
   TreesKernels trees;
+  TreesFitKernels trees_fit;
 };
 
 /// The table of a level, or null when it was not compiled in. Does not check the processor for the level, only for

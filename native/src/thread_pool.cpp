@@ -179,6 +179,8 @@ int64_t ThreadPool::depth() const {
   return state_->depth;
 }
 
+bool ThreadPool::has_waiting_jobs() const { return state_->n_waiting.load(std::memory_order_relaxed) > 0; }
+
 void ThreadPool::for_each_chunk(int64_t n_chunks, const RunContext& context,
                                 const std::function<void(int64_t chunk, int worker)>& body) {
   if (n_chunks <= 0) return;

@@ -6,6 +6,7 @@ interface ArrayClasses {
   Int32Array: Int32Array;
   Int8Array: Int8Array;
   Uint16Array: Uint16Array;
+  Uint32Array: Uint32Array;
   Uint8Array: Uint8Array;
   BigUint64Array: BigUint64Array;
 }

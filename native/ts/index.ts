@@ -71,6 +71,14 @@ export {
   type TreesPredictInput,
 } from './trees.js';
 export {
+  type TreesFitInput,
+  type TreesFitResult,
+  type TreesFitRows,
+  type TreesGrowth,
+  type TreesObjective,
+  treesFit,
+} from './trees-fit.js';
+export {
   type FileVerification,
   type IdsOf,
   type IdType,

@@ -75,6 +75,7 @@ export interface Addon {
   glmFit(...args: GlmFitArguments): SubmittedJob;
   rankBatch(...args: RankBatchArguments): SubmittedJob;
   loadTrees(bytes: Uint8Array, size: number, format: number): SubmittedJob<RawTrees>;
+  treesFit(...args: TreesFitArguments): SubmittedJob<RawTreesFit>;
   treesPredict(...args: TreesPredictArguments): SubmittedJob;
   treesPredictSync(...args: TreesPredictArguments): void;
   writeTrees(model: NativeHandle): Uint8Array;
@@ -359,6 +360,37 @@ export interface RawTrees {
   readonly nTrees: number;
   readonly kind: number;
   readonly bytes: number;
+}
+
+/** Columns of a set of rows; `x` undefined = there is none. */
+export type TreesFitRowsArguments = [
+  x: Column<Float32Array>,
+  nRows: number,
+  y: Column<Float64Array>,
+  trials: Column<Float64Array>,
+  weights: Column<Float64Array>,
+  offset: Column<Float64Array>,
+  groups: Column<Uint32Array>,
+];
+
+export type TreesFitArguments = [
+  ...train: TreesFitRowsArguments,
+  ...validation: TreesFitRowsArguments,
+  nFeatures: number,
+  nTargets: number,
+  categorical: Column<Int32Array>,
+  monotone: Column<Int8Array>,
+  numbers: Float64Array,
+  progress: Float64Array,
+];
+
+export interface RawTreesFit {
+  readonly trees: RawTrees;
+  readonly bestTree: number;
+  readonly trainLoss: Float64Array;
+  readonly validationLoss: Float64Array;
+  readonly gain: Float64Array;
+  readonly splits: Float64Array;
 }
 
 export type TreesPredictArguments = [

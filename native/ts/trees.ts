@@ -71,6 +71,11 @@ export class Trees {
     this.bytes = raw.bytes;
   }
 
+  /** @internal what the addon made, with the handle that owns it. */
+  static adopt(raw: RawTrees): Trees {
+    return new Trees(raw);
+  }
+
   /**
    * Reads a model from a file or from bytes, and lays it out for this machine, off the event loop.
    * @param source path, or Uint8Array (borrowed until settled)

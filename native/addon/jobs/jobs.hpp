@@ -33,6 +33,7 @@ Napi::Value ivf_load_job(const Napi::CallbackInfo& info);
 Napi::Value ivf_stats(const Napi::CallbackInfo& info);
 Napi::Value ivf_close(const Napi::CallbackInfo& info);
 Napi::Value load_trees_job(const Napi::CallbackInfo& info);
+Napi::Value trees_fit_job(const Napi::CallbackInfo& info);
 Napi::Value trees_predict_job(const Napi::CallbackInfo& info);
 Napi::Value trees_predict_sync(const Napi::CallbackInfo& info);
 Napi::Value write_trees(const Napi::CallbackInfo& info);

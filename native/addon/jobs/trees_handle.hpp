@@ -15,4 +15,7 @@ struct TreesModel {
   std::shared_ptr<const trees::Model> model;
 };
 
+/// What JavaScript keeps of a model: its handle and sizes.
+Napi::Object describe_trees(Napi::Env env, const std::shared_ptr<TreesModel>& model);
+
 }  // namespace waggle::addon

@@ -12,10 +12,7 @@
 
 namespace waggle::addon {
 
-namespace {
-
-// What JavaScript keeps beside the handle.
-Napi::Object describe(Napi::Env env, const std::shared_ptr<TreesModel>& model) {
+Napi::Object describe_trees(Napi::Env env, const std::shared_ptr<TreesModel>& model) {
   const trees::Ensemble& e = model->model->ensemble();
   Napi::Object answer = Napi::Object::New(env);
   answer.Set("handle", Handle<TreesModel>::create(env, model, static_cast<int64_t>(model->model->bytes())));
@@ -27,6 +24,8 @@ Napi::Object describe(Napi::Env env, const std::shared_ptr<TreesModel>& model) {
   answer.Set("bytes", static_cast<double>(model->model->bytes()));
   return answer;
 }
+
+namespace {
 
 // loadTrees(bytes, format): parses and lays out on a pool thread.
 class LoadTreesJob final : public Job {
@@ -46,7 +45,7 @@ class LoadTreesJob final : public Job {
     return trees::Model::create(std::move(ensemble), &made_->model);
   }
 
-  Napi::Value result(Napi::Env env) override { return describe(env, made_); }
+  Napi::Value result(Napi::Env env) override { return describe_trees(env, made_); }
 
  private:
   const uint8_t* bytes_ = nullptr;

@@ -32,6 +32,8 @@ class ThreadPool {
   bool withdraw(JobId id);
   /// Jobs submitted and not finished.
   int64_t depth() const;
+  /// Whether a job waits for a thread: a helper that works for long should leave then.
+  bool has_waiting_jobs() const;
 
   /// Upper bound of the `worker` index that `for_each_chunk` passes.
   int max_workers() const { return n_threads() + 1; }
