@@ -96,7 +96,7 @@ double FitGrower::gain_of(const FitNode& node, double g, double h, double l2, do
 
 double FitGrower::value_of(const FitNode& node, double g, double h) const {
   double value = 0;
-  gain_of(node, g, h, args_.l2, &value);
+  gain_of(node, g, h, args_.l2 + node.more_l2, &value);
   return value;
 }
 
@@ -336,6 +336,7 @@ void FitGrower::partition(const std::vector<int32_t>& wave) {
     left.h = split.left_h;
     right.g = node.g - split.left_g;
     right.h = node.h - split.left_h;
+    left.more_l2 = right.more_l2 = split.grouped ? kCategoryL2 : 0;
     left.lower = right.lower = node.lower;
     left.upper = right.upper = node.upper;
     const int8_t direction = args_.monotone != nullptr ? args_.monotone[split.feature] : int8_t{0};
@@ -541,20 +542,20 @@ FitSplit FitGrower::scan_categories(const FitNode& node, int32_t f, const uint32
   const double rows_per_unit = static_cast<double>(node.n_rows()) / std::max(node.h, 1.0);
   int32_t order[kFitMaxSlots];
   int32_t n = 0;
-  int32_t n_present = 0;
   for (int32_t s = 0; s < feature.n_slots(); ++s) {
     const bool others = s < feature.n_bins && s >= static_cast<int32_t>(feature.categories.size());
     if (others || !(h[s] > 0)) continue;
-    ++n_present;
-    if (h[s] * rows_per_unit < kCategoryRows) continue;
     worker.gains[s] = g[s] * penalty_.g_unit / (h[s] * penalty_.h_unit + kCategorySmooth);
     order[n++] = s;
   }
   FitSplit best;
   best.feature = f;
-  const bool one_by_one = n_present <= kOneByOne;
+  const bool one_by_one = n <= kOneByOne;
   const double l2 = args_.l2 + (one_by_one ? 0 : kCategoryL2);
   if (!one_by_one) {
+    n = static_cast<int32_t>(
+        std::remove_if(order, order + n, [&](int32_t slot) { return h[slot] * rows_per_unit < kCategoryRows; }) -
+        order);
     std::sort(order, order + n, [&](int32_t a, int32_t b) {
       return worker.gains[a] != worker.gains[b] ? worker.gains[a] < worker.gains[b] : a < b;
     });
@@ -594,6 +595,7 @@ FitSplit FitGrower::scan_categories(const FitNode& node, int32_t f, const uint32
       if (gain > best.gain) {
         best.gain = gain;
         std::memcpy(best.left, left, sizeof left);
+        best.grouped = !one_by_one;
         best.left_g = left_g;
         best.left_h = left_h;
       }

@@ -13,7 +13,7 @@ namespace waggle::addon {
 namespace {
 
 // Columns of a set of rows, twice: training, then validation.
-enum RowsArgument { kX, kNRows, kY, kTrials, kWeights, kOffset, kGroups, kRowsCount };
+enum { kX, kNRows, kY, kTrials, kWeights, kOffset, kGroups, kRowsCount };
 
 enum Argument {
   kTrain = 0,
@@ -60,7 +60,8 @@ class TreesFitJob final : public Job {
     const int64_t p = info[kNFeatures].ToNumber().Int64Value();
     const int64_t n_targets = info[kNTargets].ToNumber().Int64Value();
     args_.train = rows(info, kTrain, p, n_targets);
-    if (!is_absent(env, info[kValidation + kX])) args_.validation = rows(info, kValidation, p, n_targets);
+    if (!is_absent(env, info[static_cast<size_t>(kValidation) + kX]))
+      args_.validation = rows(info, kValidation, p, n_targets);
     args_.categorical = optional_input<int32_t>(env, info[kCategorical], 0, "categorical");
     if (args_.categorical != nullptr) args_.n_categorical = length_of(info[kCategorical]);
     args_.monotone = optional_input<int8_t>(env, info[kMonotone], p, "monotone");

@@ -38,6 +38,7 @@ void add_glm_fit_cases(Cases& cases, bool for_bench);
 void add_ivf_cases(Cases& cases, bool for_bench);
 void add_trees_cases(Cases& cases, bool for_bench);
 void add_rank_batch_cases(Cases& cases, bool for_bench);
+void add_trees_fit_cases(Cases& cases, bool for_bench);
 
 inline Cases all_cases(bool for_bench) {
   Cases cases;
@@ -49,6 +50,7 @@ inline Cases all_cases(bool for_bench) {
   add_ivf_cases(cases, for_bench);
   add_trees_cases(cases, for_bench);
   add_rank_batch_cases(cases, for_bench);
+  add_trees_fit_cases(cases, for_bench);
   return cases;
 }
 
