@@ -96,7 +96,7 @@ double FitGrower::gain_of(const FitNode& node, double g, double h, double l2, do
 
 double FitGrower::value_of(const FitNode& node, double g, double h) const {
   double value = 0;
-  gain_of(node, g, h, args_.l2 + node.more_l2, &value);
+  gain_of(node, g, h, args_.l2, &value);
   return value;
 }
 
@@ -336,7 +336,6 @@ void FitGrower::partition(const std::vector<int32_t>& wave) {
     left.h = split.left_h;
     right.g = node.g - split.left_g;
     right.h = node.h - split.left_h;
-    left.more_l2 = right.more_l2 = split.grouped ? kCategoryL2 : 0;
     left.lower = right.lower = node.lower;
     left.upper = right.upper = node.upper;
     const int8_t direction = args_.monotone != nullptr ? args_.monotone[split.feature] : int8_t{0};
@@ -595,7 +594,6 @@ FitSplit FitGrower::scan_categories(const FitNode& node, int32_t f, const uint32
       if (gain > best.gain) {
         best.gain = gain;
         std::memcpy(best.left, left, sizeof left);
-        best.grouped = !one_by_one;
         best.left_g = left_g;
         best.left_h = left_h;
       }

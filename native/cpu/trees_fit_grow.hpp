@@ -21,7 +21,6 @@ struct FitSplit {
   int32_t bin = 0;  // numbers: bins up to this one go left
   bool missing_left = false;
   uint64_t left[kFitMaxSlots / 64] = {};  // categories: slots that go left
-  bool grouped = false;                   // categories: several are told apart together
   double left_g = 0;
   double left_h = 0;
 };
@@ -36,7 +35,6 @@ struct FitNode {
   double h = 0;
   double lower = -std::numeric_limits<double>::infinity();  // bounds of its value, from monotone features above
   double upper = std::numeric_limits<double>::infinity();
-  double more_l2 = 0;  // for its value, should it stay a leaf: parts of many categories are easily too good
   int32_t histogram = -1;
   bool accepted = false;  // its split is part of the tree
   FitSplit split;
