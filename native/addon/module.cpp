@@ -84,6 +84,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("treesFit", Napi::Function::New(env, trees_fit_job, "treesFit"));
   exports.Set("treesPredict", Napi::Function::New(env, trees_predict_job, "treesPredict"));
   exports.Set("treesPredictSync", Napi::Function::New(env, trees_predict_sync, "treesPredictSync"));
+  exports.Set("treesShap", Napi::Function::New(env, trees_shap_job, "treesShap"));
+  exports.Set("dumpTrees", Napi::Function::New(env, dump_trees, "dumpTrees"));
   exports.Set("writeTrees", Napi::Function::New(env, write_trees, "writeTrees"));
   exports.Set("closeTrees", Napi::Function::New(env, close_trees, "closeTrees"));
   exports.Set("machineProbe", Napi::Function::New(env, machine_probe_job, "machineProbe"));

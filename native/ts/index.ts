@@ -69,7 +69,14 @@ export {
   type TreesFormat,
   type TreesKind,
   type TreesPredictInput,
+  type TreesShapInput,
 } from './trees.js';
+export {
+  TREES_DECISIONS,
+  TREES_MISSINGS,
+  type TreesDump,
+  type TreesTransform,
+} from './trees-dump.js';
 export {
   type TreesFitInput,
   type TreesFitResult,

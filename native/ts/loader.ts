@@ -78,6 +78,8 @@ export interface Addon {
   treesFit(...args: TreesFitArguments): SubmittedJob<RawTreesFit>;
   treesPredict(...args: TreesPredictArguments): SubmittedJob;
   treesPredictSync(...args: TreesPredictArguments): void;
+  treesShap(...args: TreesShapArguments): SubmittedJob;
+  dumpTrees(model: NativeHandle): RawTreesDump;
   writeTrees(model: NativeHandle): Uint8Array;
   closeTrees(model: NativeHandle): void;
   machineProbe(): SubmittedJob<MachineLimits>;
@@ -358,6 +360,7 @@ export interface RawTrees {
   readonly nTargets: number;
   readonly nOutputs: number;
   readonly nTrees: number;
+  readonly hasCovers: boolean;
   readonly kind: number;
   readonly bytes: number;
 }
@@ -391,6 +394,41 @@ export interface RawTreesFit {
   readonly validationLoss: Float64Array;
   readonly gain: Float64Array;
   readonly splits: Float64Array;
+}
+
+export type TreesShapArguments = [
+  model: NativeHandle,
+  x: Float32Array,
+  nRows: number,
+  background: Column<Float32Array>,
+  nBackground: number,
+  threads: number,
+  out: Float64Array,
+];
+
+/** The vectors of `trees::Ensemble` (include/waggle/trees.hpp), one array per field. */
+export interface RawTreesDump {
+  readonly transform: number;
+  readonly transformParameter: number;
+  readonly scale: number;
+  readonly base: Float64Array;
+  readonly treeFirstNode: Uint32Array;
+  readonly treeNodes: Uint32Array;
+  readonly treeTarget: Int32Array;
+  readonly treeValues: Int32Array;
+  readonly feature: Int32Array;
+  readonly left: Int32Array;
+  readonly right: Int32Array;
+  readonly threshold: Float32Array;
+  readonly decision: Uint8Array;
+  readonly missing: Uint8Array;
+  readonly defaultLeft: Uint8Array;
+  readonly first: Uint32Array;
+  readonly count: Uint32Array;
+  readonly values: Float32Array;
+  readonly members: Float32Array;
+  readonly categories: Uint32Array;
+  readonly covers: Float32Array;
 }
 
 export type TreesPredictArguments = [

@@ -36,6 +36,8 @@ Napi::Value load_trees_job(const Napi::CallbackInfo& info);
 Napi::Value trees_fit_job(const Napi::CallbackInfo& info);
 Napi::Value trees_predict_job(const Napi::CallbackInfo& info);
 Napi::Value trees_predict_sync(const Napi::CallbackInfo& info);
+Napi::Value trees_shap_job(const Napi::CallbackInfo& info);
+Napi::Value dump_trees(const Napi::CallbackInfo& info);
 Napi::Value write_trees(const Napi::CallbackInfo& info);
 Napi::Value close_trees(const Napi::CallbackInfo& info);
 Napi::Value rank_batch_job(const Napi::CallbackInfo& info);

@@ -20,6 +20,7 @@ Napi::Object describe_trees(Napi::Env env, const std::shared_ptr<TreesModel>& mo
   answer.Set("nTargets", e.n_targets);
   answer.Set("nOutputs", e.n_outputs());
   answer.Set("nTrees", static_cast<double>(e.trees.size()));
+  answer.Set("hasCovers", !e.covers.empty());
   answer.Set("kind", static_cast<int32_t>(e.kind));
   answer.Set("bytes", static_cast<double>(model->model->bytes()));
   return answer;

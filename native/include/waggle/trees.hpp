@@ -95,6 +95,8 @@ struct Ensemble {
   std::vector<float> values;
   std::vector<float> members;
   std::vector<uint32_t> categories;
+  /// [nodes] how much of the training data met each node (rows, or their hessians); empty = not known.
+  std::vector<float> covers;
 
   int32_t n_outputs() const;
   size_t bytes() const;

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "src/trees/decide.hpp"
 #include "waggle/trees.hpp"
 
 namespace waggle::trees {
@@ -13,7 +14,8 @@ int32_t Ensemble::n_outputs() const {
 
 size_t Ensemble::bytes() const {
   return base.capacity() * sizeof(double) + trees.capacity() * sizeof(Tree) + nodes.capacity() * sizeof(Node) +
-         (values.capacity() + members.capacity()) * sizeof(float) + categories.capacity() * sizeof(uint32_t);
+         (values.capacity() + members.capacity() + covers.capacity()) * sizeof(float) +
+         categories.capacity() * sizeof(uint32_t);
 }
 
 namespace {
@@ -91,36 +93,6 @@ Status validate_tree(const Ensemble& e, size_t t, std::vector<int32_t>& depth, s
   return {};
 }
 
-bool in_bitset(const Ensemble& e, const Node& node, double category) {
-  if (!(category >= 0) || category >= 32.0 * node.count) return false;
-  const uint64_t c = static_cast<uint64_t>(category);
-  return ((e.categories[node.first + (c >> 5)] >> (c & 31)) & 1u) != 0;
-}
-
-bool goes_left(const Ensemble& e, const Node& node, float x) {
-  if (std::isnan(x)) {
-    if (node.missing != Missing::kNanIsZero) return node.default_left;
-    x = 0;
-  }
-  if (node.missing == Missing::kZeroOrNan && std::fabs(x) <= kZeroThreshold) return node.default_left;
-  switch (node.decision) {
-    case Decision::kLess:
-      return x < node.threshold;
-    case Decision::kLessEqual:
-      return x <= node.threshold;
-    case Decision::kEqual:
-      return x == node.threshold;
-    case Decision::kMember:
-      return std::any_of(e.members.begin() + node.first, e.members.begin() + node.first + node.count,
-                         [x](float member) { return member == x; });
-    case Decision::kCategory:
-      return x >= 0 && in_bitset(e, node, std::trunc(static_cast<double>(x)));
-    case Decision::kCategoryTruncated:
-      return in_bitset(e, node, std::trunc(static_cast<double>(x)));
-  }
-  return false;
-}
-
 }  // namespace
 
 Status validate(const Ensemble& e) {
@@ -142,6 +114,12 @@ Status validate(const Ensemble& e) {
   }
   if (!std::all_of(e.values.begin(), e.values.end(), [](float v) { return std::isfinite(v); })) {
     return fail(Code::kModel, "a leaf value is not finite");
+  }
+  if (!e.covers.empty() && e.covers.size() != e.nodes.size()) {
+    return fail(Code::kModel, "%zu covers for %zu nodes", e.covers.size(), e.nodes.size());
+  }
+  if (!std::all_of(e.covers.begin(), e.covers.end(), [](float v) { return std::isfinite(v) && v >= 0; })) {
+    return fail(Code::kModel, "a cover is negative or not finite");
   }
   if (static_cast<uint32_t>(e.transform) >= kTransforms || static_cast<uint32_t>(e.kind) > 2) {
     return fail(Code::kModel, "unknown transform or kind");

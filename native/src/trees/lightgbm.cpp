@@ -115,7 +115,7 @@ Status read_objective(std::string_view text, Ensemble* e) {
 
 struct TreeText {
   std::string_view num_leaves, num_cat, split_feature, threshold, decision_type, left_child, right_child, leaf_value,
-      cat_boundaries, cat_threshold, is_linear;
+      cat_boundaries, cat_threshold, is_linear, leaf_count, internal_count;
 };
 
 Status read_tree(const TreeText& text, int32_t target, Ensemble* e) {
@@ -150,6 +150,10 @@ Status read_tree(const TreeText& text, int32_t target, Ensemble* e) {
     if (!parse_list(text.cat_threshold, &bits)) return bad("cat_threshold");
     e->categories.insert(e->categories.end(), bits.begin(), bits.end());
   }
+  // Rows of the training set at each node; files trimmed to what predicts have none.
+  std::vector<double> leaf_counts, split_counts;
+  const bool counted = parse_list(text.leaf_count, &leaf_counts) && parse_list(text.internal_count, &split_counts) &&
+                       static_cast<int64_t>(leaf_counts.size()) == n_leaves && split_counts.size() == n_splits;
   // Source nodes: splits first, then leaves.
   std::vector<uint8_t> seen(n_splits + static_cast<size_t>(n_leaves), 0);
   const auto source_of = [n_splits](int32_t child) {
@@ -158,6 +162,11 @@ Status read_tree(const TreeText& text, int32_t target, Ensemble* e) {
   return append_tree(
       e, made, static_cast<int64_t>(seen.size()), 0, &seen, kFormat, [&](int64_t source, Node* node) -> Status {
         const size_t i = static_cast<size_t>(source);
+        if (counted) {
+          e->covers.push_back(static_cast<float>(i < n_splits ? split_counts[i] : leaf_counts[i - n_splits]));
+        } else if (n_splits == 0) {
+          e->covers.push_back(0);  // a single leaf: nothing depends on it
+        }
         if (i >= n_splits) {
           node->first = static_cast<uint32_t>(e->values.size());
           e->values.push_back(static_cast<float>(leaves[i - n_splits]));
@@ -263,17 +272,14 @@ Status read_lightgbm(const uint8_t* data, size_t size, Ensemble* e) {
       if (key == "average_output") average = true;
       continue;
     }
-    std::pair<std::string_view, std::string_view*> fields[] = {{"num_leaves", &text.num_leaves},
-                                                               {"num_cat", &text.num_cat},
-                                                               {"split_feature", &text.split_feature},
-                                                               {"threshold", &text.threshold},
-                                                               {"decision_type", &text.decision_type},
-                                                               {"left_child", &text.left_child},
-                                                               {"right_child", &text.right_child},
-                                                               {"leaf_value", &text.leaf_value},
-                                                               {"cat_boundaries", &text.cat_boundaries},
-                                                               {"cat_threshold", &text.cat_threshold},
-                                                               {"is_linear", &text.is_linear}};
+    std::pair<std::string_view, std::string_view*> fields[] = {
+        {"num_leaves", &text.num_leaves},         {"num_cat", &text.num_cat},
+        {"split_feature", &text.split_feature},   {"threshold", &text.threshold},
+        {"decision_type", &text.decision_type},   {"left_child", &text.left_child},
+        {"right_child", &text.right_child},       {"leaf_value", &text.leaf_value},
+        {"cat_boundaries", &text.cat_boundaries}, {"cat_threshold", &text.cat_threshold},
+        {"is_linear", &text.is_linear},           {"leaf_count", &text.leaf_count},
+        {"internal_count", &text.internal_count}};
     for (auto& [name, field] : fields) {
       if (key == name) *field = value;
     }
@@ -285,6 +291,7 @@ Status read_lightgbm(const uint8_t* data, size_t size, Ensemble* e) {
     e->n_features = most_feature + 1;
   }
   if (Status status = finish_tree(); !status.ok()) return status;
+  keep_whole_covers(e);
   e->n_targets = per_iteration;
   e->base.assign(static_cast<size_t>(per_iteration), 0.0);
   if (average && !e->trees.empty()) {

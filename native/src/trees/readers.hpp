@@ -2,6 +2,7 @@
 // are there before anything is allocated for it.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -27,6 +28,14 @@ inline float floor_float(double x) {
 
 /// The least float ≥ x: f < x and f < ceil_float(x) are the same question.
 inline float ceil_float(double x) { return -floor_float(-x); }
+
+/// Covers that a file gives for some nodes only, or that are no weights, say nothing.
+inline void keep_whole_covers(Ensemble* e) {
+  const bool whole =
+      e->covers.size() == e->nodes.size() &&
+      std::all_of(e->covers.begin(), e->covers.end(), [](float c) { return std::isfinite(c) && c >= 0; });
+  if (!whole) e->covers = {};
+}
 
 /// Copies one tree, as far as it is reached from `root`, in preorder. `visit(source, node)` fills in a node; the
 /// children it names are numbers of source nodes, `n_source` of them. `seen` [n_source] marks nodes of this and earlier

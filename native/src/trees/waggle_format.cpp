@@ -11,7 +11,8 @@ namespace waggle::trees {
 
 namespace {
 
-constexpr FileKind kKind{"TREES", 1, 1};
+// Version 2 adds the optional section COVERS; what has none is written as version 1.
+constexpr FileKind kKind{"TREES", 1, 2};
 
 struct StoredHead {
   int32_t n_features;
@@ -82,7 +83,7 @@ Status write(const Ensemble& e, std::vector<uint8_t>* out) {
                        n.count});
     }
     const auto bytes_of = [](const auto& v) { return static_cast<int64_t>(v.size() * sizeof(v[0])); };
-    FileWriter writer(kKind.name, kKind.most_version);
+    FileWriter writer(kKind.name, e.covers.empty() ? 1 : 2);
     writer.add("HEAD", &head, sizeof head);
     writer.add("BASE", e.base.data(), bytes_of(e.base));
     writer.add("TREES", trees.data(), bytes_of(trees));
@@ -90,6 +91,7 @@ Status write(const Ensemble& e, std::vector<uint8_t>* out) {
     writer.add("VALUES", e.values.data(), bytes_of(e.values));
     writer.add("MEMBERS", e.members.data(), bytes_of(e.members));
     writer.add("CATEGS", e.categories.data(), bytes_of(e.categories));
+    if (!e.covers.empty()) writer.add("COVERS", e.covers.data(), bytes_of(e.covers));
     return writer.to_memory(out);
   });
 }
@@ -110,6 +112,9 @@ Status read_waggle(const uint8_t* data, size_t size, Ensemble* e) {
         copy_section(*file, "NODES", &nodes), copy_section(*file, "VALUES", &e->values),
         copy_section(*file, "MEMBERS", &e->members), copy_section(*file, "CATEGS", &e->categories)}) {
     if (!status.ok()) return as_model(status);
+  }
+  if (file->has("COVERS")) {
+    if (Status status = copy_section(*file, "COVERS", &e->covers); !status.ok()) return as_model(status);
   }
   if (head.size() != 1) return fail(Code::kModel, "Waggle tree model: it needs one head");
   e->n_features = head[0].n_features;

@@ -213,6 +213,9 @@ Status read_tree(const Value& tree, int64_t target, float weight, Ensemble* e) {
     if (!parse_integer(size, 0, 1 << 30, &vector)) return missing("tree_param.size_leaf_vector");
   }
   if (vector > 1) return fail(Code::kModel, "XGBoost: tree_param.size_leaf_vector above 1 is not supported");
+  const Value* covers_value = tree.find("sum_hessian");
+  const Numbers* covers = covers_value == nullptr ? nullptr : covers_value->numbers();
+  if (covers != nullptr && covers->size() != n) covers = nullptr;
   std::vector<int64_t> first;
   std::vector<uint32_t> words;
   if (Status status = read_categories(tree, n, e, &first, &words); !status.ok()) return status;
@@ -221,6 +224,7 @@ Status read_tree(const Value& tree, int64_t target, float weight, Ensemble* e) {
   std::vector<uint8_t> seen(n, 0);
   return append_tree(e, made, static_cast<int64_t>(n), 0, &seen, kFormat, [&](int64_t source, Node* node) -> Status {
     const size_t i = static_cast<size_t>(source);
+    if (covers != nullptr) e->covers.push_back(static_cast<float>((*covers)[i]));
     if (left[i] == -1) {
       node->first = static_cast<uint32_t>(e->values.size());
       e->values.push_back(static_cast<float>((*conditions)[i]) * weight);
@@ -301,6 +305,7 @@ Status read_xgboost(const uint8_t* data, size_t size, bool binary, Ensemble* e) 
     const float weight = weights == nullptr ? 1.0f : static_cast<float>((*weights)[t]);
     if (Status status = read_tree((*trees)[t], info[t], weight, e); !status.ok()) return status;
   }
+  keep_whole_covers(e);
   return {};
 }
 

@@ -37,6 +37,7 @@ void add_score_rank_cases(Cases& cases, bool for_bench);
 void add_glm_fit_cases(Cases& cases, bool for_bench);
 void add_ivf_cases(Cases& cases, bool for_bench);
 void add_trees_cases(Cases& cases, bool for_bench);
+void add_trees_shap_cases(Cases& cases, bool for_bench);
 void add_rank_batch_cases(Cases& cases, bool for_bench);
 void add_trees_fit_cases(Cases& cases, bool for_bench);
 
@@ -49,6 +50,7 @@ inline Cases all_cases(bool for_bench) {
   add_glm_fit_cases(cases, for_bench);
   add_ivf_cases(cases, for_bench);
   add_trees_cases(cases, for_bench);
+  add_trees_shap_cases(cases, for_bench);
   add_rank_batch_cases(cases, for_bench);
   add_trees_fit_cases(cases, for_bench);
   return cases;

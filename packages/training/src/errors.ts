@@ -23,6 +23,11 @@ const training = defineErrors({
     remedy:
       'Look for features on wild scales or a window with hardly any events; the prior stays served.',
   },
+  WAGGLE_TRAINING_EXPORT_TOO_LARGE: {
+    summary: 'A tree ensemble asks for more category tables than an ONNX file should hold.',
+    remedy:
+      'Number the categories of the named feature densely from 0, or group its rare levels, and train again.',
+  },
   WAGGLE_TRAINING_EXPORT_MISMATCH: {
     summary: 'A model cannot be written as float32 ONNX without losing the stated accuracy.',
     remedy: 'Rescale the named feature; its coefficient or values overflow float32.',

@@ -34,7 +34,14 @@ export {
   NO_GROUP,
 } from './effect-priors.js';
 export { trainingErrors } from './errors.js';
-export { decodeOnnx, exportLinearOnnx, ONNX_TOLERANCE, type OnnxExport } from './export/onnx.js';
+export { exportLinearOnnx, ONNX_TOLERANCE } from './export/onnx.js';
+export { decodeOnnx, type OnnxExport } from './export/onnx-model.js';
+export {
+  exportTreesOnnx,
+  TREES_ONNX_TOLERANCE,
+  type TreesOnnxExport,
+  type TreesOnnxOptions,
+} from './export/trees-onnx.js';
 export {
   CTR_EFFECT_PARAMS,
   type EffectParams,

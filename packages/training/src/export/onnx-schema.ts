@@ -1,5 +1,5 @@
 /**
- * The part of onnx.proto that a linear model needs (onnx/onnx, proto2 syntax, field numbers of IR version 10),
+ * The part of onnx.proto that linear models and tree ensembles need (onnx/onnx, proto2 syntax, field numbers of IR version 10),
  * as protobufjs reflection JSON. Repeated numbers are not packed, as in proto2.
  */
 export const ONNX_SCHEMA = {
@@ -41,6 +41,20 @@ export const ONNX_SCHEMA = {
             output: { rule: 'repeated', type: 'string', id: 2 },
             name: { type: 'string', id: 3 },
             opType: { type: 'string', id: 4 },
+            attribute: { rule: 'repeated', type: 'AttributeProto', id: 5 },
+            domain: { type: 'string', id: 7 },
+          },
+        },
+        AttributeProto: {
+          oneofs: { value: { oneof: ['i', 's', 't'] } },
+          fields: {
+            name: { type: 'string', id: 1 },
+            i: { type: 'int64', id: 3 },
+            s: { type: 'bytes', id: 4 },
+            t: { type: 'TensorProto', id: 5 },
+            ints: { rule: 'repeated', type: 'int64', id: 8, options: { packed: false } },
+            strings: { rule: 'repeated', type: 'bytes', id: 9 },
+            type: { type: 'int32', id: 20 },
           },
         },
         TensorProto: {
@@ -79,3 +93,7 @@ export const ONNX_SCHEMA = {
 /** TensorProto.DataType */
 export const ONNX_FLOAT = 1;
 export const ONNX_INT64 = 7;
+export const ONNX_DOUBLE = 11;
+
+/** AttributeProto.AttributeType */
+export const ONNX_ATTRIBUTE = { int: 2, string: 3, tensor: 4, ints: 7, strings: 8 } as const;
