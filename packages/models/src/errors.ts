@@ -19,6 +19,17 @@ const models = defineErrors({
     remedy:
       'Compare the inputs in the message with the declared signature, or use the model they were made for.',
   },
+  WAGGLE_MODEL_CONTRACT_MISMATCH: {
+    summary: 'A model and what feeds or describes it do not fit: features, fingerprint, output.',
+    remedy:
+      'Serve it with the feature set it was trained on, or correct the contract; the message names the difference.',
+  },
+  WAGGLE_MODEL_FORMAT: {
+    summary:
+      'A model file is not of the format that its contract declares, or of none that is known.',
+    remedy:
+      'Save the model again as XGBoost JSON or UBJSON, LightGBM text or ONNX, and name that format in the contract.',
+  },
   WAGGLE_MODEL_RUN_FAILED: {
     summary: 'The ONNX runtime failed while it ran a model.',
     remedy:

@@ -1,5 +1,19 @@
 export { modelsError, modelsErrors } from './errors.js';
+export {
+  checkServed,
+  FOREIGN_FILES,
+  type ForeignContract,
+  type ForeignFormat,
+  parseContract,
+  type ServedFeatures,
+} from './registry/contract.js';
 export { DurableFolder } from './registry/durable-folder.js';
+export {
+  detectFormat,
+  type ForeignModel,
+  openForeign,
+  registerForeign,
+} from './registry/foreign-model.js';
 export type {
   ArtifactRef,
   ModelLineage,

@@ -1,4 +1,11 @@
-import { type Runner, tensor } from '@waggle/models';
+import {
+  checkServed,
+  type ForeignContract,
+  modelsError,
+  type Runner,
+  type ServedFeatures,
+  tensor,
+} from '@waggle/models';
 import { rankingError } from './errors.js';
 import type { LinearModel } from './linear-model.js';
 
@@ -14,18 +21,34 @@ export interface Scorer {
   score(x: Float32Array, nRows: number, options?: { signal?: AbortSignal }): Promise<Float32Array>;
 }
 
-/** The ONNX twin of a linear model, run by a model runner: the same probabilities to float32 precision. */
+/** How an ONNX file is fed and read. */
+interface OnnxUse {
+  readonly modelId: string;
+  readonly version: string;
+  readonly nFeatures: number;
+  readonly input: string;
+  readonly output: string;
+  /** Of several outputs per row; undefined where the output is one number per row, [N] or [N, 1]. */
+  readonly column: number | undefined;
+  readonly nanIsMissing: boolean;
+  readonly isProbability: boolean;
+}
+
+/**
+ * An ONNX file, run by a model runner: the twin of a linear model, with the same probabilities to float32 precision, or
+ * a model of another tool under its contract.
+ */
 export class OnnxScorer implements Scorer {
   readonly version: string;
   readonly nFeatures: number;
   readonly #runner: Runner;
-  readonly #modelId: string;
+  readonly #use: OnnxUse;
 
-  private constructor(runner: Runner, modelId: string, model: LinearModel) {
+  private constructor(runner: Runner, use: OnnxUse) {
     this.#runner = runner;
-    this.#modelId = modelId;
-    this.version = model.version;
-    this.nFeatures = model.featureNames.length;
+    this.#use = use;
+    this.version = use.version;
+    this.nFeatures = use.nFeatures;
   }
 
   /**
@@ -49,7 +72,76 @@ export class OnnxScorer implements Scorer {
         outputs: [{ name: 'probability', dtype: 'float32', dims: [null] }],
       },
     });
-    return new OnnxScorer(runner, id, model);
+    return new OnnxScorer(runner, {
+      modelId: id,
+      version: model.version,
+      nFeatures: model.featureNames.length,
+      input: 'features',
+      output: 'probability',
+      column: undefined,
+      // A twin passes on what is not a number, and the answer's check names the row.
+      nanIsMissing: true,
+      isProbability: false,
+    });
+  }
+
+  /**
+   * Loads a model of another tool as its contract says: `tensors` names its input, float32 [N, features], and its
+   * output, float32 [N] or [N, outputs].
+   * @param served the feature set that will feed it; refused when the model was not made for it
+   * @throws WAGGLE_MODEL_CONTRACT_MISMATCH, WAGGLE_MODEL_CORRUPT, WAGGLE_MODEL_INVALID, WAGGLE_MODEL_INPUT_MISMATCH
+   */
+  static async openForeign(
+    runner: Runner,
+    model: {
+      readonly version: string;
+      readonly contract: ForeignContract;
+      readonly bytes: Uint8Array;
+      readonly sha256: string;
+    },
+    served?: ServedFeatures,
+  ): Promise<OnnxScorer> {
+    const { contract, version, bytes, sha256 } = model;
+    const fail = (why: string) =>
+      modelsError('WAGGLE_MODEL_CONTRACT_MISMATCH', `${version}: ${why}`, {
+        details: { model: version },
+      });
+    if (served !== undefined) checkServed(contract, served);
+    const { tensors, output } = contract;
+    if (tensors === undefined) throw fail('the contract of an ONNX file names its tensors');
+    if (contract.offsetFeature !== undefined || contract.calibration !== undefined) {
+      throw fail('an offset and a calibration are for tree ensembles; put them into the graph');
+    }
+    const nFeatures = contract.features.length;
+    const id = `${version}:${sha256.slice(0, 12)}`;
+    const signature = await runner.load({
+      id,
+      bytes,
+      sha256,
+      expected: { inputs: [{ name: tensors.input, dtype: 'float32', dims: [null, nFeatures] }] },
+    });
+    const found = signature.outputs.find((each) => each.name === tensors.output);
+    if (found === undefined) throw fail(`the file has no output ${tensors.output}`);
+    const nOutputs = found.dims.length > 1 ? found.dims[1] : 1;
+    if (found.dtype !== 'float32' || found.dims.length > 2 || typeof nOutputs !== 'number') {
+      throw fail(
+        `output ${tensors.output} is ${found.dtype} [${found.dims.join(', ')}], not float32 [N] or [N, outputs]`,
+      );
+    }
+    const column = output.column ?? nOutputs - 1;
+    if (column >= nOutputs || (output.column === undefined && nOutputs > 2)) {
+      throw fail(`${nOutputs} outputs: output.column must say which one is meant`);
+    }
+    return new OnnxScorer(runner, {
+      modelId: id,
+      version,
+      nFeatures,
+      input: tensors.input,
+      output: tensors.output,
+      column: nOutputs > 1 ? column : undefined,
+      nanIsMissing: contract.missing === 'nan',
+      isProbability: output.meaning === 'probability',
+    });
   }
 
   /** @throws WAGGLE_RANKING_SHAPE, WAGGLE_RANKING_NAN and the runner's errors */
@@ -66,22 +158,40 @@ export class OnnxScorer implements Scorer {
       );
     }
     if (nRows === 0) return new Float32Array(0);
+    const { modelId, input, output, column, nanIsMissing, isProbability } = this.#use;
+    if (!nanIsMissing) {
+      for (let i = 0; i < nValues; i++) {
+        if (Number.isFinite(x[i])) continue;
+        const row = Math.floor(i / this.nFeatures);
+        throw this.#nan(row, `feature ${i % this.nFeatures} = ${x[i]}`);
+      }
+    }
     const features = tensor('float32', x.subarray(0, nValues), [nRows, this.nFeatures]);
-    const { probability } = await this.#runner.run(this.#modelId, { features }, options);
-    const p = probability?.data;
-    if (!(p instanceof Float32Array) || p.length !== nRows) {
+    const answer = (await this.#runner.run(modelId, { [input]: features }, options))[output];
+    const data = answer?.data;
+    const width = column === undefined ? 1 : (answer?.dims[1] ?? 0);
+    if (!(data instanceof Float32Array) || data.length !== nRows * width || width === 0) {
       throw rankingError(
         'WAGGLE_RANKING_SHAPE',
-        `${this.version} answered ${p?.length ?? 'no'} rows for ${nRows}`,
+        `${this.version} answered ${data?.length ?? 'no'} values for ${nRows} rows`,
       );
     }
+    const p =
+      column === undefined
+        ? data
+        : Float32Array.from({ length: nRows }, (_, r) => data[r * width + column]!);
     for (let r = 0; r < nRows; r++) {
-      if (!Number.isFinite(p[r])) {
-        throw rankingError('WAGGLE_RANKING_NAN', `${this.version}: row ${r} has no probability`, {
-          details: { row: r },
-        });
+      if (!Number.isFinite(p[r])) throw this.#nan(r, 'has no answer');
+      if (isProbability && !(p[r]! >= 0 && p[r]! <= 1)) {
+        throw this.#nan(r, `${p[r]} is no probability`);
       }
     }
     return p;
+  }
+
+  #nan(row: number, what: string): Error {
+    return rankingError('WAGGLE_RANKING_NAN', `${this.version}: row ${row}, ${what}`, {
+      details: { row },
+    });
   }
 }
