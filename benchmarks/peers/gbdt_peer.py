@@ -1,4 +1,4 @@
-"""LightGBM and XGBoost predicting with the same ensemble, one library per process."""
+"""LightGBM and XGBoost, one library per process: predicting with the same ensemble, learning from the same rows."""
 
 import os
 
@@ -39,4 +39,61 @@ def trees(x, save=None):
     return {"ms": ms}
 
 
-serve(library, module.__version__, {"load": arrays.resident, "open": open_model, "trees": trees})
+def resident(name):
+    """VmRSS or VmHWM of this process in bytes (Linux)."""
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith(name + ":"))
+
+
+def learn(x, y, categorical, s):
+    """Rows to a model, binning included, with the settings that all have; the others are the library's own."""
+    if library == "xgboost":
+        types = ["c" if f in categorical else "q" for f in range(x.shape[1])]
+        data = module.QuantileDMatrix(x, y, feature_types=types, enable_categorical=True, max_bin=s["maxBins"],
+                                      nthread=s["threads"])
+        settings = {
+            "objective": "binary:logistic", "tree_method": "hist", "grow_policy": "lossguide", "max_depth": 0,
+            "max_leaves": s["maxLeaves"], "eta": s["learningRate"], "max_bin": s["maxBins"],
+            "min_child_weight": s["minChildWeight"], "lambda": s["l2"], "seed": s["seed"], "nthread": s["threads"],
+        }
+        return module.train(settings, data, s["nTrees"])
+    settings = {
+        "objective": "binary", "num_leaves": s["maxLeaves"], "learning_rate": s["learningRate"],
+        "max_bin": s["maxBins"], "min_sum_hessian_in_leaf": s["minChildWeight"],
+        "min_data_in_leaf": s["minChildRows"], "lambda_l2": s["l2"], "seed": s["seed"], "num_threads": s["threads"],
+        "verbosity": -1,
+    }
+    data = module.Dataset(x, y, categorical_feature=categorical, params=settings)
+    return module.train(settings, data, s["nTrees"])
+
+
+def answer(model, x, categorical, s):
+    if library == "xgboost":
+        types = ["c" if f in categorical else "q" for f in range(x.shape[1])]
+        return model.predict(module.DMatrix(x, feature_types=types, enable_categorical=True, nthread=s["threads"]))
+    return model.predict(x, num_threads=s["threads"])
+
+
+def fit(x, y, categorical, settings, test, save):
+    rows, labels = arrays[x], arrays[y].reshape(-1)
+    with open("/proc/self/clear_refs", "w") as refs:
+        refs.write("5")  # the peak starts here: the inputs are loaded
+    before = resident("VmRSS")
+    ms, model = timed(lambda: learn(rows, labels, categorical, settings))
+    peak = resident("VmHWM")
+    np.asarray(answer(model, arrays[test], categorical, settings), np.float32).tofile(save)
+    return {"ms": ms, "bytes": peak - before}
+
+
+def cross_fit(x, y, categorical, settings, folds, nFolds, save):
+    rows, labels, fold = arrays[x], arrays[y].reshape(-1), arrays[folds].reshape(-1)
+    out = np.zeros(len(rows), np.float32)
+    for f in range(nFolds):
+        held = fold == f
+        model = learn(rows[~held], labels[~held], categorical, settings)
+        out[held] = answer(model, rows[held], categorical, settings)
+    out.tofile(save)
+
+
+serve(library, module.__version__, {"load": arrays.resident, "open": open_model, "trees": trees, "fit": fit,
+                                    "crossFit": cross_fit})

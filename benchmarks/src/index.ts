@@ -19,11 +19,11 @@ const SUITES: Readonly<Record<string, () => Promise<Suite>>> = {
   ivf: async () => (await import('./suites/ivf.js')).ivfSuite,
   trees: async () => (await import('./suites/trees.js')).treesSuite,
   'rank-batch': async () => (await import('./suites/rank-batch.js')).rankBatchSuite,
+  train: async () => (await import('./suites/train.js')).trainSuite,
   rank: async () => (await import('./suites/rank.js')).rankSuite,
   embed: async () => (await import('./suites/embed.js')).embedSuite,
   pctr: async () => (await import('./suites/pctr.js')).measurePctr,
   pipeline: async () => (await import('./suites/pipeline.js')).pipelineSuite,
-  train: async () => (await import('./suites/train.js')).trainSuite,
 };
 
 const RESULTS = fileURLToPath(new URL('../results', import.meta.url));

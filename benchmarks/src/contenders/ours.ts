@@ -13,6 +13,7 @@ import {
 } from '@waggle/native';
 import { writeRaw } from '../data/files.js';
 import { timerOvershootP99 } from './event-loop.js';
+import { fitHandlers } from './ours-fit.js';
 import { indexHandlers } from './ours-index.js';
 import { ivfHandlers } from './ours-ivf.js';
 import { rankHandlers } from './ours-rank.js';
@@ -47,6 +48,7 @@ function save(prefix: string | undefined, { rows, scores }: TopkResult): void {
 export function ourHandlers(): Handlers {
   const arrays = new Arrays();
   return {
+    ...fitHandlers(arrays),
     ...searchHandlers(arrays),
     ...indexHandlers(),
     ...ivfHandlers(arrays),

@@ -120,11 +120,16 @@ function split(name: string, dim: number, all: Float32Array): RealVectors {
   return { name, dim, rows, nRows, queries, nQueries };
 }
 
-function dataFile(...parts: string[]): string | undefined {
-  const root =
+/** Where public data is read, if it is there. */
+export function dataFolder(): string {
+  return (
     process.env['WAGGLE_DATA_DIR'] ||
-    fileURLToPath(new URL('../../../../shared/data', import.meta.url));
-  const path = join(root, 'vectors', ...parts);
+    fileURLToPath(new URL('../../../../shared/data', import.meta.url))
+  );
+}
+
+function dataFile(...parts: string[]): string | undefined {
+  const path = join(dataFolder(), 'vectors', ...parts);
   return existsSync(path) ? path : undefined;
 }
 

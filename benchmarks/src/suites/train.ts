@@ -3,6 +3,7 @@ import { type Measurement, Recorder, type SuiteOptions } from '../record.js';
 /** Learning: each case in a file of its own. */
 const CASES = [
   // one per line
+  async (o: SuiteOptions, r: Recorder) => (await import('./train-trees.js')).measureTrees(o, r),
   async (o: SuiteOptions, r: Recorder) =>
     (await import('./train-selection.js')).measureSelectionCalibration(o, r),
 ];
