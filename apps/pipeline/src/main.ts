@@ -74,6 +74,13 @@ export async function runCli(argv: readonly string[]): Promise<number> {
     .action(bind(async () => (await import('./commands/train.js')).trainCommand));
   cli
     .command(
+      'models [verb] [target]',
+      'List the registry; import <file> brings a model of another tool; show <version>',
+    )
+    .option('--contract <file>', 'What the imported model takes and gives, as JSON')
+    .action(bind(async () => (await import('./commands/models.js')).modelsCommand));
+  cli
+    .command(
       'release [verb] [id]',
       'Build and activate a release; or list, show, activate <id>, rollback, history',
     )

@@ -9,6 +9,7 @@ export {
 } from './registry/contract.js';
 export { DurableFolder } from './registry/durable-folder.js';
 export {
+  checkFormat,
   detectFormat,
   type ForeignModel,
   openForeign,

@@ -85,7 +85,8 @@ export async function openForeign(
   return { manifest: model.manifest, contract, bytes, sha256 };
 }
 
-function checkFormat(contract: ForeignContract, bytes: Uint8Array): void {
+/** @throws WAGGLE_MODEL_FORMAT when the bytes are not of the declared format, or of none that is known */
+export function checkFormat(contract: ForeignContract, bytes: Uint8Array): void {
   const found = detectFormat(bytes);
   if (found === contract.format) return;
   throw modelsError(

@@ -1,0 +1,134 @@
+import { createHash } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import {
+  checkFormat,
+  type ForeignContract,
+  InlineRunner,
+  type ModelManifest,
+  ModelRegistry,
+  modelsError,
+  openForeign,
+  parseContract,
+  registerForeign,
+} from '@waggle/models';
+import { checkExamples, OnnxScorer, TreesScorer } from '@waggle/ranking';
+import type { CommandContext } from '../context.js';
+import { pipelineError } from '../errors.js';
+import { table } from '../output.js';
+
+/** `waggle models`: the versions in the registry; `import` brings one that another tool trained. */
+export async function modelsCommand(
+  context: CommandContext,
+  options: Record<string, unknown>,
+  [verb = 'list', target]: readonly string[],
+): Promise<undefined> {
+  const registry = await ModelRegistry.open({
+    dir: join(context.dir, 'models'),
+    clock: context.clock,
+    logger: context.logger,
+  });
+  const need = (what: string): string => {
+    if (target !== undefined) return target;
+    throw pipelineError('WAGGLE_USAGE', `waggle models ${verb} needs ${what}`);
+  };
+  switch (verb) {
+    case 'import': {
+      const file = need('a model file');
+      const path = options['contract'];
+      if (typeof path !== 'string') {
+        throw pipelineError('WAGGLE_USAGE', 'waggle models import needs --contract <file>');
+      }
+      const bytes = await read(file);
+      const contract = parseContract(parseJson(await read(path), path), path);
+      await tryOut(contract, bytes);
+      const manifest = await registerForeign(registry, bytes, contract);
+      context.output.result(summaryOf(manifest), () => `Registered ${manifest.version}`);
+      return undefined;
+    }
+    case 'list': {
+      const rows: ReturnType<typeof summaryOf>[] = [];
+      for (const name of await registry.names()) {
+        for (const manifest of await registry.versions(name)) rows.push(summaryOf(manifest));
+      }
+      context.output.result(rows, () =>
+        table(
+          ['version', 'registered', 'made by', 'feature set', 'KiB'],
+          rows.map((r) => [
+            r.version,
+            r.created_at,
+            r.made_by,
+            r.feature_set,
+            Math.round(r.bytes / 1024),
+          ]),
+        ),
+      );
+      return undefined;
+    }
+    case 'show': {
+      const { manifest } = await registry.get(need('a version'));
+      const isForeign = Object.hasOwn(manifest.artifacts, 'contract.json');
+      const { contract } = isForeign
+        ? await openForeign(registry, manifest.version)
+        : { contract: undefined };
+      const shown = { ...manifest, ...(contract !== undefined && { contract }) };
+      context.output.result(shown, () => JSON.stringify(shown, null, 2));
+      return undefined;
+    }
+    default:
+      throw pipelineError(
+        'WAGGLE_USAGE',
+        `waggle models has no "${verb}": say import, list or show`,
+      );
+  }
+}
+
+function summaryOf(m: ModelManifest) {
+  return {
+    version: m.version,
+    created_at: m.createdAt,
+    made_by: m.lineage.codeVersion,
+    feature_set: m.lineage.featureSetFingerprint,
+    bytes: Object.values(m.artifacts).reduce((sum, { bytes }) => sum + bytes, 0),
+  };
+}
+
+/** Opens the model as serving would and holds the examples against it, before the registry hears of it. */
+async function tryOut(contract: ForeignContract, bytes: Uint8Array): Promise<void> {
+  checkFormat(contract, bytes);
+  const version = contract.name;
+  if (contract.tensors === undefined) {
+    await (await TreesScorer.open({ version, contract, bytes })).close();
+    return;
+  }
+  const runner = new InlineRunner();
+  try {
+    const sha256 = createHash('sha256').update(bytes).digest('hex');
+    const scorer = await OnnxScorer.openForeign(runner, { version, contract, bytes, sha256 });
+    await checkExamples(scorer, contract);
+  } finally {
+    await runner.close();
+  }
+}
+
+async function read(path: string): Promise<Uint8Array> {
+  try {
+    return await readFile(path);
+  } catch (cause) {
+    throw modelsError('WAGGLE_MODEL_NOT_FOUND', `cannot read ${path}`, {
+      cause,
+      details: { path },
+      remedy: 'Name a file that exists and can be read.',
+    });
+  }
+}
+
+function parseJson(bytes: Uint8Array, path: string): unknown {
+  try {
+    return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
+  } catch (cause) {
+    throw pipelineError('WAGGLE_USAGE', `${path} is not JSON: ${(cause as Error).message}`, {
+      cause,
+    });
+  }
+}
