@@ -315,6 +315,7 @@ class Boosting {
         out.first = leaf_at[n];
       }
       e.nodes.push_back(out);
+      e.covers.push_back(static_cast<float>(nodes[n].n_rows()));
     }
     e.values = values;
     e.trees.push_back({0, static_cast<uint32_t>(e.nodes.size()), 0, 1});
@@ -369,6 +370,7 @@ class Boosting {
                                                                   : 0;
       e.nodes.push_back(node);
     }
+    e.covers.insert(e.covers.end(), tree.covers.begin(), tree.covers.end());
     e.values.insert(e.values.end(), tree.values.begin(), tree.values.end());
     e.members.insert(e.members.end(), tree.members.begin(), tree.members.end());
     e.categories.insert(e.categories.end(), tree.categories.begin(), tree.categories.end());
@@ -382,6 +384,7 @@ class Boosting {
     const Sizes sizes = n_trees > 0 ? sizes_[n_trees - 1] : Sizes{};
     e.trees.resize(n_trees);
     e.nodes.resize(sizes.nodes);
+    e.covers.resize(sizes.nodes);
     e.values.resize(sizes.values);
     e.members.resize(sizes.members);
     e.categories.resize(sizes.categories);

@@ -1,4 +1,4 @@
-import * as native from '@waggle/native';
+import { treesFit } from '@waggle/native';
 import { writeRaw } from '../data/files.js';
 import { resetPeak, residentBytes } from './process-memory.js';
 import { type Handlers, timed } from './protocol.js';
@@ -24,24 +24,8 @@ interface Rows {
   readonly settings: FitSettings;
 }
 
-type TreesFit = (
-  o: FitSettings & {
-    readonly x: Float32Array;
-    readonly nRows: number;
-    readonly nFeatures: number;
-    readonly y: Float64Array;
-    readonly objective: 'logistic';
-    readonly categorical: readonly number[];
-  },
-) => Promise<{ readonly trees: native.Trees }>;
-
 /** Learning of tree ensembles. */
 export function fitHandlers(arrays: Arrays): Handlers {
-  const { treesFit } = native as unknown as { readonly treesFit?: TreesFit };
-  const learn: TreesFit = (o) => {
-    if (treesFit === undefined) throw new Error('this build of the engine cannot fit trees');
-    return treesFit(o);
-  };
   return {
     /** Peak memory is counted from what the process has with its inputs loaded. */
     fit: async (o: Rows & { test: string; save: string }) => {
@@ -51,7 +35,7 @@ export function fitHandlers(arrays: Arrays): Handlers {
       resetPeak();
       const before = residentBytes().now;
       const rows = { x, nRows, nFeatures, y, categorical, ...settings };
-      const { ms, value } = await timed(() => learn({ ...rows, objective: 'logistic' }));
+      const { ms, value } = await timed(() => treesFit({ ...rows, objective: 'logistic' }));
       const { peak } = residentBytes();
       const test = arrays.f32(o.test);
       writeRaw(o.save, await value.trees.predict({ x: test.data, nRows: test.rows }));
@@ -75,7 +59,7 @@ export function fitHandlers(arrays: Arrays): Handlers {
           return { rows, x: some };
         };
         const train = pick(false);
-        const { trees } = await learn({
+        const { trees } = await treesFit({
           x: train.x,
           nRows: train.rows.length,
           nFeatures,

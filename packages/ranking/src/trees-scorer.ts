@@ -5,7 +5,7 @@ import {
   type ServedFeatures,
 } from '@waggle/models';
 import { Trees, type TreesFormat, type TreesTransform } from '@waggle/native';
-import { type Calibration, calibrationLine, sigmoid } from './calibration.js';
+import { type Calibration, calibrateLogit, sigmoid } from './calibration.js';
 import { rankingError } from './errors.js';
 import type { Scorer } from './scorer.js';
 
@@ -33,7 +33,7 @@ const MEANINGS: Readonly<Record<'probability' | 'count', readonly TreesTransform
 
 /**
  * Scores rows by a native tree ensemble: our own, or one of XGBoost, LightGBM or ONNX under a contract. With an offset
- * or a calibration p = σ(a·(score + x[offset]) + b) in float64, as `LinearScorer` has it; without, exactly what
+ * or a calibration p = σ(calibration(score + x[offset])) in float64, as `LinearScorer` has it; without, exactly what
  * `Trees.predict` says. The ensemble belongs to the scorer: `close` gives it back.
  */
 export class TreesScorer implements Scorer {
@@ -47,7 +47,7 @@ export class TreesScorer implements Scorer {
   readonly #nanIsMissing: boolean;
   /** Column of the offset, −1 without. */
   readonly #offset: number;
-  readonly #line: { readonly a: number; readonly b: number };
+  readonly #calibration: Calibration;
   /** Whether the logit is needed; else outputs are taken as they are. */
   readonly #fromLogit: boolean;
   readonly #steepness: number;
@@ -68,7 +68,7 @@ export class TreesScorer implements Scorer {
     this.meaning = o.meaning ?? 'probability';
     this.#nanIsMissing = o.nanIsMissing ?? true;
     this.#offset = o.offsetFeature === undefined ? -1 : o.featureNames.indexOf(o.offsetFeature);
-    this.#line = calibrationLine(o.calibration ?? { kind: 'identity' });
+    this.#calibration = o.calibration ?? { kind: 'identity' };
     this.#fromLogit =
       o.offsetFeature !== undefined || (o.calibration?.kind ?? 'identity') !== 'identity';
     if (o.featureNames.length !== trees.nFeatures) {
@@ -185,13 +185,12 @@ export class TreesScorer implements Scorer {
 
   #finish(x: Float32Array, nRows: number, found: Float32Array, nOutputs: number): Float32Array {
     const out = nOutputs === 1 ? found : new Float32Array(nRows);
-    const { a, b } = this.#line;
     const isProbability = this.meaning === 'probability';
     for (let r = 0; r < nRows; r++) {
       let value = found[r * nOutputs + this.#column]!;
       if (this.#fromLogit) {
         const prior = this.#offset < 0 ? 0 : x[r * this.nFeatures + this.#offset]!;
-        value = sigmoid(a * (this.#steepness * value + prior) + b);
+        value = sigmoid(calibrateLogit(this.#calibration, this.#steepness * value + prior));
       }
       if (isProbability && !(value >= 0 && value <= 1)) {
         throw this.#nan(r, `${value} is no probability`);
