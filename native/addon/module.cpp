@@ -105,6 +105,24 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("indexSave", Napi::Function::New(env, index_save, "indexSave"));
   exports.Set("indexStats", Napi::Function::New(env, index_stats, "indexStats"));
   exports.Set("indexClose", Napi::Function::New(env, index_close, "indexClose"));
+  exports.Set("hashFeatures", Napi::Function::New(env, hash_features_job, "hashFeatures"));
+  exports.Set("glmSparse", Napi::Function::New(env, glm_sparse_job, "glmSparse"));
+  exports.Set("ftrlCreate", Napi::Function::New(env, ftrl_create, "ftrlCreate"));
+  exports.Set("ftrlLearn", Napi::Function::New(env, ftrl_learn, "ftrlLearn"));
+  exports.Set("ftrlPredict", Napi::Function::New(env, ftrl_predict, "ftrlPredict"));
+  exports.Set("ftrlWeights", Napi::Function::New(env, ftrl_weights, "ftrlWeights"));
+  exports.Set("ftrlSave", Napi::Function::New(env, ftrl_save, "ftrlSave"));
+  exports.Set("ftrlLoad", Napi::Function::New(env, ftrl_load, "ftrlLoad"));
+  exports.Set("ftrlStats", Napi::Function::New(env, ftrl_stats, "ftrlStats"));
+  exports.Set("ftrlClose", Napi::Function::New(env, ftrl_close, "ftrlClose"));
+  exports.Set("ffmCreate", Napi::Function::New(env, ffm_create, "ffmCreate"));
+  exports.Set("ffmFit", Napi::Function::New(env, ffm_fit, "ffmFit"));
+  exports.Set("ffmPredict", Napi::Function::New(env, ffm_predict, "ffmPredict"));
+  exports.Set("ffmWeights", Napi::Function::New(env, ffm_weights, "ffmWeights"));
+  exports.Set("ffmSave", Napi::Function::New(env, ffm_save, "ffmSave"));
+  exports.Set("ffmLoad", Napi::Function::New(env, ffm_load, "ffmLoad"));
+  exports.Set("ffmStats", Napi::Function::New(env, ffm_stats, "ffmStats"));
+  exports.Set("ffmClose", Napi::Function::New(env, ffm_close, "ffmClose"));
   napi_value hot = nullptr;
   if (napi_create_function(env, "scoreRankSync", NAPI_AUTO_LENGTH, score_rank_sync, nullptr, &hot) != napi_ok) {
     throw Napi::Error::New(env, "waggle: cannot create a function");

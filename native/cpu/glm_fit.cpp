@@ -21,6 +21,9 @@ constexpr int64_t kMostChunks = 256;
 constexpr int64_t kPartialsBudget = int64_t{256} << 20;  // bytes for all chunks' Hessians
 constexpr double kPivotFloor = 1e-11;
 constexpr int kMostHalvings = 40;
+// Coordinate descent ends when no coordinate lowers the model by this part of the tolerance any more.
+constexpr double kDescentPart = 1e-4;
+constexpr int kMostSweeps = 100'000;
 
 // x·log(x / y) with 0·log 0 = 0: half a binomial deviance residual.
 double x_log_ratio(double x, double y) { return x > 0 ? x * std::log(x / y) : 0.0; }
@@ -43,9 +46,10 @@ class Fit {
   }
 
   Status run(GlmFitResult* result) {
+    for (int64_t j = 0; j < p_ && args_.l1 != nullptr; ++j) lasso_ = lasso_ || args_.l1[j] > 0;
     if (Status status = standardize(); !status.ok()) return status;
     if (Status status = set_start(); !status.ok()) return status;
-    if (Status status = iterate(result); !status.ok()) return status;
+    if (Status status = lasso_ ? iterate_lasso(result) : iterate(result); !status.ok()) return status;
     return finish(result);
   }
 
@@ -271,6 +275,7 @@ class Fit {
       const size_t at = static_cast<size_t>(j);
       penalty += 0.5 * args_.l2[j] * beta[at] * beta[at];
     }
+    if (lasso_) penalty += l1_norm(beta);
     point->objective = penalty - total[0];
     if (!full) return {};
     point->deviance = total[1];
@@ -343,17 +348,119 @@ class Fit {
     }
   }
 
+  double l1_norm(const std::vector<double>& beta) const {
+    double sum = 0;
+    for (int64_t j = 0; j < p_; ++j) sum += args_.l1[j] * std::fabs(beta[static_cast<size_t>(j)]);
+    return sum;
+  }
+
+  // The whole of a Hessian whose lower half is there.
+  void mirror(std::vector<double>* hessian) const {
+    const size_t m = static_cast<size_t>(m_);
+    for (size_t i = 0; i < m; ++i) {
+      for (size_t j = 0; j < i; ++j) (*hessian)[j * m + i] = (*hessian)[i * m + j];
+    }
+  }
+
+  // Minimises −gᵀ(u − β) + ½ (u − β)ᵀ H (u − β) + Σ λ¹ⱼ |uⱼ| over u, one coordinate after the other. The intercept,
+  // which has no penalty, is the last.
+  Status descend(const Point& point, std::vector<double>* out) const {
+    const size_t m = static_cast<size_t>(m_);
+    std::vector<double>& u = *out;
+    u = beta_;
+    std::vector<double> slope = point.gradient;  // g − H (u − β)
+    for (int sweep = 0; sweep < kMostSweeps; ++sweep) {
+      if (context_.stop_requested()) return fail(Code::kCancelled, "cancelled");
+      double most = 0;
+      for (size_t j = 0; j < m; ++j) {
+        const double* row = point.hessian.data() + j * m;
+        const double curvature = row[j];
+        if (!(curvature > 0)) continue;  // saturated, or a column of zeros: nothing to be gained
+        const double pull = slope[j] + curvature * u[j];
+        const double l1 = j < static_cast<size_t>(p_) ? args_.l1[j] : 0.0;
+        const double best = std::fabs(pull) <= l1 ? 0.0 : (pull - std::copysign(l1, pull)) / curvature;
+        const double step = best - u[j];
+        if (step == 0) continue;
+        u[j] = best;
+        for (size_t i = 0; i < m; ++i) slope[i] -= step * row[i];
+        most = std::max(most, curvature * step * step);
+      }
+      if (most <= kDescentPart * args_.tolerance) break;
+    }
+    return {};
+  }
+
+  // Proximal Newton: as iterate(), where the step solves the model with the absolute values.
+  Status iterate_lasso(GlmFitResult* result) {
+    if (Status status = evaluate(beta_, true, &point_); !status.ok()) return status;
+    if (!std::isfinite(point_.objective)) return fail(Code::kNotFinite, "the likelihood at the start is not finite");
+    std::vector<double> target;
+    std::vector<double> candidate(beta_.size());
+    while (true) {
+      mirror(&point_.hessian);
+      if (Status status = descend(point_, &target); !status.ok()) return status;
+      double decrease = l1_norm(beta_) - l1_norm(target);
+      for (size_t j = 0; j < target.size(); ++j) decrease += point_.gradient[j] * (target[j] - beta_[j]);
+      const bool near = 0.5 * decrease <= args_.tolerance;
+      if (!near && result->iterations >= args_.max_iterations) break;
+      double length = 1.0;
+      bool moved = false;
+      Point next;
+      for (int halving = 0; halving <= kMostHalvings; ++halving, length *= 0.5) {
+        for (size_t j = 0; j < target.size(); ++j) {
+          candidate[j] = halving == 0 ? target[j] : beta_[j] + length * (target[j] - beta_[j]);  // zeros stay exact
+        }
+        if (Status status = evaluate(candidate, true, &next); !status.ok()) return status;
+        const double slack = 1e-12 * (std::fabs(point_.objective) + 1.0);
+        moved = std::isfinite(next.objective) && next.objective <= point_.objective + slack;
+        if (moved) break;
+      }
+      if (!moved) {
+        result->converged = near;
+        break;
+      }
+      beta_ = candidate;
+      std::swap(point_, next);
+      ++result->iterations;
+      if (near) {
+        result->converged = true;
+        break;
+      }
+    }
+    return leave_lasso(result);
+  }
+
+  // What finish() expects: the factor of the Hessian of the features that are left.
+  Status leave_lasso(GlmFitResult* result) {
+    const size_t m = static_cast<size_t>(m_);
+    mirror(&point_.hessian);
+    for (size_t j = 0; j < static_cast<size_t>(p_); ++j) {
+      if (in_model(j)) continue;
+      if (args_.l1[j] > 0 && varies_[j] != 0) {
+        result->l1_activation = std::max(result->l1_activation, std::fabs(point_.gradient[j]) / args_.l1[j]);
+      }
+      for (size_t i = 0; i < m; ++i) point_.hessian[i * m + j] = point_.hessian[j * m + i] = 0;
+      point_.hessian[j * m + j] = 1;
+    }
+    has_errors_ = cholesky_factor(point_.hessian.data(), m_, kPivotFloor) < 0;
+    return {};
+  }
+
+  bool in_model(size_t feature) const {
+    return varies_[feature] != 0 && !(lasso_ && args_.l1[feature] > 0 && beta_[feature] == 0);
+  }
+
   // point_.hessian holds the factor at beta_.
   Status finish(GlmFitResult* result) {
     result->log_likelihood = point_.log_likelihood;
     result->deviance = point_.deviance;
-    std::vector<double> variance(static_cast<size_t>(m_));
+    std::vector<double> variance(static_cast<size_t>(m_), std::numeric_limits<double>::quiet_NaN());
     std::vector<double> scratch(static_cast<size_t>(m_));
-    cholesky_inverse_diagonal(point_.hessian.data(), m_, variance.data(), scratch.data());
+    if (has_errors_) cholesky_inverse_diagonal(point_.hessian.data(), m_, variance.data(), scratch.data());
     double shift = 0;
     for (int64_t j = 0; j < p_; ++j) {
       const size_t at = static_cast<size_t>(j);
-      const bool varies = varies_[at] != 0;
+      const bool varies = in_model(at);
       args_.coefficients[j] = varies ? beta_[at] * inverse_scale_[at] : 0.0;
       args_.standard_errors[j] =
           varies ? std::sqrt(variance[at]) * inverse_scale_[at] : std::numeric_limits<double>::quiet_NaN();
@@ -365,14 +472,14 @@ class Fit {
       std::vector<double> v(static_cast<size_t>(m_));
       for (int64_t j = 0; j < p_; ++j) {
         const size_t at = static_cast<size_t>(j);
-        v[at] = varies_[at] != 0 ? -mean_[at] * inverse_scale_[at] : 0.0;
+        v[at] = in_model(at) ? -mean_[at] * inverse_scale_[at] : 0.0;
       }
       v[static_cast<size_t>(p_)] = 1.0;
       std::vector<double> solved = v;
       cholesky_solve(point_.hessian.data(), m_, solved.data());
       double quadratic = 0;
       for (size_t j = 0; j < v.size(); ++j) quadratic += v[j] * solved[j];
-      result->intercept_standard_error = std::sqrt(quadratic);
+      result->intercept_standard_error = has_errors_ ? std::sqrt(quadratic) : std::numeric_limits<double>::quiet_NaN();
     }
     return {};
   }
@@ -386,6 +493,8 @@ class Fit {
   int64_t chunk_rows_ = 0;
   int64_t n_chunks_ = 0;
   double total_weight_ = 0;
+  bool lasso_ = false;      // some l1 is above 0
+  bool has_errors_ = true;  // point_.hessian ends as a factor
   std::vector<double> mean_;
   std::vector<double> inverse_scale_;
   std::vector<uint8_t> varies_;

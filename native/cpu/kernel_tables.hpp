@@ -16,6 +16,7 @@ extern const ProbeKernels kProbeScalar;
 extern const IvfKernels kIvfScalar;
 extern const TreesKernels kTreesScalar;
 extern const TreesFitKernels kTreesFitScalar;
+extern const FfmKernels kFfmScalar;
 
 #if defined(WAGGLE_HAVE_AVX2)
 extern const TopkKernels kTopkAvx2;
@@ -27,6 +28,7 @@ extern const ProbeKernels kProbeAvx2;
 extern const IvfKernels kIvfAvx2;
 extern const TreesKernels kTreesAvx2;
 extern const TreesFitKernels kTreesFitAvx2;
+extern const FfmKernels kFfmAvx2;
 #endif
 
 #if defined(WAGGLE_HAVE_AVX512)
@@ -38,6 +40,7 @@ extern const GlmKernels kGlmAvx512;
 extern const ProbeKernels kProbeAvx512;
 extern const IvfKernels kIvfAvx512;
 extern const TreesFitKernels kTreesFitAvx512;
+extern const FfmKernels kFfmAvx512;
 /// For processors with AVX512_VNNI as well.
 extern const IvfKernels kIvfAvx512Vnni;
 #endif

@@ -4,6 +4,7 @@
 
 #include <stdint.h>
 
+#include "cpu/ffm_kernels.hpp"
 #include "cpu/trees_fit_kernels.hpp"
 #include "cpu/trees_kernels.hpp"
 

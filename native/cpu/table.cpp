@@ -44,14 +44,15 @@ TreesFitKernels with_scalar(TreesFitKernels kernels) {
 const Table* table_for(Simd level) {
   switch (level) {
     case Simd::kScalar: {
-      static const Table scalar{Simd::kScalar, kTopkScalar,    kScoreScalar, kGlmScalar,   kProbeScalar,
-                                kEncodeScalar, kEncodedScalar, kIvfScalar,   kTreesScalar, kTreesFitScalar};
+      static const Table scalar{Simd::kScalar,  kTopkScalar, kScoreScalar, kGlmScalar,      kProbeScalar, kEncodeScalar,
+                                kEncodedScalar, kIvfScalar,  kTreesScalar, kTreesFitScalar, kFfmScalar};
       return &scalar;
     }
     case Simd::kAvx2: {
 #if defined(WAGGLE_HAVE_AVX2)
       static const Table avx2{Simd::kAvx2, kTopkAvx2,    kScoreAvx2, kGlmAvx2,   kProbeAvx2,
-                              kEncodeAvx2, kEncodedAvx2, kIvfAvx2,   kTreesAvx2, with_scalar(kTreesFitAvx2)};
+                              kEncodeAvx2, kEncodedAvx2, kIvfAvx2,   kTreesAvx2, with_scalar(kTreesFitAvx2),
+                              kFfmAvx2};
       return &avx2;
 #else
       return nullptr;
@@ -68,7 +69,8 @@ const Table* table_for(Simd level) {
                                 with_extras(kEncodedAvx512),
                                 features().avx512_vnni ? kIvfAvx512Vnni : kIvfAvx512,
                                 trees_kernels(),
-                                with_scalar(kTreesFitAvx512)};
+                                with_scalar(kTreesFitAvx512),
+                                kFfmAvx512};
       return &avx512;
 #else
       return nullptr;

@@ -17,6 +17,7 @@ struct Table {
   IvfKernels ivf;
   TreesKernels trees;
   TreesFitKernels trees_fit;
+  FfmKernels ffm;
 };
 
 /// The table of a level, or null when it was not compiled in. Does not check the processor for the level, only for

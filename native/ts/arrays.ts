@@ -9,6 +9,7 @@ interface ArrayClasses {
   Uint32Array: Uint32Array;
   Uint8Array: Uint8Array;
   BigUint64Array: BigUint64Array;
+  BigInt64Array: BigInt64Array;
 }
 
 /**

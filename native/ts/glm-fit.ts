@@ -19,6 +19,11 @@ export interface GlmFitInput {
   readonly offset?: Float64Array | undefined;
   /** Ridge λ of ½·Σ λⱼβⱼ² on the standardised scale, one for all features or one each; default 0. */
   readonly l2?: number | Float64Array | undefined;
+  /**
+   * Lasso λ of Σ λⱼ|βⱼ| on the standardised scale, one for all features or one each; default 0. Together with `l2` the
+   * elastic net. Above 0 it sets coefficients to exactly 0; see `glmPath` for a falling sequence.
+   */
+  readonly l1?: number | Float64Array | undefined;
   /** Default true; never penalised. */
   readonly intercept?: boolean | undefined;
   /** Default true: features are divided by their (weighted) standard deviation while fitting. */
@@ -32,10 +37,13 @@ export interface GlmFitInput {
 }
 
 export interface GlmFitResult {
-  /** float64 [nFeatures], raw scale; 0 for a feature that does not vary. */
+  /** float64 [nFeatures], raw scale; 0 for a feature that does not vary or that the lasso leaves out. */
   readonly coefficients: Float64Array;
   readonly intercept: number;
-  /** float64 [nFeatures], raw scale, from the penalised Hessian; NaN for a feature that does not vary. */
+  /**
+   * float64 [nFeatures], raw scale, from the penalised Hessian; NaN for a feature that does not vary. With a lasso those
+   * of the features it leaves in, as if they had been chosen beforehand.
+   */
   readonly standardErrors: Float64Array;
   readonly interceptStandardError: number;
   readonly iterations: number;
@@ -44,11 +52,15 @@ export interface GlmFitResult {
   readonly deviance: number;
   /** Σ w (s·log μ + (t−s)·log(1−μ)), without the binomial coefficient and the penalty. */
   readonly logLikelihood: number;
+  /** Largest |gradient| / λ₁ among coefficients that the lasso holds at 0: at most 1 at the optimum; 0 without any. */
+  readonly l1Activation: number;
 }
 
 /**
  * Logistic regression on binomial counts by Newton's method (IRLS) with step halving and a Cholesky solve in
- * double; deterministic at any thread count. Formula: McCullagh & Nelder, Generalized Linear Models, §4.4.
+ * double; deterministic at any thread count. Formula: McCullagh & Nelder, Generalized Linear Models, §4.4. With a lasso
+ * each step is solved by coordinate descent instead: Friedman, Hastie & Tibshirani, J. Stat. Softw. 33 (2010); its λ is
+ * λ₁ divided by Σ weights · trials.
  *
  * @param o shapes as in {@link GlmFitInput}; `signal` is polled between row chunks
  * @returns coefficients on the raw scale; O(iterations · nRows · nFeatures²). `converged: false` when
@@ -78,18 +90,19 @@ export async function glmFit(
   if (o.start !== undefined) {
     checkArray('start', o.start, 'Float64Array', o.nFeatures + (intercept ? 1 : 0));
   }
-  let l2: Float64Array;
-  if (typeof o.l2 === 'object') {
-    checkArray('l2', o.l2, 'Float64Array', o.nFeatures);
-    l2 = o.l2;
-  } else {
-    const ridge = o.l2 ?? 0;
-    checkFinite('l2', ridge);
-    l2 = new Float64Array(o.nFeatures).fill(ridge);
-  }
+  const each = (name: string, penalty: number | Float64Array): Float64Array => {
+    if (typeof penalty === 'object') {
+      checkArray(name, penalty, 'Float64Array', o.nFeatures);
+      return penalty;
+    }
+    checkFinite(name, penalty);
+    return new Float64Array(o.nFeatures).fill(penalty);
+  };
+  const l2 = each('l2', o.l2 ?? 0);
+  const l1 = o.l1 === undefined ? undefined : each('l1', o.l1);
   const coefficients = new Float64Array(o.nFeatures);
   const standardErrors = new Float64Array(o.nFeatures);
-  const summary = new Float64Array(6);
+  const summary = new Float64Array(7);
   await runJob(
     (engine) =>
       engine.glmFit(
@@ -101,6 +114,7 @@ export async function glmFit(
         o.weights,
         o.offset,
         l2,
+        l1,
         intercept,
         o.standardize ?? true,
         maxIterations,
@@ -121,5 +135,6 @@ export async function glmFit(
     converged: summary[3] === 1,
     deviance: summary[4]!,
     logLikelihood: summary[5]!,
+    l1Activation: summary[6]!,
   };
 }

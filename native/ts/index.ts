@@ -24,7 +24,34 @@ export {
   topkEncoded,
 } from './encoded.js';
 export { type NativeErrorCode, nativeErrors } from './errors.js';
+export {
+  FFM_MAX_K,
+  Ffm,
+  type FfmFitInput,
+  type FfmFitResult,
+  type FfmOptions,
+  type FfmSchedule,
+  type FfmWeights,
+} from './ffm.js';
+export {
+  Ftrl,
+  type FtrlLearned,
+  type FtrlLearnInput,
+  type FtrlOptions,
+  type FtrlStats,
+  type SparsePredictInput,
+  type SparseWeights,
+} from './ftrl.js';
 export { GLM_MAX_FEATURES, type GlmFitInput, type GlmFitResult, glmFit } from './glm-fit.js';
+export { type GlmPath, type GlmPathOptions, glmPath, glmPathSparse } from './glm-path.js';
+export { type GlmSparseInput, type GlmSparseResult, glmFitSparse } from './glm-sparse.js';
+export {
+  HASH_MAX_BITS,
+  type HashColumn,
+  type HashedFeatures,
+  type HashFeaturesInput,
+  hashFeatures,
+} from './hash-features.js';
 export {
   IVF_MAX_LISTS,
   type IvfBuildInput,
@@ -54,6 +81,12 @@ export {
   scoreRank,
   scoreRankSync,
 } from './score-rank.js';
+export {
+  SPARSE_MAX_FEATURES,
+  SPARSE_MAX_FIELDS,
+  type SparseRows,
+  type SparseTargets,
+} from './sparse.js';
 export {
   type Metric,
   TOPK_MAX_K,

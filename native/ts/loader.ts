@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { fromAddon, nativeError } from './errors.js';
+import type { SparseRowsArguments, SparseTargetsArguments } from './sparse.js';
 
 /** What a job function of the addon returns: `cancel(id)` stops it, `promise` settles with what the job made. */
 export interface SubmittedJob<Result = void> {
@@ -106,7 +107,161 @@ export interface Addon {
   indexSave(index: IndexHandle, path: string): SubmittedJob;
   indexStats(index: IndexHandle): RawIndexStats;
   indexClose(index: IndexHandle): void;
+  hashFeatures(
+    nRows: number,
+    columns: readonly HashColumnArguments[],
+    bits: number,
+    seed: bigint,
+    count: boolean,
+    indices: Int32Array,
+    values: Column<Float32Array>,
+  ): SubmittedJob<RawHashReport>;
+  glmSparse(...args: GlmSparseArguments): SubmittedJob<RawGlmSparse>;
+  ftrlCreate(
+    nFeatures: number,
+    alpha: number,
+    beta: number,
+    l1: number,
+    l2: number,
+    intercept: boolean,
+  ): SubmittedJob<RawFtrl>;
+  ftrlLearn(
+    model: NativeHandle,
+    ...args: [
+      ...SparseRowsArguments,
+      ...SparseTargetsArguments,
+      predictions: Column<Float64Array>,
+      progress: Float64Array,
+      summary: Float64Array,
+    ]
+  ): SubmittedJob;
+  ftrlPredict(model: NativeHandle, ...args: SparsePredictArguments): SubmittedJob;
+  ftrlWeights(model: NativeHandle): SubmittedJob<{
+    readonly indices: Int32Array;
+    readonly values: Float64Array;
+    readonly intercept: number;
+  }>;
+  ftrlStats(model: NativeHandle): SubmittedJob<RawFtrlStats>;
+  ftrlSave(model: NativeHandle, path: string): SubmittedJob;
+  ftrlLoad(path: string): SubmittedJob<RawFtrl>;
+  ftrlClose(model: NativeHandle): void;
+  ffmCreate(
+    nFeatures: number,
+    nFields: number,
+    k: number,
+    learningRate: number,
+    accumulator: number,
+    l2: number,
+    linearL2: number,
+    normalize: boolean,
+    linear: boolean,
+    seed: number,
+  ): SubmittedJob<RawFfm>;
+  ffmFit(
+    model: NativeHandle,
+    ...args: FfmFitArguments
+  ): SubmittedJob<{ readonly epochs: number; readonly bestEpoch: number }>;
+  ffmPredict(model: NativeHandle, ...args: SparsePredictArguments): SubmittedJob;
+  ffmWeights(
+    model: NativeHandle,
+    linear: Float32Array,
+    interactions: Float32Array,
+  ): SubmittedJob<number>;
+  ffmStats(model: NativeHandle): SubmittedJob<{ readonly epochs: number; readonly bytes: number }>;
+  ffmSave(model: NativeHandle, path: string): SubmittedJob;
+  ffmLoad(path: string): SubmittedJob<RawFfm>;
+  ffmClose(model: NativeHandle): void;
 }
+
+/** One column: integers, or UTF-8 bytes with the end of each. */
+export type HashColumnArguments = [
+  field: Uint8Array,
+  narrow: Column<Int32Array>,
+  wide: Column<BigInt64Array>,
+  text: Column<Uint8Array>,
+  ends: Column<Uint32Array>,
+];
+
+export interface RawHashReport {
+  readonly distinct: readonly number[];
+  readonly buckets: number;
+  readonly collisions: number;
+}
+
+export type GlmSparseArguments = [
+  ...SparseRowsArguments,
+  ...SparseTargetsArguments,
+  nFeatures: number,
+  l1: number | Float64Array,
+  l2: number | Float64Array,
+  intercept: boolean,
+  maxIterations: number,
+  tolerance: number,
+  start: Column<Float64Array>,
+  coefficients: Float64Array,
+];
+
+export interface RawGlmSparse {
+  readonly intercept: number;
+  readonly iterations: number;
+  readonly converged: boolean;
+  readonly deviance: number;
+  readonly logLikelihood: number;
+  readonly nNonZero: number;
+  readonly l1Activation: number;
+}
+
+export interface RawFtrl {
+  readonly handle: NativeHandle;
+  readonly nFeatures: number;
+  readonly alpha: number;
+  readonly beta: number;
+  readonly l1: number;
+  readonly l2: number;
+  readonly intercept: boolean;
+}
+
+export interface RawFtrlStats {
+  readonly nRows: number;
+  readonly totalWeight: number;
+  readonly loss: number;
+  readonly nTouched: number;
+  readonly nNonZero: number;
+  readonly bytes: number;
+}
+
+export interface RawFfm {
+  readonly handle: NativeHandle;
+  readonly nFeatures: number;
+  readonly nFields: number;
+  readonly k: number;
+  readonly learningRate: number;
+  readonly accumulator: number;
+  readonly l2: number;
+  readonly linearL2: number;
+  readonly normalize: boolean;
+  readonly linear: boolean;
+  readonly seed: number;
+}
+
+export type SparsePredictArguments = [
+  ...SparseRowsArguments,
+  offset: Column<Float64Array>,
+  out: Float64Array,
+];
+
+export type FfmFitArguments = [
+  ...SparseRowsArguments,
+  ...SparseTargetsArguments,
+  epochs: number,
+  shuffle: boolean,
+  schedule: number,
+  patience: number,
+  trainLoss: Float64Array,
+  validationLoss: Float64Array,
+  progress: Float64Array,
+  ...validation: readonly unknown[],
+];
 
 /** An opaque object that owns a native index. */
 export type IndexHandle = object & { readonly __index?: never };
@@ -449,6 +604,7 @@ export type GlmFitArguments = [
   weights: Column<Float64Array>,
   offset: Column<Float64Array>,
   l2: Float64Array,
+  l1: Column<Float64Array>,
   intercept: boolean,
   standardize: boolean,
   maxIterations: number,

@@ -16,6 +16,7 @@ enum Argument {
   kWeights,
   kOffset,
   kL2,
+  kL1,
   kIntercept,
   kStandardize,
   kMaxIterations,
@@ -23,10 +24,11 @@ enum Argument {
   kStart,
   kCoefficients,
   kStandardErrors,
-  kSummary,  // Float64Array: intercept, its standard error, iterations, converged, deviance, logLikelihood
+  kSummary,  // Float64Array: intercept, its standard error, iterations, converged, deviance, logLikelihood,
+             // l1Activation
   kCount
 };
-constexpr int64_t kSummaryValues = 6;
+constexpr int64_t kSummaryValues = 7;
 
 class GlmFitJob final : public Job {
  public:
@@ -47,6 +49,7 @@ class GlmFitJob final : public Job {
     args_.weights = optional_input<double>(env, info[kWeights], n, "weights");
     args_.offset = optional_input<double>(env, info[kOffset], n, "offset");
     args_.l2 = input<double>(env, info[kL2], p, "l2");
+    args_.l1 = optional_input<double>(env, info[kL1], p, "l1");
     args_.intercept = info[kIntercept].ToBoolean();
     args_.standardize = info[kStandardize].ToBoolean();
     args_.max_iterations = info[kMaxIterations].ToNumber().Int32Value();
@@ -66,6 +69,7 @@ class GlmFitJob final : public Job {
     summary_[3] = result.converged ? 1 : 0;
     summary_[4] = result.deviance;
     summary_[5] = result.log_likelihood;
+    summary_[6] = result.l1_activation;
     return status;
   }
 

@@ -41,5 +41,23 @@ Napi::Value dump_trees(const Napi::CallbackInfo& info);
 Napi::Value write_trees(const Napi::CallbackInfo& info);
 Napi::Value close_trees(const Napi::CallbackInfo& info);
 Napi::Value rank_batch_job(const Napi::CallbackInfo& info);
+Napi::Value hash_features_job(const Napi::CallbackInfo& info);
+Napi::Value glm_sparse_job(const Napi::CallbackInfo& info);
+Napi::Value ftrl_create(const Napi::CallbackInfo& info);
+Napi::Value ftrl_learn(const Napi::CallbackInfo& info);
+Napi::Value ftrl_predict(const Napi::CallbackInfo& info);
+Napi::Value ftrl_weights(const Napi::CallbackInfo& info);
+Napi::Value ftrl_save(const Napi::CallbackInfo& info);
+Napi::Value ftrl_load(const Napi::CallbackInfo& info);
+Napi::Value ftrl_stats(const Napi::CallbackInfo& info);
+Napi::Value ftrl_close(const Napi::CallbackInfo& info);
+Napi::Value ffm_create(const Napi::CallbackInfo& info);
+Napi::Value ffm_fit(const Napi::CallbackInfo& info);
+Napi::Value ffm_predict(const Napi::CallbackInfo& info);
+Napi::Value ffm_weights(const Napi::CallbackInfo& info);
+Napi::Value ffm_save(const Napi::CallbackInfo& info);
+Napi::Value ffm_load(const Napi::CallbackInfo& info);
+Napi::Value ffm_stats(const Napi::CallbackInfo& info);
+Napi::Value ffm_close(const Napi::CallbackInfo& info);
 
 }  // namespace waggle::addon

@@ -57,6 +57,9 @@ Status check(const GlmFitArgs& args) {
   if (args.l2 != nullptr) {
     if (Status status = check_column("l2", args.l2, p, false); !status.ok()) return status;
   }
+  if (args.l1 != nullptr) {
+    if (Status status = check_column("l1", args.l1, p, false); !status.ok()) return status;
+  }
   if (args.start != nullptr) {
     if (Status status = check_column("start", args.start, p + (args.intercept ? 1 : 0), true); !status.ok()) {
       return status;

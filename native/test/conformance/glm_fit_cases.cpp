@@ -1,5 +1,6 @@
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 
 #include "cpu/glm_fit.hpp"
 #include "cpu/table.hpp"
@@ -21,11 +22,14 @@ struct Shape {
   bool start = false;
   double spread = 1.0;  // feature scales run from 1 to this
   uint64_t seed = 1;
+  double l1 = 0;
 };
 
 // The largest relative size a score equation may have at the solution, against the sum of its terms' magnitudes.
 constexpr double kGradientTolerance = 1e-9;
 constexpr double kValueTolerance = 1e-8;
+// Coordinate descent stops by what a step is worth, which is the square of what it is long.
+constexpr double kLassoTolerance = 1e-7;
 
 class GlmFitCase final : public Case {
  public:
@@ -33,10 +37,11 @@ class GlmFitCase final : public Case {
 
   std::string name() const override {
     char text[200];
-    std::snprintf(text, sizeof text, "glm.fit n=%lld p=%lld l2=%g%s%s%s%s%s spread=%g seed=%llu",
-                  static_cast<long long>(s_.n), static_cast<long long>(s_.p), s_.l2, s_.weights ? " weights" : "",
-                  s_.offset ? " offset" : "", s_.intercept ? "" : " no-intercept", s_.standardize ? "" : " raw",
-                  s_.start ? " start" : "", s_.spread, static_cast<unsigned long long>(s_.seed));
+    std::snprintf(text, sizeof text, "glm.fit n=%lld p=%lld l1=%g l2=%g%s%s%s%s%s spread=%g seed=%llu",
+                  static_cast<long long>(s_.n), static_cast<long long>(s_.p), s_.l1, s_.l2,
+                  s_.weights ? " weights" : "", s_.offset ? " offset" : "", s_.intercept ? "" : " no-intercept",
+                  s_.standardize ? "" : " raw", s_.start ? " start" : "", s_.spread,
+                  static_cast<unsigned long long>(s_.seed));
     return text;
   }
 
@@ -49,6 +54,7 @@ class GlmFitCase final : public Case {
     trials_.resize(n);
     weights_.resize(n);
     offset_.resize(n);
+    l1_.assign(p, s_.l1);
     l2_.assign(p, s_.l2);
     for (size_t i = 0; i < n; ++i) {
       double eta = -1.2;
@@ -99,12 +105,21 @@ class GlmFitCase final : public Case {
       score[j] -= penalty;
       magnitude[j] += std::fabs(penalty);
     }
+    size_t n_zero = 0;
     for (size_t j = 0; j < p + (s_.intercept ? 1 : 0); ++j) {
-      if (!(std::fabs(score[j]) <= kGradientTolerance * magnitude[j])) {
+      if (j < p && s_.l1 > 0) {  // the subgradient of the lasso
+        const long double l1 = s_.l1 * scale[j];
+        magnitude[j] += l1;
+        n_zero += coefficients_[j] == 0;
+        if (coefficients_[j] != 0) score[j] -= std::copysign(l1, static_cast<long double>(coefficients_[j]));
+        if (coefficients_[j] == 0) score[j] = std::max(std::fabs(score[j]) - l1, 0.0L);
+      }
+      if (!(std::fabs(score[j]) <= (s_.l1 > 0 ? kLassoTolerance : kGradientTolerance) * magnitude[j])) {
         std::snprintf(text, sizeof text, "score equation %zu is off by %.3Lg of %.3Lg", j, score[j], magnitude[j]);
         return text;
       }
     }
+    if (s_.l1 > 0 && (n_zero == 0 || !(result_.l1_activation <= 1 + 1e-6))) return "the lasso is not at its optimum";
     if (!(std::fabs(log_likelihood - result_.log_likelihood) <= kValueTolerance * std::fabs(log_likelihood))) {
       return "log-likelihood differs";
     }
@@ -128,6 +143,7 @@ class GlmFitCase final : public Case {
     a.trials = trials_.data();
     a.weights = s_.weights ? weights_.data() : nullptr;
     a.offset = s_.offset ? offset_.data() : nullptr;
+    a.l1 = s_.l1 > 0 ? l1_.data() : nullptr;
     a.l2 = l2_.data();
     a.intercept = s_.intercept;
     a.standardize = s_.standardize;
@@ -162,8 +178,10 @@ class GlmFitCase final : public Case {
     serial.parallel = false;
     const GlmFitArgs a = args(coefficients, errors);
     if (!cpu::glm_fit(*cpu::table_for(cpu::Simd::kScalar), a, serial, &result).ok()) return "scalar fit failed";
-    if (coefficients != coefficients_ || errors != errors_ || result.intercept != result_.intercept ||
-        result.log_likelihood != result_.log_likelihood || result.deviance != result_.deviance) {
+    if (coefficients != coefficients_ ||
+        std::memcmp(errors.data(), errors_.data(), errors.size() * sizeof(double)) != 0 ||
+        result.intercept != result_.intercept || result.log_likelihood != result_.log_likelihood ||
+        result.deviance != result_.deviance) {
       return "differs in bits from the scalar fit on one thread";
     }
     return {};
@@ -171,7 +189,7 @@ class GlmFitCase final : public Case {
 
   Shape s_;
   std::vector<float> x_;
-  std::vector<double> successes_, trials_, weights_, offset_, l2_, start_;
+  std::vector<double> successes_, trials_, weights_, offset_, l1_, l2_, start_;
   std::vector<double> coefficients_, errors_;
   GlmFitResult result_;
 };
@@ -195,6 +213,9 @@ void add_glm_fit_cases(Cases& cases, bool for_bench) {
   add({3000, 12, 1e-3, true, true, true, true, true, 1e6, 7});
   add({4097, 33, 1.0, false, false, true, true, false, 1, 8});
   add({20011, 17, 0, true, true, true, true, false, 1e3, 9});
+  add({400, 9, 0, false, false, true, true, false, 1, 10, 20});
+  add({1500, 30, 2, true, true, true, true, true, 1e3, 11, 15});
+  add({700, 12, 0.5, true, false, false, false, false, 1, 12, 6});
 }
 
 }  // namespace waggle::conformance
