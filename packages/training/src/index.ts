@@ -37,6 +37,12 @@ export { trainingErrors } from './errors.js';
 export { exportLinearOnnx, ONNX_TOLERANCE } from './export/onnx.js';
 export { decodeOnnx, type OnnxExport } from './export/onnx-model.js';
 export {
+  exportFfmOnnx,
+  exportSparseLinearOnnx,
+  SPARSE_ONNX_TOLERANCE,
+  type SparseOnnxOptions,
+} from './export/sparse-onnx.js';
+export {
   exportTreesOnnx,
   TREES_ONNX_TOLERANCE,
   type TreesOnnxExport,
