@@ -242,4 +242,25 @@ export const TRAIN_TARGETS: readonly Target[] = [
     atLeast: 1,
     text: 'deciles by expected clicks within max(10 %, 2.5·SE)',
   },
+  {
+    id: 'train/ftrl',
+    metric: 'examples_per_s_core',
+    field: 'value',
+    atLeast: 1_000_000,
+    text: 'FTRL ≥ 1M examples/s/core, 20 fields',
+  },
+  {
+    id: 'train/ffm',
+    metric: 'examples_per_s_core',
+    field: 'value',
+    atLeast: 100_000,
+    text: 'FFM (k = 4) ≥ 100k examples/s/core, 20 fields',
+  },
+  {
+    id: 'train/ffm',
+    metric: 'logloss_gain_vs_lr',
+    field: 'value',
+    atLeast: 0.01,
+    text: 'FFM beats LR by ≥ 1 % log-loss on id × id',
+  },
 ];

@@ -6,6 +6,8 @@ const CASES = [
   async (o: SuiteOptions, r: Recorder) => (await import('./train-trees.js')).measureTrees(o, r),
   async (o: SuiteOptions, r: Recorder) =>
     (await import('./train-selection.js')).measureSelectionCalibration(o, r),
+  async (o: SuiteOptions, r: Recorder) => (await import('./train-ftrl.js')).measureFtrl(o, r),
+  async (o: SuiteOptions, r: Recorder) => (await import('./train-ffm.js')).measureFfm(o, r),
 ];
 
 export async function trainSuite(options: SuiteOptions): Promise<readonly Measurement[]> {
