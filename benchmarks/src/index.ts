@@ -23,7 +23,6 @@ const SUITES: Readonly<Record<string, () => Promise<Suite>>> = {
   rank: async () => (await import('./suites/rank.js')).rankSuite,
   embed: async () => (await import('./suites/embed.js')).embedSuite,
   pctr: async () => (await import('./suites/pctr.js')).measurePctr,
-  train: async () => (await import('./suites/train.js')).trainSuite,
   pipeline: async () => (await import('./suites/pipeline.js')).pipelineSuite,
 };
 

@@ -1,6 +1,7 @@
 import type { FfmOptions, FfmWeights, SparseWeights } from '@waggle/native';
 import { type Calibration, calibrationLine } from '@waggle/ranking';
 import { trainingError } from '../errors.js';
+import { calibrationGraph } from './calibration-graph.js';
 import {
   doubles,
   encodeOnnx,
@@ -65,11 +66,21 @@ class Graph {
 
   /** Calibration and probability of a double logit [N]. */
   finish(logit: string, o: SparseOnnxOptions, what: string, nFeatures: number): OnnxExport {
-    const { a, b } = calibrationLine(o.calibration ?? { kind: 'identity' });
-    this.add('Mul', [logit, this.double('calibration_a', a)], 'scaled');
-    this.add('Add', ['scaled', this.double('calibration_b', b)], 'calibrated');
-    this.add('Sigmoid', ['calibrated'], 'double_probability');
-    this.add('Cast', ['double_probability'], 'probability', intAttribute('to', ONNX_FLOAT));
+    const calibration = o.calibration ?? { kind: 'identity' };
+    const line = calibrationLine(calibration);
+    if (line !== undefined) {
+      this.add('Mul', [logit, this.double('calibration_a', line.a)], 'scaled');
+      this.add('Add', ['scaled', this.double('calibration_b', line.b)], 'calibrated');
+      this.add('Sigmoid', ['calibrated'], 'double_probability');
+      this.add('Cast', ['double_probability'], 'probability', intAttribute('to', ONNX_FLOAT));
+    } else {
+      this.add('Cast', [logit], 'logit', intAttribute('to', ONNX_FLOAT));
+      const graph = calibrationGraph(o.name, calibration);
+      this.int('column_axis', [1]);
+      this.initializers.push(...graph.initializers);
+      this.nodes.push(...graph.nodes);
+      this.add('Sigmoid', ['calibrated'], 'probability');
+    }
     return encodeOnnx({
       name: o.name,
       docString: `${o.name}: ${what}`,
