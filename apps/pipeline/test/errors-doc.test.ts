@@ -18,6 +18,7 @@ const rooms = [
     'simulator',
     'features',
     'content',
+    'forecasting',
     'retrieval',
     'ranking',
     'measurement',

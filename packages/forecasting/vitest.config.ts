@@ -1,0 +1,3 @@
+import { defineWaggleConfig } from '../../scripts/vitest-config.ts';
+
+export default defineWaggleConfig(import.meta.url);
