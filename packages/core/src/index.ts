@@ -8,3 +8,4 @@ export * from './ids.js';
 export * from './logger.js';
 export * from './rank-area.js';
 export * from './rng.js';
+export * from './send-history.js';

@@ -1,0 +1,273 @@
+import { DAY_MS, HOUR_MS, type SendHistory } from '@waggle/core';
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import {
+  BASE_FEATURES,
+  constantLearner,
+  INVENTORY_LEVELS,
+  INVENTORY_TARGETS,
+  InventoryModel,
+  inventoryBase,
+  inventoryCell,
+  type QuantileLearner,
+  rearrange,
+} from '../src/index.js';
+import { OUTCOME_MS, START_MS, simulateNetwork } from './support/network.js';
+
+const LEAD_MS = 24 * HOUR_MS;
+const { history, expected } = simulateNetwork(1);
+const nowMs = START_MS + 28 * DAY_MS;
+
+/** The same history with everything that became known after a moment changed beyond recognition. */
+function disturbedAfter(h: SendHistory, momentMs: number): SendHistory {
+  const change = (values: Float64Array, knownMs: (i: number) => number) =>
+    values.map((v, i) => (knownMs(i) > momentMs ? v * 3 + 17 : v));
+  return {
+    ...h,
+    recipients: change(h.recipients, (i) => h.sentMs[i]!),
+    delivered: change(h.delivered, (i) => h.sentMs[i]!),
+    opens: change(h.opens, (i) => h.sentMs[i]! + OUTCOME_MS),
+    clicks: change(h.clicks, (i) => h.sentMs[i]! + OUTCOME_MS),
+    lists: {
+      ...h.lists,
+      subscribers: change(h.lists.subscribers, (i) => h.lists.atMs[i]!),
+    },
+  };
+}
+
+describe.each(INVENTORY_TARGETS)('base forecast of %s', (target) => {
+  const base = inventoryBase(history, target, LEAD_MS);
+
+  test('knows nothing that became known later than its lead before the planned time', () => {
+    const momentMs = START_MS + 15 * DAY_MS + 5 * HOUR_MS;
+    const other = inventoryBase(disturbedAfter(history, momentMs), target, LEAD_MS);
+    let compared = 0;
+    let changed = 0;
+    for (let i = 0; i < history.nSends; i++) {
+      if (history.plannedMs[i]! - LEAD_MS <= momentMs) {
+        expect(other.mean[i]).toBe(base.mean[i]);
+        expect(other.deviation[i]).toBe(base.deviation[i]);
+        compared++;
+      } else if (other.mean[i] !== base.mean[i]) {
+        changed++;
+      }
+    }
+    expect(compared).toBeGreaterThan(100);
+    expect(changed).toBeGreaterThan(100);
+  });
+
+  test('is the same twice, and has a deviation wherever it has a mean', () => {
+    expect(inventoryBase(history, target, LEAD_MS)).toEqual(base);
+    for (let i = 0; i < history.nSends; i++) {
+      if (base.mean[i]! > 0) expect(base.deviation[i]).toBeGreaterThan(0);
+    }
+  });
+
+  test('knows nothing before the network has finished sends', () => {
+    expect(base.mean[0]).toBeNaN();
+    expect(base.features.subarray(0, BASE_FEATURES.length).every(Number.isNaN)).toBe(true);
+  });
+
+  test('has quantiles of which four fifths hold, and that never cross', async () => {
+    const asOfMs = history.plannedMs.map((ms) => ms - LEAD_MS);
+    const actual = history[target];
+    const testFromMs = nowMs - OUTCOME_MS - 7 * DAY_MS;
+    const model = await InventoryModel.fit({
+      base,
+      actual: actual.map((v, i) =>
+        history.sentMs[i]! + OUTCOME_MS <= testFromMs ? v : Number.NaN,
+      ),
+      asOfMs,
+      fitUntilMs: testFromMs - 8 * DAY_MS,
+      calibrateUntilMs: testFromMs,
+      learner: constantLearner,
+    });
+    const rows: number[] = [];
+    for (let i = 0; i < history.nSends; i++) {
+      if (asOfMs[i]! >= testFromMs && Number.isFinite(actual[i]!) && base.deviation[i]! > 0) {
+        rows.push(i);
+      }
+    }
+    const q = await model.predict(base, rows);
+    let inside = 0;
+    rows.forEach((i, r) => {
+      const own = q.subarray(r * 5, r * 5 + 5);
+      for (let l = 1; l < 5; l++) expect(own[l]!).toBeGreaterThanOrEqual(own[l - 1]!);
+      expect(own[0]!).toBeGreaterThanOrEqual(0);
+      if (actual[i]! >= own[0]! && actual[i]! <= own[4]!) inside++;
+    });
+    expect(rows.length).toBeGreaterThan(200);
+    // Some hundred sends of common weather, and a calibration set of the same size: four standard errors.
+    expect(Math.abs(inside / rows.length - 0.8)).toBeLessThan(0.09);
+  });
+});
+
+test.each(['delivered', 'opens'] as const)(
+  '%s are expected within a third of what chance alone brings',
+  (target) => {
+    const base = inventoryBase(history, target, LEAD_MS);
+    let ours = 0;
+    let oracle = 0;
+    for (let i = 0; i < history.nSends; i++) {
+      const known = Number.isFinite(history[target][i]!) && Number.isFinite(base.mean[i]!);
+      if (!known || history.plannedMs[i]! < START_MS + 14 * DAY_MS) continue;
+      ours += Math.abs(history[target][i]! - base.mean[i]!);
+      oracle += Math.abs(history[target][i]! - expected[target][i]!);
+    }
+    expect(ours / oracle).toBeLessThan(4 / 3);
+  },
+);
+
+test('sends without ad places bring no clicks', () => {
+  const base = inventoryBase(history, 'clicks', LEAD_MS);
+  let seen = 0;
+  for (let i = 0; i < history.nSends; i++) {
+    if (history.nSlots[i] === 0 && !Number.isNaN(base.mean[i]!)) {
+      expect(base.mean[i]).toBe(0);
+      seen++;
+    }
+  }
+  expect(seen).toBeGreaterThan(100);
+});
+
+test('a publication without history starts from others of its cadence and size', () => {
+  expect(inventoryCell(0.5, 100)).not.toBe(inventoryCell(7, 100));
+  expect(inventoryCell(7, 100)).not.toBe(inventoryCell(7, 1e6));
+  // Daily lists open half as much as the others; a new daily one is expected to do so too.
+  const fresh = history.nPublications;
+  const opens = history.opens.map((v, i) =>
+    history.cadencePerWeek[i] === 7 ? Math.round(v / 2) : v,
+  );
+  const at = START_MS + 27 * DAY_MS + 9 * HOUR_MS;
+  const withNew = (cadence: number): SendHistory => ({
+    ...history,
+    nSends: history.nSends + 1,
+    nPublications: fresh + 1,
+    publication: Uint32Array.of(...history.publication, fresh),
+    plannedMs: Float64Array.of(...history.plannedMs, at),
+    sentMs: Float64Array.of(...history.sentMs, Number.NaN),
+    localWeekday: Uint8Array.of(...history.localWeekday, 3),
+    localHour: Uint8Array.of(...history.localHour, 9),
+    nSlots: Float64Array.of(...history.nSlots, 1),
+    cadencePerWeek: Float64Array.of(...history.cadencePerWeek, cadence),
+    recipients: Float64Array.of(...history.recipients, Number.NaN),
+    delivered: Float64Array.of(...history.delivered, Number.NaN),
+    opens: Float64Array.of(...opens, Number.NaN),
+    clicks: Float64Array.of(...history.clicks, Number.NaN),
+    lists: {
+      publication: Uint32Array.of(...history.lists.publication, fresh),
+      atMs: Float64Array.of(...history.lists.atMs, START_MS + 20 * DAY_MS),
+      subscribers: Float64Array.of(...history.lists.subscribers, 4000),
+    },
+  });
+  const forecast = (cadence: number) => {
+    const base = inventoryBase(withNew(cadence), 'opens', LEAD_MS);
+    return { mean: base.mean.at(-1)!, deviation: base.deviation.at(-1)! };
+  };
+  const daily = forecast(7);
+  const weekly = forecast(1);
+  expect(daily.mean).toBeLessThan(0.75 * weekly.mean);
+  // Nobody has seen it yet: the interval is wide.
+  expect(weekly.deviation / weekly.mean).toBeGreaterThan(0.15);
+});
+
+test('a learner that sees where errors are wide makes the quantiles wide there', async () => {
+  const n = 4000;
+  const features = new Float32Array(n * BASE_FEATURES.length);
+  const actual = new Float64Array(n);
+  for (let i = 0; i < n; i++) {
+    const wide = i % 2;
+    features[i * BASE_FEATURES.length] = wide;
+    // Evenly spread errors, four times as wide for every second send.
+    actual[i] = 100 + (wide === 1 ? 40 : 10) * (((i * 7919) % n) / n - 0.5);
+  }
+  const base = {
+    target: 'opens' as const,
+    mean: new Float64Array(n).fill(100),
+    deviation: new Float64Array(n).fill(10),
+    features,
+  };
+  /** Quantiles of the two kinds apart. */
+  const byKind: QuantileLearner = {
+    async fit({ x, nRows, nFeatures, y, level }) {
+      const of = await Promise.all(
+        [0, 1].map((kind) => {
+          const own = y.filter((_, i) => x[i * nFeatures] === kind);
+          return constantLearner.fit({ x, nRows: own.length, nFeatures, y: own, level });
+        }),
+      );
+      expect(nRows).toBe(y.length);
+      return {
+        predict: async (rows, count) => {
+          const both = await Promise.all(of.map((one) => one.predict(rows, count)));
+          return Float64Array.from({ length: count }, (_, i) => both[rows[i * nFeatures]!]![i]!);
+        },
+      };
+    },
+  };
+  const asOfMs = Float64Array.from({ length: n }, (_, i) => i);
+  const model = await InventoryModel.fit({
+    base,
+    actual,
+    asOfMs,
+    fitUntilMs: 2000,
+    calibrateUntilMs: 3000,
+    learner: byKind,
+  });
+  const q = await model.predict(base, [3000, 3001]);
+  const width = (row: number) => q[row * 5 + 4]! - q[row * 5]!;
+  expect(width(1) / width(0)).toBeGreaterThan(3.5);
+});
+
+describe('bad input', () => {
+  const base = inventoryBase(history, 'opens', LEAD_MS);
+  const asOfMs = history.plannedMs.map((ms) => ms - LEAD_MS);
+  const fit = (o: Partial<Parameters<typeof InventoryModel.fit>[0]>) =>
+    InventoryModel.fit({
+      base,
+      actual: history.opens,
+      asOfMs,
+      fitUntilMs: START_MS + 14 * DAY_MS,
+      calibrateUntilMs: nowMs,
+      learner: constantLearner,
+      ...o,
+    });
+
+  test('is named', async () => {
+    await expect(fit({ actual: new Float64Array(3) })).rejects.toMatchObject({
+      code: 'WAGGLE_FORECASTING_SHAPE',
+    });
+    await expect(
+      fit({ extra: { values: new Float32Array(1), nColumns: 1 } }),
+    ).rejects.toMatchObject({ code: 'WAGGLE_FORECASTING_SHAPE' });
+    await expect(fit({ levels: [0.9, 0.1] })).rejects.toMatchObject({
+      code: 'WAGGLE_FORECASTING_ARGUMENT',
+    });
+    await expect(fit({ fitUntilMs: START_MS })).rejects.toMatchObject({
+      code: 'WAGGLE_FORECASTING_TOO_FEW_SENDS',
+    });
+    await expect(fit({ calibrateUntilMs: START_MS + 14 * DAY_MS })).rejects.toMatchObject({
+      code: 'WAGGLE_FORECASTING_TOO_FEW_SENDS',
+    });
+  });
+
+  test('rearrangement sorts rows and keeps their values', () => {
+    const n = INVENTORY_LEVELS.length;
+    fc.assert(
+      fc.property(
+        fc.array(fc.array(fc.double({ noNaN: true }), { minLength: n, maxLength: n }), {
+          maxLength: 10,
+        }),
+        (rows) => {
+          const flat = Float64Array.from(rows.flat());
+          rearrange(flat, n);
+          rows.forEach((row, r) => {
+            expect([...flat.subarray(r * n, (r + 1) * n)]).toEqual([
+              ...Float64Array.from(row).sort(),
+            ]);
+          });
+        },
+      ),
+    );
+  });
+});
