@@ -9,6 +9,7 @@ export * from './leaks.js';
 export * from './offline.js';
 export * from './online-features.js';
 export * from './online-program.js';
+export * from './send-history.js';
 export * from './sets/accept.js';
 export * from './sets/ctr.js';
 export * from './snapshot.js';

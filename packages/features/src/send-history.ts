@@ -1,0 +1,186 @@
+import {
+  type ColumnTable,
+  HOUR_MS,
+  type SendHistory,
+  type StringColumn,
+  stringColumn,
+  stringData,
+} from '@waggle/core';
+import { numbers } from './dataset.js';
+import { entityReader, type FeatureStore, QUERY_SETTINGS, tableReader } from './feature-store.js';
+import { CLICK_WINDOW_MS } from './label.js';
+import { clicksPerPlacementSql } from './sources.js';
+
+export interface SendHistoryOptions {
+  readonly tenantId: string;
+  /** Sends planned in [fromMs, toMs), those that are still to come among them. */
+  readonly fromMs: number;
+  readonly toMs: number;
+  /** What is known now: nothing later is read. */
+  readonly asOfMs: number;
+  /** How long before its planned time a send is forecast: ad places and cadence are as known then. Default 24 h. */
+  readonly leadMs?: number;
+  readonly signal?: AbortSignal;
+}
+
+export interface NamedSendHistory extends SendHistory {
+  readonly posts: StringColumn;
+  /** [nPublications] */
+  readonly publicationIds: readonly string[];
+}
+
+/**
+ * Planned and finished sends with what came of them, for forecasting. Opens are unique opens by people and clicks unique
+ * verified ad clicks within 72 h, both NaN until those are over at `asOfMs`. Two statements, one pass over the tenant's events.
+ */
+export async function buildSendHistory(
+  store: FeatureStore,
+  options: SendHistoryOptions,
+): Promise<NamedSendHistory> {
+  const query = {
+    params: { tenant_id: options.tenantId },
+    settings: QUERY_SETTINGS,
+    ...(options.signal === undefined ? {} : { signal: options.signal }),
+  };
+  const sends = await store.queryColumns(sendsSql(options), query);
+  const lists = await store.queryColumns(listsSql(options), query);
+
+  const numberOf = new Map<string, number>();
+  const dense = (table: ColumnTable): Uint32Array => {
+    if (table.nRows === 0) return new Uint32Array(0);
+    const { dictionary, codes } = stringData(table, 'publication_id');
+    return Uint32Array.from(codes, (code) => {
+      const id = dictionary[code]!;
+      let number = numberOf.get(id);
+      if (number === undefined) {
+        number = numberOf.size;
+        numberOf.set(id, number);
+      }
+      return number;
+    });
+  };
+  const publication = dense(sends);
+  const listPublication = dense(lists);
+  const column = (table: ColumnTable, name: string) => Float64Array.from(numbers(table, name));
+  const plannedMs = column(sends, 'planned_ms');
+  const local = localTimes(sends, plannedMs);
+  return {
+    nSends: sends.nRows,
+    nPublications: numberOf.size,
+    publicationIds: [...numberOf.keys()],
+    posts: sends.nRows === 0 ? stringColumn([]) : stringData(sends, 'post_id'),
+    publication,
+    plannedMs,
+    sentMs: column(sends, 'sent_ms'),
+    ...local,
+    nSlots: column(sends, 'n_slots'),
+    cadencePerWeek: column(sends, 'cadence_per_week'),
+    recipients: column(sends, 'recipients'),
+    delivered: column(sends, 'delivered'),
+    opens: column(sends, 'opens'),
+    clicks: column(sends, 'clicks'),
+    outcomeMs: CLICK_WINDOW_MS,
+    lists: {
+      publication: listPublication,
+      atMs: column(lists, 'at_ms'),
+      subscribers: column(lists, 'subscribers'),
+    },
+  };
+}
+
+/** A post counts with the time it was first planned for, which is known from the start. */
+function sendsSql(options: SendHistoryOptions): string {
+  const { fromMs, toMs, asOfMs } = options;
+  const leadMs = options.leadMs ?? 24 * HOUR_MS;
+  const visibility = { untilMs: asOfMs };
+  const read = tableReader(visibility);
+  const entities = entityReader(visibility);
+  return `
+SELECT p.post_id AS post_id, p.publication_id AS publication_id, toFloat64(p.planned) AS planned_ms,
+  if(s.sent = 0, nan, toFloat64(s.sent)) AS sent_ms,
+  if(s.sent = 0, nan, toFloat64(s.recipients)) AS recipients,
+  if(s.sent = 0, nan, toFloat64(s.delivered)) AS delivered,
+  if(s.sent = 0 OR s.sent + ${CLICK_WINDOW_MS} > ${asOfMs}, nan, toFloat64(o.opens)) AS opens,
+  if(s.sent = 0 OR s.sent + ${CLICK_WINDOW_MS} > ${asOfMs}, nan, toFloat64(c.clicks)) AS clicks,
+  toFloat64(l.n_slots) AS n_slots,
+  v.cadence_per_week AS cadence_per_week, toString(v.timezone) AS timezone
+FROM (
+  SELECT post_id, any(publication_id) AS publication_id, toUnixTimestamp64Milli(argMin(planned_at, version)) AS planned,
+    planned - ${leadMs} AS known_ms
+  FROM ${entities('posts')}
+  GROUP BY post_id
+  HAVING planned >= ${fromMs} AND planned < ${toMs}
+) AS p
+LEFT JOIN (
+  SELECT post_id, toUnixTimestamp64Milli(ts) AS sent, recipients, delivered FROM ${read.events('sends')}
+) AS s ON s.post_id = p.post_id
+LEFT JOIN (
+  SELECT h.post_id AS post_id, sum(h.human_opens) AS opens
+  FROM (SELECT post_id, toUnixTimestamp64Milli(ts) AS hour_ms, human_opens FROM ${read.events('opens')}) AS h
+  INNER JOIN (SELECT post_id, toUnixTimestamp64Milli(ts) AS sent_at FROM ${read.events('sends')}) AS t ON t.post_id = h.post_id
+  WHERE h.hour_ms + ${HOUR_MS} <= t.sent_at + ${CLICK_WINDOW_MS}
+  GROUP BY post_id
+) AS o ON o.post_id = p.post_id
+LEFT JOIN (
+  SELECT a.post_id AS post_id, sum(k.clicks) AS clicks
+  FROM (SELECT placement_id, post_id FROM ${read.events('placements', "type = 'placement.sent'")}) AS a
+  INNER JOIN (${clicksPerPlacementSql(read)}) AS k ON k.placement_id = a.placement_id
+  GROUP BY post_id
+) AS c ON c.post_id = p.post_id
+LEFT JOIN (
+  SELECT q.post_id AS post_id, count() AS n_slots
+  FROM (SELECT post_id, slot_id, min(toUnixTimestamp64Milli(updated_at)) AS since FROM ${entities('slots')} GROUP BY post_id, slot_id) AS q
+  INNER JOIN (
+    SELECT post_id, toUnixTimestamp64Milli(argMin(planned_at, version)) - ${leadMs} AS known_ms FROM ${entities('posts')} GROUP BY post_id
+  ) AS r ON r.post_id = q.post_id
+  WHERE q.since <= r.known_ms
+  GROUP BY post_id
+) AS l ON l.post_id = p.post_id
+ASOF LEFT JOIN (
+  SELECT publication_id, toUnixTimestamp64Milli(updated_at) AS since_ms, cadence_per_week, timezone FROM ${entities('publications')}
+) AS v ON v.publication_id = p.publication_id AND v.since_ms <= p.known_ms
+ORDER BY p.planned, p.post_id`;
+}
+
+/** List sizes as reported; what was valid when the window begins counts as reported then. */
+function listsSql({ fromMs, asOfMs }: SendHistoryOptions): string {
+  const entities = entityReader({ untilMs: asOfMs });
+  return `
+SELECT publication_id, toFloat64(at) AS at_ms, toFloat64(argMax(active_subscribers, version)) AS subscribers
+FROM (
+  SELECT publication_id, version, active_subscribers, greatest(toUnixTimestamp64Milli(updated_at), ${fromMs}) AS at
+  FROM ${entities('publications')}
+)
+GROUP BY publication_id, at
+ORDER BY at, publication_id`;
+}
+
+const WEEKDAYS = ['Sun', 'Mon', 'Tue', 'Wed', 'Thu', 'Fri', 'Sat'];
+
+/** Weekday and hour where the publication is; UTC for a time zone that is unknown here. */
+function localTimes(
+  sends: ColumnTable,
+  plannedMs: Float64Array,
+): Pick<SendHistory, 'localWeekday' | 'localHour'> {
+  const localWeekday = new Uint8Array(plannedMs.length);
+  const localHour = new Uint8Array(plannedMs.length);
+  if (plannedMs.length === 0) return { localWeekday, localHour };
+  const { dictionary, codes } = stringData(sends, 'timezone');
+  const formats = dictionary.map(formatIn);
+  for (let i = 0; i < plannedMs.length; i++) {
+    const parts = formats[codes[i]!]!.formatToParts(plannedMs[i]!);
+    const of = (type: string) => parts.find((part) => part.type === type)!.value;
+    localWeekday[i] = WEEKDAYS.indexOf(of('weekday'));
+    localHour[i] = Number(of('hour'));
+  }
+  return { localWeekday, localHour };
+}
+
+function formatIn(timeZone: string): Intl.DateTimeFormat {
+  const options = { weekday: 'short', hour: '2-digit', hourCycle: 'h23' } as const;
+  try {
+    return new Intl.DateTimeFormat('en-US', { ...options, timeZone: timeZone || 'UTC' });
+  } catch {
+    return new Intl.DateTimeFormat('en-US', { ...options, timeZone: 'UTC' });
+  }
+}
