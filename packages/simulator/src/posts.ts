@@ -45,7 +45,7 @@ const SLOT_COUNT_WEIGHTS = [0.585, 0.285, 0.13];
 /** Issues left out, in ordinary weeks and in holiday weeks. */
 const SKIP_RATE = 0.005;
 const HOLIDAY_SKIP_RATE = 0.04;
-const DELIVERY_RATE = 0.985;
+export const DELIVERY_RATE = 0.985;
 const UNSUBSCRIBE_RATE = 0.002;
 
 /** All posts of a publication from the world's start to a week past its end, in time order. */

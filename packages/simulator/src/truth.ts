@@ -6,6 +6,7 @@ import { HiddenOdds } from './hidden-odds.js';
 import { TRUTH_TABLES, type TruthName } from './tables.js';
 import { readManifest } from './write-world.js';
 
+export { type ExpectedSend, expectedSend } from './expected-send.js';
 export { HiddenOdds, type HiddenSend, type RanPlacements } from './hidden-odds.js';
 export { TRUTH_TABLES, type TruthName } from './tables.js';
 
