@@ -9,7 +9,14 @@ import { buildHnswlib } from './peers/build-hnswlib.js';
 const contenderMain = fileURLToPath(new URL('./contenders/main.js', import.meta.url));
 const peersFolder = fileURLToPath(new URL('../peers', import.meta.url));
 
-export type PythonPeer = 'faiss' | 'usearch' | 'numpy' | 'torch' | 'lightgbm' | 'xgboost';
+export type PythonPeer =
+  | 'faiss'
+  | 'usearch'
+  | 'numpy'
+  | 'torch'
+  | 'lightgbm'
+  | 'xgboost'
+  | 'statsforecast';
 export type NodePeer = 'onnxruntime' | 'hnswlib';
 export type PeerName = PythonPeer | NodePeer;
 

@@ -22,6 +22,7 @@ const SUITES: Readonly<Record<string, () => Promise<Suite>>> = {
   train: async () => (await import('./suites/train.js')).trainSuite,
   rank: async () => (await import('./suites/rank.js')).rankSuite,
   embed: async () => (await import('./suites/embed.js')).embedSuite,
+  forecast: async () => (await import('./suites/forecast.js')).forecastSuite,
   pctr: async () => (await import('./suites/pctr.js')).measurePctr,
   pipeline: async () => (await import('./suites/pipeline.js')).pipelineSuite,
 };

@@ -3,7 +3,7 @@ import { closeSync, fstatSync, openSync, readSync, writeSync } from 'node:fs';
 /** Reads and writes stay below what one system call takes. */
 const PIECE_BYTES = 1 << 28;
 
-type Numbers = Float32Array | Int32Array | Uint8Array | BigInt64Array;
+type Numbers = Float32Array | Float64Array | Int32Array | Uint8Array | BigInt64Array;
 
 /** Fills `into` from the start of a raw little-endian file. @throws Error when the file is shorter or longer */
 export function readInto<T extends Numbers>(path: string, into: T): T {

@@ -2,7 +2,15 @@ import type { BenchRecord } from '../record.js';
 import { type Chart, drawCharts } from './charts.js';
 import { type Change, theMachine } from './compare.js';
 import { costTable, type Prices } from './cost.js';
-import { caseId, GPU_TARGETS, type Judged, judge, TARGETS, type Target } from './targets.js';
+import {
+  caseId,
+  FORECAST_TARGETS,
+  GPU_TARGETS,
+  type Judged,
+  judge,
+  TARGETS,
+  type Target,
+} from './targets.js';
 
 export interface PageInput {
   readonly date: string;
@@ -74,6 +82,11 @@ export function makePage({ date, records, prices, since }: PageInput): Page {
     '',
     ...table(['case', 'at least', 'measured', ''], targetRows(judged)),
   ];
+  const judgedForecasts = judge(FORECAST_TARGETS, records);
+  if (judgedForecasts.some((one) => one.record !== undefined)) {
+    out.push('## Forecasts', '');
+    out.push(...table(['case', 'wanted', 'measured', ''], targetRows(judgedForecasts)));
+  }
   out.push('## On a GPU', '');
   if (gpus === '') {
     out.push('Nothing here was measured on a GPU; these are open.', '');

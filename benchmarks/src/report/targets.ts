@@ -170,6 +170,40 @@ export const GPU_TARGETS: readonly Target[] = [
   },
 ];
 
+/** Series against their competition, inventory against what chance leaves. */
+export const FORECAST_TARGETS: readonly Target[] = [
+  {
+    id: 'forecast/m4-hourly',
+    metric: 'mase',
+    field: 'value',
+    atMost: 1.1,
+    text: 'M4 hourly: MASE ≤ 1.10 (seasonal naive 1.193)',
+  },
+  {
+    id: 'forecast/m4-hourly',
+    metric: 'mase',
+    field: 'ratio',
+    atLeast: 1,
+    text: 'not worse than the best of StatsForecast’s AutoETS, AutoTheta and MSTL',
+  },
+  ...(['delivered', 'opens', 'clicks'] as const).flatMap((target): Target[] => [
+    {
+      id: `forecast/inventory/${target}`,
+      metric: 'wmape',
+      field: 'fractionOfLimit',
+      atLeast: 1 / 1.15,
+      text: `${target} per send: WMAPE ≤ 1.15× the irreducible error`,
+    },
+    {
+      id: `forecast/inventory/${target}`,
+      metric: 'coverage_miss',
+      field: 'value',
+      atMost: 0.02,
+      text: `${target} per send: P10–P90 coverage 78–82 %`,
+    },
+  ]),
+];
+
 export interface Judged {
   readonly target: Target;
   readonly record?: BenchRecord;
