@@ -64,6 +64,11 @@ export async function runCli(argv: readonly string[]): Promise<number> {
     .option('--out <file>', 'Also write the rows as a column file')
     .action(bind(async () => (await import('./commands/features.js')).featuresCommand));
   cli
+    .command('forecast', 'Forecast deliveries, opens and clicks of the sends that are planned')
+    .option('--days <n>', 'How far ahead', { default: 7 })
+    .option('--as-of <time>', 'Use nothing later than this (RFC 3339; default: end of the data)')
+    .action(bind(async () => (await import('./commands/forecast.js')).forecastCommand));
+  cli
     .command('embed', 'Embed the texts of publications, campaigns and creatives')
     .option('--hashed', 'Use the hashed n-gram embedder on purpose')
     .action(bind(async () => (await import('./commands/embed.js')).embedCommand));

@@ -81,6 +81,7 @@ describe('wrong use', () => {
     [['release', 'explode']],
     [['release', 'activate']],
     [['features', '--set', 'other']],
+    [['forecast', '--days', '0']],
     [['ingest']],
     [['simulate', '--bogus']],
   ])('waggle %j exits 2 with WAGGLE_USAGE', async (args) => {
@@ -102,6 +103,7 @@ describe('wrong use', () => {
   it('says that a step lacks its data', async () => {
     await refused('WAGGLE_NO_DATA', 'train');
     await refused('WAGGLE_NO_DATA', 'release', '--prior-only');
+    await refused('WAGGLE_NO_DATA', 'forecast');
   });
 });
 
@@ -128,6 +130,10 @@ describe('from nothing to a served ranking', () => {
     const before = await rows();
     await json('ingest', world);
     expect(await rows()).toBe(before);
+  });
+
+  it('does not forecast from a week of a small network', async () => {
+    await refused('WAGGLE_FORECASTING_TOO_FEW_SENDS', 'forecast');
   });
 
   it('refuses bad files with the line, and loads nothing of them', async () => {

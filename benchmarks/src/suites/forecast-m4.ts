@@ -120,7 +120,9 @@ async function scorePeers(
 ): Promise<{ version: string; scored: Scored[] } | undefined> {
   const context = new BenchContext();
   try {
-    const peer = await context.peer('statsforecast');
+    const peer = await context.peer('statsforecast', {
+      env: { WAGGLE_BENCH_THREADS: '1', OMP_NUM_THREADS: '1', OPENBLAS_NUM_THREADS: '1' },
+    });
     if (peer === undefined) return undefined;
     const total = series.reduce((sum, { train }) => sum + train.length, 0);
     const values = new Float64Array(total);
