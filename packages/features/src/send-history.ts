@@ -8,7 +8,7 @@ import {
 } from '@waggle/core';
 import { numbers } from './dataset.js';
 import { entityReader, type FeatureStore, QUERY_SETTINGS, tableReader } from './feature-store.js';
-import { CLICK_WINDOW_MS } from './label.js';
+import { CLICK_WINDOW_MS, VERIFIED_CLICK_SQL } from './label.js';
 import { clicksPerPlacementSql } from './sources.js';
 
 export interface SendHistoryOptions {
@@ -153,6 +153,71 @@ FROM (
 )
 GROUP BY publication_id, at
 ORDER BY at, publication_id`;
+}
+
+export interface HourlyCountsOptions {
+  readonly tenantId: string;
+  readonly asOfMs: number;
+  /** `opens` by people in clock hours, the hour of sending first; `clicks` unique verified ones in hours since sending. */
+  readonly kind: 'opens' | 'clicks';
+  readonly nHours: number;
+  readonly signal?: AbortSignal;
+}
+
+/**
+ * Events of each send of a history by hour, for the curve of `forecasting`; NaN for hours that are not over at `asOfMs` and for
+ * sends that were not sent. One statement.
+ * @returns float64 [nSends × nHours], row-major, rows as in the history
+ */
+export async function buildHourlyCounts(
+  store: FeatureStore,
+  history: NamedSendHistory,
+  options: HourlyCountsOptions,
+): Promise<Float64Array> {
+  const { nHours, asOfMs } = options;
+  const table = await store.queryColumns(hourlySql(options), {
+    params: { tenant_id: options.tenantId },
+    settings: QUERY_SETTINGS,
+    ...(options.signal === undefined ? {} : { signal: options.signal }),
+  });
+  const out = new Float64Array(history.nSends * nHours);
+  for (let i = 0; i < history.nSends; i++) {
+    const sent = history.sentMs[i]!;
+    const from = options.kind === 'opens' ? Math.floor(sent / HOUR_MS) * HOUR_MS : sent;
+    const over = Number.isNaN(sent) ? 0 : Math.floor((asOfMs - from) / HOUR_MS);
+    out.fill(Number.NaN, i * nHours + Math.max(0, Math.min(nHours, over)), (i + 1) * nHours);
+  }
+  if (table.nRows === 0) return out;
+  const rowOf = new Map<string, number>();
+  const { dictionary, codes } = history.posts;
+  for (let i = 0; i < history.nSends; i++) rowOf.set(dictionary[codes[i]!]!, i);
+  const posts = stringData(table, 'post_id');
+  const hour = numbers(table, 'hour');
+  const n = numbers(table, 'n');
+  const rows = posts.dictionary.map((id) => rowOf.get(id));
+  for (let k = 0; k < table.nRows; k++) {
+    const row = rows[posts.codes[k]!];
+    // NaN stays: the hour is not over.
+    if (row !== undefined) out[row * nHours + hour[k]!]! += n[k]!;
+  }
+  return out;
+}
+
+function hourlySql({ kind, nHours, asOfMs }: HourlyCountsOptions): string {
+  const read = tableReader({ untilMs: asOfMs });
+  const sent = `(SELECT post_id, toUnixTimestamp64Milli(ts) AS sent_ms FROM ${read.events('sends')})`;
+  const events =
+    kind === 'opens'
+      ? `SELECT post_id, toUnixTimestamp64Milli(ts) AS ms, toFloat64(human_opens) AS weight FROM ${read.events('opens')}`
+      : `SELECT any(post_id) AS post_id, min(toUnixTimestamp64Milli(ts)) AS ms, toFloat64(1) AS weight FROM ${read.repeatable('clicks', VERIFIED_CLICK_SQL)} GROUP BY placement_id, subscriber_key`;
+  const origin = kind === 'opens' ? `intDiv(s.sent_ms, ${HOUR_MS}) * ${HOUR_MS}` : 's.sent_ms';
+  return `
+SELECT e.post_id AS post_id, toFloat64(intDiv(e.ms - ${origin}, ${HOUR_MS})) AS hour, sum(e.weight) AS n
+FROM (${events}) AS e
+INNER JOIN ${sent} AS s ON s.post_id = e.post_id
+WHERE e.ms >= ${origin} AND e.ms < ${origin} + ${nHours * HOUR_MS}
+GROUP BY post_id, hour
+ORDER BY post_id, hour`;
 }
 
 const WEEKDAYS = ['Sun', 'Mon', 'Tue', 'Wed', 'Thu', 'Fri', 'Sat'];

@@ -6,6 +6,7 @@ import { simulateWorld, type World, writeWorld } from '@waggle/simulator';
 import type { Store } from '@waggle/store';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import {
+  buildHourlyCounts,
   buildSendHistory,
   CLICK_WINDOW_MS,
   isVerifiedClick,
@@ -148,6 +149,34 @@ test('local time is that of the publication', async () => {
       hour: '2-digit',
     });
     expect(history.localHour[i]).toBe(Number(hour));
+  }
+});
+
+test('hours of opens and clicks add up to those of the outcome window, and later hours are unknown', async () => {
+  const history = await buildSendHistory(store, range);
+  const { tenantId, asOfMs } = range;
+  for (const kind of ['opens', 'clicks'] as const) {
+    const nHours = 72;
+    const counts = await buildHourlyCounts(store, history, { tenantId, asOfMs, kind, nHours });
+    let compared = 0;
+    let partly = 0;
+    for (let i = 0; i < history.nSends; i++) {
+      const own = counts.subarray(i * nHours, (i + 1) * nHours);
+      const sum = own.reduce((all, n) => all + n, 0);
+      if (history.sentMs[i]! + CLICK_WINDOW_MS + HOUR_MS <= asOfMs) {
+        expect(sum).toBe(history[kind][i]);
+        compared++;
+      } else if (history.sentMs[i]! + CLICK_WINDOW_MS - HOUR_MS > asOfMs) {
+        const unknown = own.findIndex(Number.isNaN);
+        expect(unknown).toBeGreaterThanOrEqual(0);
+        expect(own.subarray(unknown).every(Number.isNaN)).toBe(true);
+        partly++;
+      } else if (Number.isNaN(history.sentMs[i]!)) {
+        expect(own.every(Number.isNaN)).toBe(true);
+      }
+    }
+    expect(compared).toBeGreaterThan(20);
+    expect(partly).toBeGreaterThan(5);
   }
 });
 
