@@ -74,8 +74,8 @@ class Graph {
       this.add('Sigmoid', ['calibrated'], 'double_probability');
       this.add('Cast', ['double_probability'], 'probability', intAttribute('to', ONNX_FLOAT));
     } else {
-      this.add('Cast', [logit], 'logit', intAttribute('to', ONNX_FLOAT));
-      const graph = calibrationGraph(o.name, calibration);
+      this.add('Cast', [logit], 'float_logit', intAttribute('to', ONNX_FLOAT));
+      const graph = calibrationGraph(o.name, calibration, 'float_logit');
       this.int('column_axis', [1]);
       this.initializers.push(...graph.initializers);
       this.nodes.push(...graph.nodes);
