@@ -1,4 +1,4 @@
-import type { EffectFit, FactSource, FeatureSet, TableReader } from './definition.js';
+import type { EffectFit, FeatureSet, TableReader } from './definition.js';
 import { leafKeysBy, walk } from './definition.js';
 import { featuresError } from './errors.js';
 import {
@@ -16,15 +16,14 @@ import {
 } from './expression.js';
 
 /**
- * Declarations → one ClickHouse SELECT. A *spine* names the decisions: who, where, when, and what may be known
+ * Declarations → ClickHouse SELECTs. A *spine* names the decisions: who, where, when, and what may be known
  * (`as_of_ms`). Facts and spine are put on one time line; a running sum per key, ordered by the time at which
  * a fact becomes available, gives every decision exactly the facts available by then. A window of w days is
- * the same running sum with every fact taken out again w days later. Level effects are refitted at fixed
- * times by a chain of window functions over (refit time, key).
+ * the same running sum with every fact taken out again w days later. Level effects are not computed here: the facts of a
+ * fit are selected with their keys and offsets, and `computeLeaves` solves them.
  */
 
 const DAY_MS = 86_400_000;
-const HOUR_MS = 3_600_000;
 
 /** Columns that a spine must have besides `ordinal` (1, 2, …), `as_of_ms` and `ts_ms`. */
 export const SPINE_ID_COLUMNS = ['publication_id', 'campaign_id', 'creative_id'] as const;
@@ -105,23 +104,14 @@ export interface CompileOptions {
   readonly embeddings: (kind: EntityName) => string;
 }
 
-/** The features of every spine row: `ordinal` and one Float32 column per feature, ordered by `ordinal`. */
-export function compileFeatures(options: CompileOptions): string {
-  const { set, params } = options;
-  const column = new Map(set.leafKeys.map((key, i) => [key, `l${i}`]));
-  const features = set.features.map(
-    (f) =>
-      `ifNotFinite(toFloat32(${expressionSql(f.value, (leaf) => column.get(canonicalJson(leaf))!, params)}), toFloat32(${numberSql(f.default)})) AS ${f.name}`,
-  );
-  return `SELECT ordinal, ${features.join(',\n  ')}\nFROM (${leavesSql(options, set.leaves, [])}\n)\nORDER BY ordinal`;
-}
-
 /**
- * Leaves instead of features: `ordinal`, `l<i>` per leaf of the set (NaN where missing; only those for which
- * `keep` is true) and `k_<key>` per key. Snapshots are made of these.
+ * What every spine row's features are made of: `ordinal`, `as_of_ms`, `l<i>` per leaf of the set that `keep` lets through (NaN where
+ * missing) and `k_<key>` per key, ordered by `ordinal`. Effects of fits are not among them: see `computeLeaves`.
  */
 export function compileLeaves(options: CompileOptions, keep: (leaf: Leaf) => boolean): string {
-  const leaves = options.set.leaves.map((leaf) => (keep(leaf) ? leaf : undefined));
+  const leaves = options.set.leaves.map((leaf) =>
+    leaf.op !== 'effect' && keep(leaf) ? leaf : undefined,
+  );
   return `SELECT * FROM (${leavesSql(options, leaves, KEYS)}\n)\nORDER BY ordinal`;
 }
 
@@ -298,27 +288,14 @@ function leavesSql(
   leaves: readonly (Leaf | undefined)[],
   keysOut: readonly Key[],
 ): string {
-  const { set, spine } = options;
-  const fits = new Map(set.fits.map((f) => [f.name, f]));
-  const select: string[] = ['s.ordinal AS ordinal'];
+  const { spine } = options;
+  const select: string[] = ['s.ordinal AS ordinal', 's.as_of_ms AS as_of_ms'];
   const joins: string[] = [];
 
   const aggregates = leaves.flatMap((leaf, i) => (leaf?.op === 'aggregate' ? [{ leaf, i }] : []));
   if (aggregates.length > 0) {
     joins.push(`\nLEFT JOIN (${aggregatesSql(options, aggregates)}) AS w ON w.ordinal = s.ordinal`);
     for (const { i } of aggregates) select.push(`w.l${i} AS l${i}`);
-  }
-  for (const fit of fits.values()) {
-    const wanted = leaves.flatMap((leaf, i) =>
-      leaf?.op === 'effect' && leaf.fit === fit.name ? [{ leaf, i }] : [],
-    );
-    if (wanted.length === 0) continue;
-    joins.push(
-      `\nLEFT JOIN (${fitSql(options, fit)}) AS f_${fit.name} ON f_${fit.name}.ordinal = s.ordinal`,
-    );
-    for (const { leaf, i } of wanted) {
-      select.push(`f_${fit.name}.${leaf.output === 'evidence' ? 'v' : 'e'}_${leaf.level} AS l${i}`);
-    }
   }
   const described = describedLeaves(options, leaves, 'as_of_ms');
   select.push(...described.select);
@@ -497,19 +474,30 @@ function aggregatesSql(
 const windowMs = (days: number): number => Math.max(1, Math.round(days * DAY_MS));
 const windowName = (days: number): string => String(windowMs(days));
 
-/** Facts of a fit by the time they can take part, with what its offset needs as `l<i>`. */
-function fitFactsSql(
-  options: CompileOptions,
-  fit: EffectFit,
-  source: FactSource,
-  lastMs: number,
-): string {
+/**
+ * Facts of a fit that are available by `lastMs`: `unit` they belong to, `t_ms` they can take part from, successes `n`, trials `d`,
+ * offset `o` and `k_<key>` per key of its levels; in an order of their own, so that sums come out the same each time.
+ */
+export function fitFactsSql(options: CompileOptions, fit: EffectFit, lastMs: number): string {
+  const source = options.set.sources.find((s) => s.name === fit.source)!;
   const context = new Set(source.context ?? []);
   const has = (column: string) => (context.has(column) ? `toFloat64(${column})` : 'nan');
-  const facts = `SELECT toInt64(event_ms) AS event_ms, toInt64(available_ms) AS t_ms, toInt64(event_ms) AS ts_ms, publication_id, campaign_id, creative_id, toUInt8(position) AS position, ${['n_ads', 'menu_size', 'price_micros', 'est_payout_micros', 'rank'].map((c) => `${has(c)} AS ${c}`).join(', ')}, toFloat64(${fit.successes}) AS n, toFloat64(${fit.trials}) AS d FROM (${source.sql(options.read)}) WHERE t_ms <= ${lastMs} AND d > 0`;
-  if (fit.offset === undefined) return facts;
-  const described = describedLeaves(options, offsetLeaves(fit.offset), 'event_ms');
-  return `SELECT ${['event_ms', 't_ms', ...SPINE_ID_COLUMNS, 'position', 'n', 'd'].map((c) => `s.${c} AS ${c}`).join(', ')}, ${described.select.join(', ')} FROM (${facts}) AS s${described.joins.join('')}`;
+  const facts = `SELECT ${source.unit === undefined ? "''" : source.unit} AS unit, toInt64(event_ms) AS event_ms, toInt64(available_ms) AS t_ms, toInt64(event_ms) AS ts_ms, publication_id, campaign_id, creative_id, toUInt8(position) AS position, ${['n_ads', 'menu_size', 'price_micros', 'est_payout_micros', 'rank'].map((c) => `${has(c)} AS ${c}`).join(', ')}, toFloat64(${fit.successes}) AS n, toFloat64(${fit.trials}) AS d FROM (${source.sql(options.read)}) WHERE t_ms <= ${lastMs} AND d > 0`;
+  const described =
+    fit.offset === undefined
+      ? { select: [], joins: [] }
+      : describedLeaves(options, offsetLeaves(fit.offset), 'event_ms');
+  const carried = ['unit', 't_ms', 'n', 'd'];
+  const rows = `SELECT ${[...carried, 'event_ms', ...SPINE_ID_COLUMNS, 'position'].map((c) => `s.${c} AS ${c}`).join(', ')}, ${DERIVED_KEYS.map((k) => `'' AS ${overrideColumn(k)}`).join(', ')}${described.select.map((c) => `, ${c}`).join('')} FROM (${facts}) AS s${described.joins.join('')}`;
+  const keys = new Set(fit.levels.flatMap((l) => l.by));
+  const keyed = keyedSql(
+    options,
+    `SELECT *, ${offsetSql(options, fit)} AS o FROM (${rows})`,
+    keys,
+    [...carried, 'o'],
+  );
+  const order = ['t_ms', 'unit', ...KEYS.filter((k) => keys.has(k)).map(keyColumn), 'n', 'd', 'o'];
+  return `SELECT * FROM (${keyed}) ORDER BY ${order.join(', ')}`;
 }
 
 function offsetSql(options: CompileOptions, fit: EffectFit): string {
@@ -529,63 +517,6 @@ function offsetLeaves(offset: Expression): Leaf[] {
     if (isLeaf(node)) found.set(canonicalJson(node), node);
   });
   return [...found.values()];
-}
-
-/** Level effects of a fit: `ordinal`, `e_<level>`, `v_<level>` (evidence) and `e_base`, for spine rows. */
-function fitSql(options: CompileOptions, fit: EffectFit): string {
-  const { set, params } = options;
-  const source = set.sources.find((s) => s.name === fit.source)!;
-  const everyMs = fit.everyHours * HOUR_MS;
-  const firstMs = Math.floor(options.fromMs / everyMs) * everyMs;
-  const lastMs = Math.floor(options.toMs / everyMs) * everyMs;
-  const spanMs = fit.windowDays * DAY_MS;
-  const keys = new Set(fit.levels.flatMap((l) => l.by));
-  const p = (name: string) => numberSql(params[name]!);
-  const blank = DERIVED_KEYS.map((k) => `'' AS ${overrideColumn(k)}`).join(', ');
-  const facts = `SELECT toUInt64(0) AS ordinal, event_ms, t_ms, publication_id, campaign_id, creative_id, position, ${blank}, n, d, ${offsetSql(options, fit)} AS o FROM (${fitFactsSql(options, fit, source, lastMs)})`;
-  const spine = `SELECT ordinal, as_of_ms AS event_ms, as_of_ms AS t_ms, publication_id, campaign_id, creative_id, position, ${DERIVED_KEYS.map(overrideColumn).join(', ')}, 0. AS n, 0. AS d, 0. AS o FROM (${options.spine})`;
-  const keyed = keyedSql(options, `${facts}\nUNION ALL\n${spine}`, keys, [
-    'ordinal',
-    't_ms',
-    'n',
-    'd',
-    'o',
-  ]);
-  // A fact takes part in every refit from when it is available until the window has passed.
-  const upTo = (ms: string) => `intDiv(${ms} + ${everyMs - 1}, ${everyMs})`;
-  const refits = `if(ordinal > 0, [toInt64(intDiv(t_ms, ${everyMs}) * ${everyMs})], arrayMap(i -> toInt64(i * ${everyMs}), range(toUInt64(greatest(${firstMs / everyMs}, ${upTo('t_ms')})), toUInt64(least(${lastMs / everyMs + 1}, ${upTo(`t_ms + ${spanMs}`)})))))`;
-  const has = (l: (typeof fit.levels)[number]) =>
-    l.by.map((k) => `${keyColumn(k)} != ''`).join(' AND ');
-  const names = fit.levels.map((l) => l.name);
-  let sql = `SELECT ordinal, n, d * exp(o) AS d, refit, ${fit.levels
-    .map(
-      (l) =>
-        `if(${has(l)}, cityHash64(refit, ${l.by.map(keyColumn).join(', ')}), 0) AS h_${l.name}`,
-    )
-    .join(', ')} FROM (${keyed}) ARRAY JOIN ${refits} AS refit`;
-  const base = ['ordinal', 'n', 'd', 'refit', ...names.map((l) => `h_${l}`)];
-  sql = `SELECT ${base.join(', ')}, log((sum(n) OVER r + ${p(fit.baseStrength)}) / (sum(d) OVER r + ${p(fit.baseStrength)} / ${p(fit.baseRate)})) AS e_base, ${names.map((l) => `0. AS e_${l}`).join(', ')} FROM (${sql}) WINDOW r AS (PARTITION BY refit)`;
-  sql = `SELECT *, 1. / (1. + ${p(fit.dispersion)} * d * exp(e_base)) AS w FROM (${sql})`;
-  const others = (level: string) =>
-    ['e_base', ...names.filter((l) => l !== level).map((l) => `e_${l}`)].join(' + ');
-  for (let round = 0; round < fit.rounds; round++) {
-    for (const level of fit.levels) {
-      const kept = [
-        ...base,
-        'w',
-        'e_base',
-        ...names.filter((l) => l !== level.name).map((l) => `e_${l}`),
-      ];
-      sql = `SELECT ${kept.join(', ')}, if(h_${level.name} = 0, 0., log((sum(w * n) OVER b + ${p(level.strength)}) / (sum(w * d * exp(${others(level.name)})) OVER b + ${p(level.strength)}))) AS e_${level.name} FROM (${sql}) WINDOW b AS (PARTITION BY h_${level.name})`;
-    }
-    // Levels shrink towards zero, so the overall rate takes up what they leave.
-    sql = `SELECT ${[...base, 'w', ...names.map((l) => `e_${l}`)].join(', ')}, e_base + log((sum(w * n) OVER r + ${p(fit.baseStrength)}) / (sum(w * d * exp(e_base + ${names.map((l) => `e_${l}`).join(' + ')})) OVER r + ${p(fit.baseStrength)})) AS e_base FROM (${sql}) WINDOW r AS (PARTITION BY refit)`;
-  }
-  const all = ['e_base', ...names.map((l) => `e_${l}`)].join(' + ');
-  const evidence = fit.levels.map(
-    (l) => `if(h_${l.name} = 0, 0., sum(w * d * exp(${all})) OVER b_${l.name}) AS v_${l.name}`,
-  );
-  return `SELECT * FROM (SELECT ordinal, e_base, 0. AS v_base, ${names.map((l) => `e_${l}`).join(', ')}, ${evidence.join(', ')} FROM (${sql}) WINDOW ${fit.levels.map((l) => `b_${l.name} AS (PARTITION BY h_${l.name})`).join(', ')}) WHERE ordinal > 0`;
 }
 
 /** Keys of every leaf that is looked up by more than one entity: the sparse pair tables of a snapshot. */

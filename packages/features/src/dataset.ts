@@ -1,5 +1,5 @@
 import { type ColumnTable, type StringColumn, stringColumn, stringData } from '@waggle/core';
-import { compileFeatures, spineSql } from './compile-sql.js';
+import { spineSql } from './compile-sql.js';
 import { type FeatureSet, resolveParams } from './definition.js';
 import {
   compileOptions,
@@ -10,6 +10,8 @@ import {
   type Visibility,
 } from './feature-store.js';
 import { clickMaturity } from './label.js';
+import { computeLeaves, evaluateLeaves } from './leaves.js';
+import { numbers } from './query-columns.js';
 import { clicksPerPlacementSql, offerOutcomesSql } from './sources.js';
 
 /** Training rows: features as they were known at each decision, and what came of it. */
@@ -61,7 +63,7 @@ function decisionsSql(set: FeatureSet, options: DatasetOptions, visibility: Visi
     : `(SELECT *, row_number() OVER (ORDER BY ts, event_id) AS row_ordinal, toUnixTimestamp64Milli(ts) AS decision_ms FROM ${read.events('offers', `type = 'offer.shown' AND ${inRange}`)})`;
 }
 
-/** The spine of past decisions: what `trainingSql` and the leak check evaluate features for. */
+/** The spine of past decisions: what training and the leak check evaluate features for. */
 export function decisionSpineSql(
   set: FeatureSet,
   options: DatasetOptions,
@@ -85,25 +87,34 @@ export function decisionSpineSql(
 }
 
 /**
- * The ClickHouse statement that computes every feature of every decision, point-in-time correct; parameters
- * `tenant_id` and `embedding_model`. Columns: `ordinal`, then one Float32 per feature.
+ * Every feature of every decision, point-in-time correct, in the order of their ordinals from 1.
+ * @returns float32 [nDecisions × nFeatures], row-major
  */
-export function trainingSql(
+export async function decisionFeatures(
+  store: FeatureStore,
   set: FeatureSet,
   options: DatasetOptions & { readonly embeddingModel: string },
   visibility: Visibility = { untilMs: options.asOfMs },
-): string {
-  return compileFeatures(
-    compileOptions(set, {
-      ...visibility,
-      params: resolveParams(set, options.params),
-      // The decisions themselves are listed in full; what they may know is what `visibility` limits.
-      spine: decisionSpineSql(set, options, { untilMs: options.asOfMs }),
-      fromMs: options.fromMs - 1,
-      toMs: options.toMs,
-      embeddingModel: options.embeddingModel,
-    }),
-  );
+): Promise<Float32Array> {
+  const compile = compileOptions(set, {
+    ...visibility,
+    params: resolveParams(set, options.params),
+    // The decisions themselves are listed in full; what they may know is what `visibility` limits.
+    spine: decisionSpineSql(set, options, { untilMs: options.asOfMs }),
+    fromMs: options.fromMs - 1,
+    toMs: options.toMs,
+    embeddingModel: options.embeddingModel,
+  });
+  const rows = await computeLeaves(store, compile, queryOptions(options));
+  return evaluateLeaves(compile, rows);
+}
+
+function queryOptions(options: DatasetOptions & { readonly embeddingModel: string }) {
+  return {
+    params: { tenant_id: options.tenantId, embedding_model: options.embeddingModel },
+    settings: QUERY_SETTINGS,
+    ...(options.signal === undefined ? {} : { signal: options.signal }),
+  };
 }
 
 /** Outcomes of the same decisions: `ordinal`, ids, `decision_ms`, `successes`, `trials`. */
@@ -123,7 +134,7 @@ ORDER BY ordinal`;
 }
 
 /**
- * Runs the training statement and joins its labels. Rows without trials are left out: withdrawn offers, and offers that may
+ * Features of the decisions joined with their labels. Rows without trials are left out: withdrawn offers, and offers that may
  * still be answered. Those count from their expiry on, whatever was said until then, since answers come early and silence
  * late: counting them as they are decided would make the newest rows look accepted. Cost: one pass over the tenant's events; memory O(rows × features).
  */
@@ -132,19 +143,11 @@ export async function buildDataset(
   set: FeatureSet,
   options: DatasetOptions,
 ): Promise<Dataset> {
-  const signal = options.signal === undefined ? {} : { signal: options.signal };
   const embeddingModel =
     options.embeddingModel ?? (await latestEmbeddingModel(store, options.tenantId, options.signal));
-  const query = {
-    params: { tenant_id: options.tenantId, embedding_model: embeddingModel },
-    settings: QUERY_SETTINGS,
-    ...signal,
-  };
-  const labels = await store.queryColumns(labelSql(set, options), query);
-  const features = await store.queryColumns(
-    trainingSql(set, { ...options, embeddingModel }),
-    query,
-  );
+  const range = { ...options, embeddingModel };
+  const labels = await store.queryColumns(labelSql(set, options), queryOptions(range));
+  const features = await decisionFeatures(store, set, range);
   const nFeatures = set.features.length;
   const trialsAll = numbers(labels, 'trials');
   const kept: number[] = [];
@@ -154,17 +157,13 @@ export async function buildDataset(
     const all = numbers(labels, name);
     return Float64Array.from(kept, (i) => all[i]!);
   };
-  // Both statements number the same decisions the same way; features come back in that order.
+  // Both statements number the same decisions the same way, from 1 without gaps.
   const ordinals = numbers(labels, 'ordinal');
-  const featureOrdinals = numbers(features, 'ordinal');
-  const rowOf = new Map<number, number>();
-  for (let i = 0; i < features.nRows; i++) rowOf.set(featureOrdinals[i]!, i);
-  const from = Int32Array.from(kept, (i) => rowOf.get(ordinals[i]!) ?? -1);
   const x = new Float32Array(nRows * nFeatures);
-  for (let f = 0; f < nFeatures; f++) {
-    const column = numbers(features, set.names[f]!);
-    for (let i = 0; i < nRows; i++) x[i * nFeatures + f] = column[from[i]!]!;
-  }
+  kept.forEach((from, i) => {
+    const row = (ordinals[from]! - 1) * nFeatures;
+    x.set(features.subarray(row, row + nFeatures), i * nFeatures);
+  });
   const decisionTsMs = pick('decision_ms');
   const maturity =
     set.row === 'placement'
@@ -186,17 +185,6 @@ export async function buildDataset(
     params: resolveParams(set, options.params),
     embeddingModel,
   };
-}
-
-/** A numeric column of a query result whatever its dtype, as an array of numbers. */
-export function numbers(table: ColumnTable, name: string): ArrayLike<number> {
-  const column = table.columns[name];
-  // A result without rows may come without columns as well.
-  if (column === undefined && table.nRows === 0) return new Float64Array(0);
-  if (column?.kind !== 'numeric') throw new TypeError(`query result has no numeric column ${name}`);
-  return column.data instanceof BigInt64Array
-    ? Float64Array.from(column.data, Number)
-    : column.data;
 }
 
 function pickStrings(table: ColumnTable, name: string, rows: readonly number[]): StringColumn {

@@ -51,20 +51,24 @@ export interface FactSource {
   readonly keysFrom?: string;
   /** Columns of `sql` that a fit's offset may read as request or candidate fields: `n_ads`, `menu_size` … */
   readonly context?: readonly string[];
+  /**
+   * Column that names what a fact is an instalment of. A fit adds up the instalments known by then, so that a placement
+   * whose clicks arrive over three days remains one observation.
+   */
+  readonly unit?: string;
 }
 
 /** One group of effects of a fit: multipliers of the rate for every value of the keys. */
 export interface EffectLevel {
   readonly name: string;
   readonly by: readonly Key[];
-  /** Parameter: prior successes, the inverse variance of the level's log effects. */
+  /** Parameter: inverse variance of the level's effects; for rare events, prior successes. */
   readonly strength: string;
 }
 
 /**
- * Log-rate = base + Σ level effects, fitted jointly to a fact source, so that a publication is not credited
- * for the good campaigns that it happened to run. Quasi-Poisson with a Gamma prior per level, solved by
- * backfitting: effect = ln((Σ w·successes + α) / (Σ w·expected + α)) with w = 1/(1 + dispersion·trials·rate).
+ * η = base + offset + Σ level effects, fitted jointly to a fact source, so that a publication is not credited for the
+ * good campaigns that it happened to run: crossed normal effects by penalised quasi-likelihood (`solveEffects`).
  * Refitted at every multiple of `everyHours` from what was available then.
  */
 export interface EffectFit {
@@ -73,16 +77,17 @@ export interface EffectFit {
   readonly successes: string;
   readonly trials: string;
   readonly levels: readonly EffectLevel[];
+  /** Rate = e^η for rare events (`log`) or sigmoid(η) (`logit`). */
+  readonly link: 'log' | 'logit';
   /**
    * What describes a decision without counting facts (attributes, comparisons, similarities, request fields) and
-   * is taken out before effects are fitted: log-rate = base + offset + Σ effects. Missing counts as 0.
+   * is taken out before effects are fitted. Missing counts as 0.
    */
   readonly offset?: Expression;
-  readonly rounds: number;
   readonly everyHours: number;
   /** Facts older than this are left out. */
   readonly windowDays: number;
-  /** Parameter: variance of a single fact's log rate beyond counting noise. */
+  /** Parameter: variance of a single observation's η beyond counting noise. */
   readonly dispersion: string;
   /** Parameters: the overall rate before any fact, and how many prior successes it is worth. */
   readonly baseRate: string;
@@ -149,8 +154,8 @@ export function defineFeatureSet(spec: FeatureSetSpec): FeatureSet {
         if (node.op === 'param') checkParam(fit.name, node.name);
       });
     }
-    if (!(fit.everyHours > 0) || !(fit.rounds >= 1) || !(fit.windowDays > 0)) {
-      throw wrong(fit.name, 'everyHours, rounds and windowDays must be positive');
+    if (!(fit.everyHours > 0) || !(fit.windowDays > 0)) {
+      throw wrong(fit.name, 'everyHours and windowDays must be positive');
     }
   }
   const leaves = new Map<string, Leaf>();
@@ -196,12 +201,17 @@ export function defineFeatureSet(spec: FeatureSetSpec): FeatureSet {
   const fingerprint = createHash('sha256')
     .update(
       canonicalJson({
-        version: 1,
+        version: 2,
         verifiedClick: VERIFIED_CLICK_SQL,
         name: spec.name,
         row: spec.row,
         params: spec.params,
-        sources: spec.sources.map((s) => [s.name, s.measures, s.sql(REPLACED_READER)]),
+        sources: spec.sources.map((s) => [
+          s.name,
+          s.measures,
+          s.sql(REPLACED_READER),
+          s.unit ?? null,
+        ]),
         fits: spec.fits,
         features: spec.features.map(({ name, value, default: fallback }) => [
           name,

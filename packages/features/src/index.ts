@@ -1,6 +1,7 @@
 export * from './compile-sql.js';
 export * from './dataset.js';
 export * from './definition.js';
+export * from './effects/solve.js';
 export * from './errors.js';
 export * from './expression.js';
 export * from './feature-store.js';
@@ -9,6 +10,7 @@ export * from './leaks.js';
 export * from './offline.js';
 export * from './online-features.js';
 export * from './online-program.js';
+export * from './query-columns.js';
 export * from './send-history.js';
 export * from './sets/accept.js';
 export * from './sets/ctr.js';

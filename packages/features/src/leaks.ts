@@ -1,7 +1,7 @@
 import { areaByRank, DAY_MS } from '@waggle/core';
-import { buildDataset, type DatasetOptions, numbers, trainingSql } from './dataset.js';
+import { buildDataset, type DatasetOptions, decisionFeatures } from './dataset.js';
 import type { FeatureSet } from './definition.js';
-import { type FeatureStore, latestEmbeddingModel, QUERY_SETTINGS } from './feature-store.js';
+import { type FeatureStore, latestEmbeddingModel } from './feature-store.js';
 
 export interface Leak {
   readonly feature: string;
@@ -22,7 +22,7 @@ export interface LeakOptions extends DatasetOptions {
 
 /** Decisions so long before a probe are compared: outcomes take three days to mature. */
 const LOOK_BACK_MS = 4 * DAY_MS;
-/** Deleting rows regroups sums of doubles; what counts are differences, not last bits. */
+/** Deleting rows regroups sums of doubles and solvers start elsewhere; what counts are differences, not last bits. */
 const TOLERANCE = 1e-5;
 
 /**
@@ -37,11 +37,6 @@ export async function findLeaks(
 ): Promise<Leak[]> {
   const embeddingModel =
     options.embeddingModel ?? (await latestEmbeddingModel(store, options.tenantId, options.signal));
-  const query = {
-    params: { tenant_id: options.tenantId, embedding_model: embeddingModel },
-    settings: QUERY_SETTINGS,
-    ...(options.signal === undefined ? {} : { signal: options.signal }),
-  };
   const leaks: Leak[] = [];
   const reported = new Set<string>();
   const dataset = await buildDataset(store, set, { ...options, embeddingModel });
@@ -56,13 +51,12 @@ export async function findLeaks(
       fromMs: Math.max(options.fromMs, probeMs - LOOK_BACK_MS),
       toMs: probeMs + 2,
     };
-    const all = await store.queryColumns(trainingSql(set, range), query);
-    const past = await store.queryColumns(trainingSql(set, range, { untilMs: probeMs }), query);
-    for (const feature of set.names) {
-      if (reported.has(feature)) continue;
-      const known = numbers(all, feature);
-      const without = numbers(past, feature);
-      for (let i = 0; i < all.nRows; i++) {
+    const known = await decisionFeatures(store, set, range);
+    const without = await decisionFeatures(store, set, range, { untilMs: probeMs });
+    const width = set.names.length;
+    set.names.forEach((feature, f) => {
+      if (reported.has(feature)) return;
+      for (let i = f; i < known.length; i += width) {
         if (Math.abs(known[i]! - without[i]!) > TOLERANCE * (1 + Math.abs(known[i]!))) {
           reported.add(feature);
           leaks.push({
@@ -73,7 +67,7 @@ export async function findLeaks(
           break;
         }
       }
-    }
+    });
   }
   const limit = options.maxAuc ?? 0.98;
   const column = new Float64Array(dataset.nRows);

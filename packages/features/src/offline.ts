@@ -1,5 +1,4 @@
-import { compileFeatures, spineSql, stringSql } from './compile-sql.js';
-import { numbers } from './dataset.js';
+import { spineSql, stringSql } from './compile-sql.js';
 import { type FeatureSet, resolveParams } from './definition.js';
 import {
   compileOptions,
@@ -7,6 +6,7 @@ import {
   latestEmbeddingModel,
   QUERY_SETTINGS,
 } from './feature-store.js';
+import { computeLeaves, evaluateLeaves } from './leaves.js';
 
 /** A decision that need not have happened: what would its features be, knowing what was known at `asOfMs`? */
 export interface HypotheticalDecision {
@@ -35,7 +35,7 @@ export interface OfflineOptions {
 const MAX_DECISIONS = 20_000;
 
 /**
- * Features of hypothetical decisions by the training statement: the reference that online evaluation is
+ * Features of hypothetical decisions by the statements that training runs: the reference that online evaluation is
  * compared with, and a way to ask "what did we know then" about any moment.
  * @returns float32 [nDecisions × nFeatures], row-major; one pass over the tenant's events
  */
@@ -50,30 +50,20 @@ export async function evaluateOffline(
     options.embeddingModel ?? (await latestEmbeddingModel(store, options.tenantId, options.signal));
   for (let from = 0; from < decisions.length; from += MAX_DECISIONS) {
     const part = decisions.slice(from, from + MAX_DECISIONS);
-    const result = await store.queryColumns(
-      compileFeatures(
-        compileOptions(set, {
-          untilMs: options.asOfMs,
-          params: resolveParams(set, options.params),
-          spine: literalSpine(part, options.asOfMs),
-          fromMs: options.asOfMs,
-          toMs: options.asOfMs,
-          embeddingModel,
-        }),
-      ),
-      {
-        params: { tenant_id: options.tenantId, embedding_model: embeddingModel },
-        settings: QUERY_SETTINGS,
-        ...(options.signal === undefined ? {} : { signal: options.signal }),
-      },
-    );
-    const ordinals = numbers(result, 'ordinal');
-    set.names.forEach((name, f) => {
-      const column = numbers(result, name);
-      for (let i = 0; i < result.nRows; i++) {
-        out[(from + ordinals[i]! - 1) * set.names.length + f] = column[i]!;
-      }
+    const compile = compileOptions(set, {
+      untilMs: options.asOfMs,
+      params: resolveParams(set, options.params),
+      spine: literalSpine(part, options.asOfMs),
+      fromMs: options.asOfMs,
+      toMs: options.asOfMs,
+      embeddingModel,
     });
+    const rows = await computeLeaves(store, compile, {
+      params: { tenant_id: options.tenantId, embedding_model: embeddingModel },
+      settings: QUERY_SETTINGS,
+      ...(options.signal === undefined ? {} : { signal: options.signal }),
+    });
+    out.set(evaluateLeaves(compile, rows), from * set.names.length);
   }
   return out;
 }

@@ -23,6 +23,8 @@ export interface ProgramNode {
   readonly args: readonly number[];
   readonly rate: Rate;
   readonly leaf: Leaf | undefined;
+  /** `canonicalJson` of the leaf: its entry in `FeatureSet.leafKeys`. */
+  readonly leafKey: string | undefined;
 }
 
 /** All features of a set as one list of operations without repetition, arguments before users. */
@@ -57,6 +59,7 @@ export function buildProgram(set: FeatureSet): Program {
       args,
       rate: rateOf(dependenciesOf(expression, fits)),
       leaf: isLeaf(expression) ? expression : undefined,
+      leafKey: isLeaf(expression) ? key : undefined,
     });
     known.set(key, nodes.length - 1);
     return nodes.length - 1;

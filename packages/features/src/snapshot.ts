@@ -14,14 +14,12 @@ import {
 } from '@waggle/core';
 import {
   type CompileOptions,
-  compileLeaves,
   DERIVED_KEYS,
   keyColumn,
   observedKeysSql,
   pairKeySets,
   spineSql,
 } from './compile-sql.js';
-import { numbers } from './dataset.js';
 import { type FeatureSet, keyDependency, leafKeysBy, resolveParams } from './definition.js';
 import { featuresError } from './errors.js';
 import {
@@ -39,6 +37,7 @@ import {
   latestEmbeddingModel,
   QUERY_SETTINGS,
 } from './feature-store.js';
+import { computeLeaves } from './leaves.js';
 
 /** Where a leaf's values are stored: by entity row, by position, once, or by observed combination of keys. */
 export type Home =
@@ -124,7 +123,7 @@ export interface SnapshotOptions {
 const SECTION_STEP = 1e12;
 
 /**
- * Computes all stored leaves with the statement that training uses, over a spine that names every entity, every
+ * Computes all stored leaves as training does, over a spine that names every entity, every
  * position and every combination that facts have shown. Cost: one pass over the tenant's events per set.
  */
 export async function buildSnapshot(
@@ -170,11 +169,9 @@ export async function buildSnapshot(
     const compile = compileOptions(set, request);
     const spine = snapshotSpineSql(compile, pairs, asOfMs);
     const stored = (leaf: Leaf) => homeOf(set, leaf) !== undefined;
-    const result = await store.queryColumns(compileLeaves({ ...compile, spine }, stored), query);
-    const sectionRows = splitSections(numbers(result, 'ordinal'));
-    const keys = Object.fromEntries(
-      KEYS.map((key) => [key, stringData(result, keyColumn(key))]),
-    ) as unknown as Record<Key, StringColumn>;
+    const leaves = await computeLeaves(store, { ...compile, spine }, query, stored);
+    const { keys } = leaves;
+    const sectionRows = splitSections(leaves.ordinal);
 
     const sections: { home: Home; section: number; target: (row: number) => number }[] = [
       { home: 'global', section: 0, target: () => 0 },
@@ -235,7 +232,7 @@ export async function buildSnapshot(
       const to = Int32Array.from(rows, target);
       set.leaves.forEach((leaf, i) => {
         if (homeOf(set, leaf) !== home) return;
-        const values = numbers(result, `l${i}`);
+        const values = leaves.values[i]!;
         const data = new Float64Array(table.nRows).fill(absentValue(leaf));
         for (let j = 0; j < rows.length; j++) if (to[j]! >= 0) data[to[j]!] = values[rows[j]!]!;
         table.columns[leafColumn(set, leaf)] = numericColumn('f64', data);

@@ -1,9 +1,11 @@
+import { HOUR_MS } from '@waggle/core';
 import type { FactSource, TableReader } from './definition.js';
-import { CLICK_WINDOW_MS, VERIFIED_CLICK_SQL } from './label.js';
+import { CLICK_WINDOW_MS, clickMaturity, VERIFIED_CLICK_SQL } from './label.js';
 
 /**
  * The facts that Waggle's own features count. The one rule that matters is in `available_ms`: a decision sees
- * a fact only from then on, so an outcome that takes 72 h to mature is invisible for 72 h.
+ * a fact only from then on, so an outcome that takes 72 h to mature is invisible for 72 h, or comes in instalments with the share
+ * of the exposure that each stands for.
  */
 
 /**
@@ -63,6 +65,45 @@ SELECT toUnixTimestamp64Milli(p.ts) AS event_ms, event_ms + ${CLICK_WINDOW_MS} A
   p.n_ads AS n_ads, toFloat64(p.delivered) AS delivered, c.clicks AS clicks, c.raw_clicks AS raw_clicks
 FROM ${read.events('placements', "type = 'placement.sent'")} AS p
 LEFT JOIN (${clicksPerPlacementSql(read)}) AS c ON c.placement_id = p.placement_id`,
+};
+
+/** Ages at which a placement's clicks so far become facts. */
+const INSTALMENT_AGES_MS = [1, 3, 6, 12, 24, 36, 48, 72].map((hours) => hours * HOUR_MS);
+
+export const placementProgress: FactSource = {
+  name: 'placement_progress',
+  keysFrom: 'placement_sends',
+  description:
+    'A sent ad in instalments: the unique verified clicks since the last one, known at 1, 3, 6, … 72 h, and the share of the delivered emails whose click would have come in that time. A new campaign is no stranger for three days.',
+  measures: ['delivered', 'clicks'],
+  context: ['n_ads'],
+  unit: 'placement_id',
+  sql: (read) => `
+SELECT p.sent_ms AS event_ms, p.sent_ms + age_ms AS available_ms, p.placement_id AS placement_id,
+  p.publication_id AS publication_id, p.campaign_id AS campaign_id, p.creative_id AS creative_id, p.position AS position,
+  p.n_ads AS n_ads, p.delivered * share AS delivered, toFloat64(countEqual(c.ages, age_ms)) AS clicks
+FROM (
+  SELECT placement_id, toUnixTimestamp64Milli(ts) AS sent_ms, publication_id, campaign_id, creative_id, position, n_ads,
+    toFloat64(delivered) AS delivered
+  FROM ${read.events('placements', "type = 'placement.sent'")}
+) AS p
+LEFT JOIN (
+  SELECT placement_id, groupArray(age) AS ages
+  FROM (
+    SELECT k.placement_id AS placement_id, arrayFirst(a -> k.first_ms <= s.sent_ms + a, [${INSTALMENT_AGES_MS.join(', ')}]) AS age
+    FROM (
+      SELECT placement_id, subscriber_key, min(toUnixTimestamp64Milli(ts)) AS first_ms
+      FROM ${read.repeatable('clicks', VERIFIED_CLICK_SQL)}
+      GROUP BY placement_id, subscriber_key
+    ) AS k
+    INNER JOIN (
+      SELECT placement_id, toUnixTimestamp64Milli(ts) AS sent_ms FROM ${read.events('placements', "type = 'placement.sent'")}
+    ) AS s ON s.placement_id = k.placement_id
+  )
+  GROUP BY placement_id
+) AS c ON c.placement_id = p.placement_id
+ARRAY JOIN [${INSTALMENT_AGES_MS.join(', ')}] AS age_ms,
+  [${INSTALMENT_AGES_MS.map((age, i) => clickMaturity(age) - (i === 0 ? 0 : clickMaturity(INSTALMENT_AGES_MS[i - 1]!))).join(', ')}] AS share`,
 };
 
 export const placementSends: FactSource = {
@@ -129,8 +170,9 @@ export const offerOutcomes: FactSource = {
     'log_payout_millionths',
     'accepted_log_payout_millionths',
   ],
+  context: ['est_payout_micros', 'price_micros', 'menu_size', 'rank'],
   sql: (read) => `
-SELECT shown_ms AS event_ms, expires_ms AS available_ms, publication_id, campaign_id, creative_id, toUInt8(0) AS position,
+SELECT shown_ms AS event_ms, expires_ms AS available_ms, est_payout_micros, price_micros, menu_size, rank, publication_id, campaign_id, creative_id, toUInt8(0) AS position,
   1.0 AS decided, toFloat64(accepted) AS accepted, toFloat64(downvoted) AS downvoted,
   round(1000000 * log1p(est_payout_micros / 1000000.0)) AS log_payout_millionths, accepted * log_payout_millionths AS accepted_log_payout_millionths
 FROM (${offerOutcomesSql(read)})

@@ -1,5 +1,5 @@
 import { DAY_MS } from '@waggle/core';
-import { defineFeatureSet, type FeatureSet } from '../definition.js';
+import { defineFeatureSet, type FeatureDefinition, type FeatureSet } from '../definition.js';
 import {
   add,
   attribute,
@@ -7,9 +7,9 @@ import {
   clamp,
   coalesce,
   div,
+  type Expression,
   effect,
   evidence,
-  exp,
   lastTime,
   log,
   log1p,
@@ -21,6 +21,7 @@ import {
   request,
   sub,
   total,
+  when,
 } from '../expression.js';
 import { offerOutcomes, offersShown, placementSends, sends } from '../sources.js';
 import {
@@ -55,13 +56,111 @@ const LEVELS = [
   },
 ] as const;
 
-const priorLogRate = LEVELS.map((l) => effect('accept', l.name)).reduce(
-  (sum, next) => add(sum, next),
-  effect('accept', 'base'),
-);
-
 const payout = div(candidate('estPayoutMicros'), 1_000_000);
 const logPayout = log1p(payout);
+const thousands = div(attribute('publication', 'active_subscribers'), 1000);
+const minimum = div(attribute('publication', 'min_payout_micros'), 1_000_000);
+
+/**
+ * What describes an offer before any answer is counted; training re-estimates the weights. Money counts per reader: what a
+ * publisher asks for goes with the list.
+ */
+export const ACCEPT_OFFSET_TERMS = [
+  { feature: 'log_payout_per_thousand', center: 1, weight: 'accept_weight_payout', default: 1.5 },
+  { feature: 'states_minimum', center: 0, weight: 'accept_weight_minimum', default: 0 },
+  {
+    feature: 'log_minimum_per_thousand',
+    center: 0,
+    weight: 'accept_weight_minimum_level',
+    default: 0,
+  },
+  {
+    feature: 'cosine_publication_campaign',
+    center: 0.5,
+    weight: 'accept_weight_cosine',
+    default: 1,
+  },
+  { feature: 'fit_publication_campaign', center: 0, weight: 'accept_weight_fit', default: 0 },
+  { feature: 'same_category', center: 0, weight: 'accept_weight_same_category', default: 0 },
+  { feature: 'log_list_size', center: 8, weight: 'accept_weight_list_size', default: 0 },
+  { feature: 'audience_b2b', center: 0, weight: 'accept_weight_b2b', default: 0 },
+  { feature: 'log_cadence', center: 0.7, weight: 'accept_weight_cadence', default: 0 },
+  { feature: 'menu_size', center: 5, weight: 'accept_weight_menu', default: -0.1 },
+  { feature: 'auto_accept', center: 0, weight: 'accept_weight_auto', default: 0.5 },
+  { feature: 'auto_accept_payout', center: 0, weight: 'accept_weight_auto_payout', default: 0 },
+] as const;
+
+const logPerThousand = clamp(log(div(add(payout, 0.01), add(thousands, 0.01))), -5, 8);
+const autoAccept = attribute('publication', 'auto_accept', 'flag');
+
+/** Features that say something about an offer without any history. */
+const DESCRIBING: readonly FeatureDefinition[] = [
+  {
+    name: 'log_payout_per_thousand',
+    entity: ['publication', 'candidate'],
+    value: logPerThousand,
+    default: 1,
+    description: 'ln of the estimated payout per thousand subscribers.',
+  },
+  {
+    name: 'states_minimum',
+    entity: P,
+    value: when(minimum, 'gt', 0, 1, 0),
+    default: 0,
+    description: '1 when the publication states a least payout.',
+  },
+  {
+    name: 'log_minimum_per_thousand',
+    entity: P,
+    value: when(minimum, 'gt', 0, clamp(log(div(minimum, add(thousands, 0.01))), -5, 5), 0),
+    default: 0,
+    description: 'ln of the stated least payout per thousand subscribers; 0 when none is stated.',
+  },
+  {
+    name: 'auto_accept',
+    entity: P,
+    value: autoAccept,
+    default: 0,
+    description: '1 when the publication accepts automatically within its rules.',
+  },
+  {
+    name: 'auto_accept_payout',
+    entity: ['publication', 'candidate'],
+    value: mul(autoAccept, sub(logPerThousand, 1)),
+    default: 0,
+    description: 'What the payout adds where acceptance is automatic.',
+  },
+  ...contentFit,
+  {
+    name: 'menu_size',
+    entity: ['request'],
+    value: clamp(request('menuSize'), 1, 50),
+    default: 5,
+    description: 'Number of offers on the menu, at most 50.',
+  },
+  ...kinds,
+];
+
+const sum = (terms: readonly Expression[]) => terms.reduce((all, next) => add(all, next));
+/** Terms that change with the request or the candidate are kept apart, so that online the others are one number per pair. */
+const offsetPart = (changing: boolean) =>
+  sum(
+    ACCEPT_OFFSET_TERMS.flatMap(({ feature, center, weight }) => {
+      const { entity, value, default: fallback } = DESCRIBING.find((f) => f.name === feature)!;
+      return (entity.includes('request') || entity.includes('candidate')) === changing
+        ? [mul(param(weight), sub(coalesce(value, fallback), center))]
+        : [];
+    }),
+  );
+const staticOffset = offsetPart(false);
+const requestOffset = offsetPart(true);
+const offset = add(staticOffset, requestOffset);
+
+const priorLogit = add(
+  sum([effect('accept', 'base'), ...LEVELS.map((l) => effect('accept', l.name)), staticOffset]),
+  requestOffset,
+);
+
 /** Mean of a sum kept in millionths. */
 const mean = (millionths: string, count: string) =>
   div(
@@ -77,11 +176,14 @@ export const acceptFeatures: FeatureSet = defineFeatureSet({
   params: {
     accept_base_rate: 0.3,
     accept_base_strength: 10,
-    accept_dispersion: 0.3,
-    accept_publication_strength: 4,
+    // Answers are single trials: there is nothing beyond their own chance.
+    accept_dispersion: 0,
+    // Inverse variances of each level's effects on the logit.
+    accept_publication_strength: 1.5,
     accept_campaign_strength: 8,
-    accept_category_pair_strength: 8,
+    accept_category_pair_strength: 30,
     accept_rate_strength: 10,
+    ...Object.fromEntries(ACCEPT_OFFSET_TERMS.map((t) => [t.weight, t.default])),
   },
   sources: [offerOutcomes, offersShown, placementSends, sends],
   fits: [
@@ -90,8 +192,9 @@ export const acceptFeatures: FeatureSet = defineFeatureSet({
       source: 'offer_outcomes',
       successes: 'accepted',
       trials: 'decided',
+      link: 'logit',
       levels: LEVELS,
-      rounds: 2,
+      offset,
       everyHours: 24,
       windowDays: 90,
       dispersion: 'accept_dispersion',
@@ -102,39 +205,41 @@ export const acceptFeatures: FeatureSet = defineFeatureSet({
   features: [
     {
       name: 'prior_logit_accept',
-      entity: PC,
-      value: logit(min(exp(priorLogRate), 0.95)),
+      entity: ['publication', 'campaign', 'request', 'candidate'],
+      value: clamp(priorLogit, -8, 8),
       default: -0.85,
       description:
-        'Logit of the acceptance rate that the joint hierarchical fit expects: a usable prediction by itself.',
+        'Logit of the acceptance probability that the joint hierarchical fit expects: a usable prediction by itself.',
     },
     {
       name: 'publication_effect',
       entity: P,
       value: effect('accept', 'publication'),
       default: 0,
-      description: "Publication's log effect on acceptance, campaign mix taken out.",
+      description:
+        "Publication's effect on the logit of acceptance, campaign mix and payouts taken out.",
     },
     {
       name: 'campaign_effect',
       entity: C,
       value: effect('accept', 'campaign'),
       default: 0,
-      description: "Campaign's log effect on acceptance, publication mix taken out.",
+      description:
+        "Campaign's effect on the logit of acceptance, publication mix and payouts taken out.",
     },
     {
       name: 'category_pair_effect',
       entity: PC,
       value: effect('accept', 'category_pair'),
       default: 0,
-      description: 'Log effect of publication category × campaign category on acceptance.',
+      description: 'Effect of publication category × campaign category on the logit of acceptance.',
     },
     {
       name: 'publication_evidence',
       entity: P,
       value: log1p(evidence('accept', 'publication')),
       default: 0,
-      description: "ln(1 + effective acceptances behind the publication's effect).",
+      description: "ln(1 + information behind the publication's effect).",
     },
     {
       name: 'log_est_payout',
@@ -192,20 +297,13 @@ export const acceptFeatures: FeatureSet = defineFeatureSet({
       default: 0,
       description: "ln of the offered price over the campaign's bid.",
     },
-    ...contentFit,
+    ...DESCRIBING,
     {
       name: 'log_menu_size',
       entity: ['request'],
       value: log(max(request('menuSize'), 1)),
       default: 1.5,
       description: 'ln of the number of offers on the menu.',
-    },
-    {
-      name: 'menu_size',
-      entity: ['request'],
-      value: clamp(request('menuSize'), 1, 50),
-      default: 5,
-      description: 'Number of offers on the menu, at most 50.',
     },
     {
       name: 'log_rank',
@@ -309,14 +407,6 @@ export const acceptFeatures: FeatureSet = defineFeatureSet({
         'ln(1 + days since the advertiser last ran in this publication); 60 days when never.',
     },
     ...calendar,
-    ...kinds,
-    {
-      name: 'auto_accept',
-      entity: P,
-      value: attribute('publication', 'auto_accept', 'flag'),
-      default: 0,
-      description: '1 when the publication accepts automatically within its rules.',
-    },
     {
       name: 'days_to_flight_end',
       entity: ['campaign', 'request'],

@@ -3,6 +3,8 @@ import { defineFeatureSet, type FeatureDefinition, type FeatureSet } from '../de
 import {
   add,
   attribute,
+  attributeIs,
+  centeredSimilarity,
   clamp,
   coalesce,
   div,
@@ -15,6 +17,7 @@ import {
   log,
   log1p,
   logit,
+  match,
   min,
   mul,
   param,
@@ -23,7 +26,13 @@ import {
   sub,
   total,
 } from '../expression.js';
-import { placementOutcomes, placementSends, sendOutcomes, sends } from '../sources.js';
+import {
+  placementOutcomes,
+  placementProgress,
+  placementSends,
+  sendOutcomes,
+  sends,
+} from '../sources.js';
 import {
   C,
   calendar,
@@ -65,6 +74,21 @@ const LEVELS = [
   { name: 'creative', by: ['creative'], strength: 'ctr_creative_strength' },
   { name: 'position', by: ['position'], strength: 'ctr_position_strength' },
   {
+    name: 'publication_category',
+    by: ['publication', 'campCategory'],
+    strength: 'ctr_publication_category_strength',
+  },
+  {
+    name: 'campaign_category_here',
+    by: ['campaign', 'pubCategory'],
+    strength: 'ctr_campaign_category_strength',
+  },
+  {
+    name: 'campaign_language',
+    by: ['campaign', 'pubLanguage'],
+    strength: 'ctr_campaign_language_strength',
+  },
+  {
     name: 'publication_campaign',
     by: ['publication', 'campaign'],
     strength: 'ctr_publication_campaign_strength',
@@ -76,8 +100,14 @@ const LEVELS = [
  * parameter that weighs it. Training re-estimates the weights by regressing clicks on these features alone.
  */
 export const CTR_OFFSET_TERMS = [
-  { feature: 'fit_publication_campaign', center: 0, weight: 'ctr_weight_fit', default: 1.9 },
-  { feature: 'same_category', center: 0, weight: 'ctr_weight_same_category', default: 0.3 },
+  { feature: 'cosine_english', center: 0, weight: 'ctr_weight_cosine_english', default: 0.9 },
+  { feature: 'fit_english', center: 0, weight: 'ctr_weight_fit_english', default: 0.8 },
+  { feature: 'cosine_square_english', center: 0, weight: 'ctr_weight_cosine_square', default: 0 },
+  { feature: 'fit_square_english', center: 0, weight: 'ctr_weight_fit_square', default: 0 },
+  { feature: 'fit_other', center: 0, weight: 'ctr_weight_fit_other', default: 0.3 },
+  { feature: 'same_category', center: 0, weight: 'ctr_weight_same_category', default: 0.2 },
+  { feature: 'same_category_other', center: 0, weight: 'ctr_weight_same_other', default: 0.3 },
+  { feature: 'tag_match', center: 0, weight: 'ctr_weight_tag_match', default: 0 },
   { feature: 'category_targeted', center: 0, weight: 'ctr_weight_category_targeted', default: 0 },
   { feature: 'audience_b2b', center: 0, weight: 'ctr_weight_b2b', default: 0.4 },
   { feature: 'language_english', center: 1, weight: 'ctr_weight_english', default: 0.15 },
@@ -92,9 +122,71 @@ export const CTR_OFFSET_TERMS = [
   { feature: 'weekday_cos', center: 0, weight: 'ctr_weight_weekday_cos', default: 0 },
 ] as const;
 
+const english = coalesce(attributeIs('publication', 'language', 'en'), 1);
+const other = sub(1, english);
+const cosine = coalesce(similarity('publication', 'campaign'), 0);
+const centered = coalesce(centeredSimilarity('publication', 'campaign'), 0);
+const sameCategory = match(
+  'equal',
+  { entity: 'publication', column: 'category' },
+  { entity: 'campaign', column: 'category' },
+);
+
+/**
+ * Text fit by language: sentence embeddings know English best, and two texts of other languages first of all that
+ * they are foreign. Plain and centred cosine err in different ways, so each has its weight.
+ */
+const fitByLanguage: readonly FeatureDefinition[] = [
+  {
+    name: 'cosine_english',
+    entity: PC,
+    value: mul(cosine, english),
+    default: 0,
+    description:
+      'Cosine of publication and campaign embeddings where the publication is in English.',
+  },
+  {
+    name: 'fit_english',
+    entity: PC,
+    value: mul(centered, english),
+    default: 0,
+    description: 'Centred cosine where the publication is in English.',
+  },
+  {
+    name: 'cosine_square_english',
+    entity: PC,
+    value: mul(mul(cosine, cosine), english),
+    default: 0,
+    description: 'Square of the cosine where the publication is in English.',
+  },
+  {
+    name: 'fit_square_english',
+    entity: PC,
+    value: mul(mul(centered, centered), english),
+    default: 0,
+    description: 'Square of the centred cosine where the publication is in English.',
+  },
+  {
+    name: 'fit_other',
+    entity: PC,
+    value: mul(centered, other),
+    default: 0,
+    description: 'Centred cosine where the publication is in another language.',
+  },
+  {
+    name: 'same_category_other',
+    entity: PC,
+    value: mul(sameCategory, other),
+    default: 0,
+    description:
+      '1 when a publication in another language and the campaign state the same category.',
+  },
+];
+
 /** Features that say something about a placement without any history. */
 const DESCRIBING: readonly FeatureDefinition[] = [
   ...contentFit,
+  ...fitByLanguage,
   ...kinds,
   {
     name: 'is_first_position',
@@ -161,22 +253,25 @@ export const ctrFeatures: FeatureSet = defineFeatureSet({
     ctr_advertiser_strength: 20,
     ctr_creative_strength: 16,
     ctr_position_strength: 20,
-    ctr_publication_campaign_strength: 8,
+    ctr_publication_category_strength: 30,
+    ctr_campaign_category_strength: 30,
+    ctr_campaign_language_strength: 30,
+    ctr_publication_campaign_strength: 20,
     // Delivered emails that a plain shrunk rate needs to weigh as much as its prior.
     rate_strength: 2000,
     opens_strength: 500,
     ...Object.fromEntries(CTR_OFFSET_TERMS.map((t) => [t.weight, t.default])),
   },
-  sources: [placementOutcomes, placementSends, sends, sendOutcomes],
+  sources: [placementOutcomes, placementProgress, placementSends, sends, sendOutcomes],
   fits: [
     {
       name: 'ctr',
-      source: 'placement_outcomes',
+      source: 'placement_progress',
       successes: 'clicks',
       trials: 'delivered',
+      link: 'log',
       levels: LEVELS,
       offset,
-      rounds: 2,
       everyHours: 24,
       windowDays: 90,
       dispersion: 'ctr_dispersion',
