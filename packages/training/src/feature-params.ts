@@ -1,10 +1,16 @@
+import { throwIfAborted } from '@waggle/core';
 import {
+  ACCEPT_OFFSET_TERMS,
+  acceptFeatures,
   buildDataset,
   CTR_OFFSET_TERMS,
   ctrFeatures,
   type DatasetOptions,
   defineFeatureSet,
+  type EffectSolution,
+  type FeatureSet,
   type FeatureStore,
+  solveEffects,
 } from '@waggle/features';
 import {
   type SplitOptions,
@@ -15,7 +21,6 @@ import {
 } from './dataset.js';
 import { estimateEffectPriors } from './effect-priors.js';
 import { trainingError } from './errors.js';
-import { fitLogistic } from './fit/logistic.js';
 
 /** One term of a fit's offset: weight·(feature − center). */
 export interface OffsetTerm {
@@ -38,6 +43,8 @@ export interface EffectParams {
 export interface FeatureParamsOptions {
   readonly terms: readonly OffsetTerm[];
   readonly effects?: EffectParams;
+  /** Of the fit that the parameters are for: rare counts (`log`, the default) or answers (`logit`). */
+  readonly link?: 'log' | 'logit';
   /** Only the split's training slice is looked at, so that the gate's rows stay unseen. Use the same as in training. */
   readonly split?: SplitOptions;
   readonly signal?: AbortSignal | undefined;
@@ -47,19 +54,28 @@ export interface FeatureParamsOptions {
 const MIN_SUCCESSES = 500;
 const MIN_ROWS = 200;
 
+/** Believed spread of what a term adds to the logit, in standard deviations of the term. */
+const TERM_SD = 0.5;
+/** What effects are believed to spread by while weights are estimated beside them. */
+const FIRST_VARIANCE = { publication: 0.25, campaign: 0.15, creative: 0.05 } as const;
+const FIRST_DISPERSION = 0.1;
+const VARIANCE_ROUNDS = 12;
+const MIN_VARIANCE = 0.005;
+
 /**
  * What a network's own history says about the parameters of its hierarchical prior: weights of what describes a
- * decision (text fit, size, place) by a logistic regression on those features alone, drawn towards their defaults, then strengths of
- * the entity effects around that description by moments. Empty where there is too little history: defaults stand.
- * O(n·terms²).
+ * decision (text fit, size, place, payout), fitted beside crossed effects of publication, campaign and creative so that a
+ * few strong campaigns do not pass for a strong text fit, and drawn towards their defaults; then strengths of the
+ * entity effects around that description, by moments for counts and by expectation-maximisation for answers. Empty where there is
+ * too little history: defaults stand. O(rounds · n · terms).
  * @param dataset holds at least the features that `terms` name; no history features are needed
- * @throws WAGGLE_TRAINING_SHAPE when a term's feature is missing, WAGGLE_TRAINING_FIT_FAILED, WAGGLE_ABORTED
+ * @throws WAGGLE_TRAINING_SHAPE when a term's feature is missing, WAGGLE_ABORTED
  */
 export async function estimateFeatureParams(
   dataset: TrainingDataset,
   options: FeatureParamsOptions,
 ): Promise<Record<string, number>> {
-  const { terms, effects = {}, signal } = options;
+  const { terms, effects = {}, link = 'log', signal } = options;
   const nFeatures = dataset.featureNames.length;
   const columns = terms.map(({ feature }) => {
     const column = dataset.featureNames.indexOf(feature);
@@ -77,48 +93,76 @@ export async function estimateFeatureParams(
   const failures = trials.reduce((sum, n) => sum + n, 0) - total;
   if (train.length < MIN_ROWS || total < MIN_SUCCESSES || failures < MIN_SUCCESSES) return {};
 
-  const x = new Float32Array(train.length * terms.length);
-  const prior = new Float64Array(train.length).fill(Math.log(total / failures));
-  for (let i = 0; i < train.length; i++) {
-    terms.forEach((term, t) => {
-      const value = dataset.x[train[i]! * nFeatures + columns[t]!]! - term.center;
-      x[i * terms.length + t] = value;
-      prior[i] = prior[i]! + term.default * value;
-    });
-  }
-  const fit = await fitLogistic(
-    {
-      x,
-      nRows: train.length,
-      nFeatures: terms.length,
-      decisionTsMs: take(dataset.decisionTsMs, train),
-      successes,
-      trials,
-      maturity,
-      clusters,
-      prior,
-    },
-    // No gate stands behind these weights, and the defaults are guesses: one standard error moves them.
-    { signal, levelSd: 10, rejection: 1 },
+  throwIfAborted(signal);
+  const x = terms.map((term, t) =>
+    Float64Array.from(train, (row) => dataset.x[row * nFeatures + columns[t]!]! - term.center),
   );
-  const params: Record<string, number> = {};
-  const weights = terms.map((term, t) => term.default + fit.coefficients[t]!);
-  terms.forEach((term, t) => {
-    params[term.weight] = weights[t]!;
-  });
-
-  // Around the description: trials count as often as the description says they succeed.
-  const described = new Float64Array(train.length);
-  for (let i = 0; i < train.length; i++) {
-    let offset = 0;
-    for (let t = 0; t < terms.length; t++) offset += weights[t]! * x[i * terms.length + t]!;
-    described[i] = Math.max(trials[i]! * maturity[i]! * Math.exp(offset), successes[i]!);
-  }
   const levels = {
     publication: clusters,
     campaign: takeCodes(dataset.campaign, train),
     creative: takeCodes(dataset.creative, train),
   };
+  const names = ['publication', 'campaign', 'creative'] as const;
+  const variance: Record<(typeof names)[number], number> = { ...FIRST_VARIANCE };
+  const rate = total / trials.reduce((sum, n, i) => sum + n * maturity[i]!, 0);
+  const problem = {
+    successes,
+    exposure: trials.map((n, i) => n * maturity[i]!),
+    offset: new Float64Array(train.length),
+    codes: names.map((name) => Int32Array.from(levels[name])),
+    columns: x,
+  };
+  const size = names.map((name) =>
+    levels[name].reduce((most, code) => Math.max(most, code + 1), 0),
+  );
+  const fit = (start?: Float64Array): EffectSolution =>
+    solveEffects(
+      problem,
+      {
+        link,
+        levels: names.map((name, l) => ({ size: size[l]!, variance: variance[name] })),
+        columns: terms.map((term, t) => ({ mean: term.default, variance: termVariance(x[t]!) })),
+        base: { mean: link === 'log' ? Math.log(rate) : Math.log(rate / (1 - rate)), variance: 1 },
+        dispersion: link === 'log' ? FIRST_DISPERSION : 0,
+      },
+      start,
+    );
+  let solution = fit();
+  // Answers are single trials: what groups spread by shows in the effects and in what is left open about them.
+  for (let round = 0; link === 'logit' && round < VARIANCE_ROUNDS; round++) {
+    throwIfAborted(signal);
+    names.forEach((name, l) => {
+      let square = 0;
+      let known = 0;
+      solution.evidence[l]!.forEach((evidence, g) => {
+        if (!(evidence > 0)) return;
+        square += solution.effects[l]![g]! ** 2 + solution.variances[l]![g]!;
+        known++;
+      });
+      variance[name] = Math.max(square / Math.max(known, 1), MIN_VARIANCE);
+    });
+    solution = fit(solution.state);
+  }
+  const params: Record<string, number> = {};
+  const { weights } = solution;
+  terms.forEach((term, t) => {
+    params[term.weight] = weights[t]!;
+  });
+  if (link === 'logit') {
+    for (const name of names) {
+      const param = effects[name];
+      if (param !== undefined) params[param] = 1 / variance[name];
+    }
+    return params;
+  }
+
+  // Around the description: trials count as often as the description says they succeed.
+  const described = new Float64Array(train.length);
+  for (let i = 0; i < train.length; i++) {
+    let offset = 0;
+    for (let t = 0; t < terms.length; t++) offset += weights[t]! * x[t]![i]!;
+    described[i] = Math.max(trials[i]! * maturity[i]! * Math.exp(offset), successes[i]!);
+  }
   const priors = estimateEffectPriors({
     successes,
     trials: described,
@@ -139,27 +183,66 @@ export const CTR_EFFECT_PARAMS: EffectParams = {
   creative: 'ctr_creative_strength',
 };
 
-/** The described part of the click features alone: no counting, so its dataset costs next to nothing. */
-const described = defineFeatureSet({
-  ...ctrFeatures,
-  fits: [],
-  features: ctrFeatures.features.filter((f) => CTR_OFFSET_TERMS.some((t) => t.feature === f.name)),
-});
+export const ACCEPT_EFFECT_PARAMS: EffectParams = {
+  publication: 'accept_publication_strength',
+  campaign: 'accept_campaign_strength',
+};
+
+function termVariance(column: Float64Array): number {
+  let sum = 0;
+  let square = 0;
+  for (const v of column) {
+    sum += v;
+    square += v * v;
+  }
+  const n = Math.max(column.length, 1);
+  const spread = square / n - (sum / n) ** 2;
+  return spread > 1e-12 ? TERM_SD ** 2 / spread : 1e-6;
+}
+
+/** The described part of a set's features alone: no counting, so its dataset costs next to nothing. */
+export function describedPart(set: FeatureSet, terms: readonly OffsetTerm[]): FeatureSet {
+  return defineFeatureSet({
+    ...set,
+    fits: [],
+    features: set.features.filter((f) => terms.some((t) => t.feature === f.name)),
+  });
+}
+
+type EstimateOptions = DatasetOptions & { readonly split?: SplitOptions };
+
+async function estimateFor(
+  store: FeatureStore,
+  set: FeatureSet,
+  how: Pick<FeatureParamsOptions, 'terms' | 'effects' | 'link'>,
+  options: EstimateOptions,
+): Promise<Record<string, number>> {
+  const { split, ...range } = options;
+  const dataset = await buildDataset(store, describedPart(set, how.terms), range);
+  return estimateFeatureParams(dataset, {
+    ...how,
+    ...(split === undefined ? {} : { split }),
+    signal: options.signal,
+  });
+}
 
 /**
  * Parameters for `ctrFeatures` estimated from the tenant's own history; pass them to `buildDataset` and to
  * the snapshot of the release. See `estimateFeatureParams`.
  */
-export async function estimateCtrParams(
+export function estimateCtrParams(
   store: FeatureStore,
-  options: DatasetOptions & { readonly split?: SplitOptions },
+  options: EstimateOptions,
 ): Promise<Record<string, number>> {
-  const { split, ...range } = options;
-  const dataset = await buildDataset(store, described, range);
-  return estimateFeatureParams(dataset, {
-    terms: CTR_OFFSET_TERMS,
-    effects: CTR_EFFECT_PARAMS,
-    ...(split === undefined ? {} : { split }),
-    signal: options.signal,
-  });
+  const how = { terms: CTR_OFFSET_TERMS, effects: CTR_EFFECT_PARAMS, link: 'log' } as const;
+  return estimateFor(store, ctrFeatures, how, options);
+}
+
+/** The same for `acceptFeatures`. */
+export function estimateAcceptParams(
+  store: FeatureStore,
+  options: EstimateOptions,
+): Promise<Record<string, number>> {
+  const how = { terms: ACCEPT_OFFSET_TERMS, effects: ACCEPT_EFFECT_PARAMS, link: 'logit' } as const;
+  return estimateFor(store, acceptFeatures, how, options);
 }

@@ -9,6 +9,7 @@ import {
   normalisedEntropy,
   relativeLogLossDifference,
 } from '@waggle/measurement';
+import { LABEL_HORIZON_MS } from './dataset.js';
 
 /** The worst relative log-loss against the prior that may be released, at 95 % confidence. */
 export const MAX_RELATIVE_LOSS = 0.001;
@@ -55,8 +56,22 @@ export interface GateReport {
   } | null;
   readonly modelMetrics: GateMetrics | null;
   readonly priorMetrics: GateMetrics | null;
+  /** Known and new publications and campaigns by themselves; empty when it was not told who is new. For information: no check. */
+  readonly slices: readonly GateSlice[];
   /** One paragraph for people. */
   readonly summary: string;
+}
+
+export interface GateSlice {
+  readonly name: 'known_publication' | 'new_publication' | 'known_campaign' | 'new_campaign';
+  readonly rows: number;
+  readonly trials: number;
+  readonly successes: number;
+  /** Null where the slice has no successes or no failures. */
+  readonly logLoss: number | null;
+  readonly priorLogLoss: number | null;
+  /** Expected over observed. */
+  readonly calibrationRatio: number | null;
 }
 
 export interface GateRows {
@@ -68,6 +83,9 @@ export interface GateRows {
   readonly publications: Uint32Array;
   readonly campaigns: Uint32Array;
   readonly decisionTsMs: Float64Array;
+  /** [nRows] when the row's publication and campaign were first decided on, this slice or long before. */
+  readonly publicationFirstMs?: Float64Array;
+  readonly campaignFirstMs?: Float64Array;
 }
 
 export interface GateOptions {
@@ -160,6 +178,10 @@ export function runGate(rows: GateRows, options: GateOptions): GateReport {
     relativeLogLoss,
     modelMetrics,
     priorMetrics,
+    slices: [
+      ...slicesBy('publication', rows, rows.publicationFirstMs, from),
+      ...slicesBy('campaign', rows, rows.campaignFirstMs, from),
+    ],
     summary: summarise(name, passed, checks),
   };
 }
@@ -177,6 +199,42 @@ function metricsOf(sample: BinomialSample, rows: GateRows): GateMetrics {
     calibrationRatio: calibration.ratio,
     logCalibrationSe: calibration.logStandardError,
   };
+}
+
+/**
+ * New is what was first decided on less than a label's horizon before the slice begins, or in it: no final outcome of it was known
+ * when the slice began.
+ */
+function slicesBy(
+  kind: 'publication' | 'campaign',
+  rows: GateRows,
+  firstMs: Float64Array | undefined,
+  fromMs: number,
+): GateSlice[] {
+  if (firstMs === undefined) return [];
+  return (['known', 'new'] as const).map((age) => {
+    const own: number[] = [];
+    firstMs.forEach((ms, i) => {
+      if (ms > fromMs - LABEL_HORIZON_MS === (age === 'new')) own.push(i);
+    });
+    const pick = (column: Float64Array) => Float64Array.from(own, (i) => column[i]!);
+    const counts = { successes: pick(rows.successes), trials: pick(rows.trials) };
+    const total = (column: Float64Array) => column.reduce((sum, v) => sum + v, 0);
+    const successes = total(counts.successes);
+    const trials = total(counts.trials);
+    const model = pick(rows.model);
+    const expected = model.reduce((sum, p, i) => sum + p * counts.trials[i]!, 0);
+    const both = successes > 0 && successes < trials;
+    return {
+      name: `${age}_${kind}` as const,
+      rows: own.length,
+      trials,
+      successes,
+      logLoss: both ? logLoss({ probability: model, ...counts }) : null,
+      priorLogLoss: both ? logLoss({ probability: pick(rows.prior), ...counts }) : null,
+      calibrationRatio: successes > 0 ? expected / successes : null,
+    };
+  });
 }
 
 function summarise(name: string, passed: boolean, checks: readonly GateCheck[]): string {

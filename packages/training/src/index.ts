@@ -49,8 +49,11 @@ export {
   type TreesOnnxOptions,
 } from './export/trees-onnx.js';
 export {
+  ACCEPT_EFFECT_PARAMS,
   CTR_EFFECT_PARAMS,
+  describedPart,
   type EffectParams,
+  estimateAcceptParams,
   estimateCtrParams,
   estimateFeatureParams,
   type FeatureParamsOptions,

@@ -2,6 +2,7 @@ import {
   isWaggleError,
   type Logger,
   type Progress,
+  type StringColumn,
   silentLogger,
   throwIfAborted,
 } from '@waggle/core';
@@ -259,6 +260,8 @@ async function trainModel(
       publications: gateSlice.clusters,
       campaigns: takeCodes(dataset.campaign, split.gate),
       decisionTsMs: gateSlice.decisionTsMs,
+      publicationFirstMs: firstSeen(dataset.publication, dataset.decisionTsMs, split.gate),
+      campaignFirstMs: firstSeen(dataset.campaign, dataset.decisionTsMs, split.gate),
     },
     {
       name,
@@ -326,6 +329,19 @@ function slice(dataset: TrainingDataset, rows: Uint32Array): SliceRows {
     maturity: take(dataset.maturity, rows),
     clusters: takeCodes(dataset.publication, rows),
   };
+}
+
+/** When the entity of each of the given rows was first decided on in the whole dataset. */
+function firstSeen(
+  entity: StringColumn,
+  decisionTsMs: Float64Array,
+  rows: Uint32Array,
+): Float64Array {
+  const first = new Map<number, number>();
+  entity.codes.forEach((code, i) => {
+    first.set(code, Math.min(first.get(code) ?? Number.POSITIVE_INFINITY, decisionTsMs[i]!));
+  });
+  return Float64Array.from(rows, (row) => first.get(entity.codes[row]!)!);
 }
 
 /** One feature of every row. */

@@ -118,4 +118,29 @@ describe('gate', () => {
     expect(runGate(sample, options)).toEqual(report);
     expect(JSON.parse(JSON.stringify(report))).toEqual(report);
   });
+
+  test('newcomers are told apart: whoever had no final outcome when the slice began', () => {
+    const sample = rows(9, (truth) => truth);
+    const dayMs = 86_400_000;
+    // Publications below 20 came two days before the slice, campaigns below 3 in its middle.
+    const first = (codes: Uint32Array, below: number, newMs: number) =>
+      Float64Array.from(codes, (code) => (code < below ? newMs : -10 * dayMs));
+    const report = runGate(
+      {
+        ...sample,
+        publicationFirstMs: first(sample.publications, 20, -2 * dayMs),
+        campaignFirstMs: first(sample.campaigns, 3, 500),
+      },
+      options,
+    );
+    const count = (codes: Uint32Array, below: number) => codes.filter((c) => c < below).length;
+    const slice = (name: string) => report.slices.find((s) => s.name === name)!;
+    expect(report.slices).toHaveLength(4);
+    expect(slice('new_publication').rows).toBe(count(sample.publications, 20));
+    expect(slice('new_campaign').rows).toBe(count(sample.campaigns, 3));
+    expect(slice('new_publication').rows + slice('known_publication').rows).toBe(2_000);
+    expect(slice('new_campaign').logLoss).toBeLessThan(slice('new_campaign').priorLogLoss!);
+    expect(slice('known_publication').calibrationRatio).toBeCloseTo(1, 1);
+    expect(runGate(sample, options).slices).toEqual([]);
+  });
 });

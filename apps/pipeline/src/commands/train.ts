@@ -1,6 +1,7 @@
 import { acceptFeatures, ctrFeatures, type FeatureSet } from '@waggle/features';
 import type { Store } from '@waggle/store';
 import {
+  estimateAcceptParams,
   estimateCtrParams,
   type TrainedModel,
   type TrainingDataset,
@@ -27,11 +28,11 @@ const JOBS: readonly {
   name: 'pctr' | 'accept';
   set: FeatureSet;
   train: (rows: TrainingDataset, options: TrainOptions) => Promise<TrainedModel>;
-  /** Parameters of the feature set from the tenant's own history; declared defaults stand without. */
-  estimate?: typeof estimateCtrParams;
+  /** Parameters of the feature set from the tenant's own history. */
+  estimate: typeof estimateCtrParams;
 }[] = [
   { name: 'pctr', set: ctrFeatures, train: trainCtr, estimate: estimateCtrParams },
-  { name: 'accept', set: acceptFeatures, train: trainAccept },
+  { name: 'accept', set: acceptFeatures, train: trainAccept, estimate: estimateAcceptParams },
 ];
 
 /** Trains every model of the network and keeps each in the registry, passed or not. */
@@ -44,16 +45,14 @@ export async function train(
   const trained: Partial<Record<'pctr' | 'accept', TrainedSet>> = {};
   for (const job of JOBS) {
     const { range } = options;
-    const params = await context.steps.step(`Estimating priors of ${job.name}`, async () =>
-      job.estimate === undefined
-        ? {}
-        : job.estimate(store, {
-            tenantId: context.config.tenantId,
-            fromMs: range.fromMs,
-            toMs: range.asOfMs,
-            asOfMs: range.asOfMs,
-            signal: context.signal,
-          }),
+    const params = await context.steps.step(`Estimating priors of ${job.name}`, () =>
+      job.estimate(store, {
+        tenantId: context.config.tenantId,
+        fromMs: range.fromMs,
+        toMs: range.asOfMs,
+        asOfMs: range.asOfMs,
+        signal: context.signal,
+      }),
     );
     const rows = await dataset(context, store, job.set, range, params);
     const model = await context.steps.step(`Training ${job.name}`, (progress) =>
