@@ -8,6 +8,7 @@ const CASES = [
     (await import('./train-selection.js')).measureSelectionCalibration(o, r),
   async (o: SuiteOptions, r: Recorder) => (await import('./train-ftrl.js')).measureFtrl(o, r),
   async (o: SuiteOptions, r: Recorder) => (await import('./train-ffm.js')).measureFfm(o, r),
+  async (o: SuiteOptions, r: Recorder) => (await import('./train-pctr.js')).measurePctr(o, r),
 ];
 
 export async function trainSuite(options: SuiteOptions): Promise<readonly Measurement[]> {
