@@ -10,6 +10,7 @@ import {
   judge,
   TARGETS,
   type Target,
+  TRAIN_TARGETS,
 } from './targets.js';
 
 export interface PageInput {
@@ -82,10 +83,14 @@ export function makePage({ date, records, prices, since }: PageInput): Page {
     '',
     ...table(['case', 'at least', 'measured', ''], targetRows(judged)),
   ];
-  const judgedForecasts = judge(FORECAST_TARGETS, records);
-  if (judgedForecasts.some((one) => one.record !== undefined)) {
-    out.push('## Forecasts', '');
-    out.push(...table(['case', 'wanted', 'measured', ''], targetRows(judgedForecasts)));
+  for (const [title, targets] of [
+    ['Learning', TRAIN_TARGETS],
+    ['Forecasts', FORECAST_TARGETS],
+  ] as const) {
+    const found = judge(targets, records);
+    if (!found.some((one) => one.record !== undefined)) continue;
+    out.push(`## ${title}`, '');
+    out.push(...table(['case', 'wanted', 'measured', ''], targetRows(found)));
   }
   out.push('## On a GPU', '');
   if (gpus === '') {

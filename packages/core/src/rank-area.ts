@@ -10,7 +10,9 @@ export function areaByRank(
   positives: ArrayLike<number>,
   negatives: ArrayLike<number>,
 ): number {
-  const order = Int32Array.from({ length: scores.length }, (_, i) => i).sort((a, b) => scores[a]! - scores[b]!);
+  const order = Int32Array.from({ length: scores.length }, (_, i) => i).sort(
+    (a, b) => scores[a]! - scores[b]!,
+  );
   let positive = 0;
   let negativeBelow = 0;
   let won = 0;

@@ -6,9 +6,9 @@ import {
   stringColumn,
   stringData,
 } from '@waggle/core';
-import { numbers } from './dataset.js';
 import { entityReader, type FeatureStore, QUERY_SETTINGS, tableReader } from './feature-store.js';
 import { CLICK_WINDOW_MS, VERIFIED_CLICK_SQL } from './label.js';
+import { numbers } from './query-columns.js';
 import { clicksPerPlacementSql } from './sources.js';
 
 export interface SendHistoryOptions {
