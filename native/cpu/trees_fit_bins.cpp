@@ -110,7 +110,7 @@ class CategoryBins {
     others_ = static_cast<uint8_t>(feature.categories.size());
     int32_t most = -1;
     for (const int32_t c : feature.categories) most = c < kTableCategories ? std::max(most, c) : most;
-    table_.assign(static_cast<size_t>(most + 1), others_);
+    table_.assign(static_cast<size_t>(most) + 1, others_);
     for (size_t i = 0; i < feature.categories.size(); ++i) {
       const int32_t c = feature.categories[i];
       if (c < kTableCategories) {

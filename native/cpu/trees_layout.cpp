@@ -469,7 +469,7 @@ class SegmentBuilder {
         stack.push_back({right_of(node, p.splits[frame.node]), 0, {}});
       } else if (frame.stage == 1) {
         frame.stage = 2;
-        frame.right = std::move(result);
+        frame.right = std::exchange(result, {});
         stack.push_back({left_of(node, p.splits[frame.node]), 0, {}});
       } else {
         const uint32_t test = plane_of(frame.node, node, p.splits[frame.node]);
