@@ -398,7 +398,7 @@ Status train(const cpu::Table& table, Space& space, const TrainOptions& options,
     *out = trainer.first_guess(everything, wanted, options.seed, context);
   } else {
     // Upper level, on a part of the sample.
-    const int64_t n_top = static_cast<int64_t>(std::sqrt(static_cast<double>(wanted)) + 0.5);
+    const int64_t n_top = std::llround(std::sqrt(static_cast<double>(wanted)));
     const int64_t n_part = std::min(sample, n_top * kTopSample);
     std::vector<int32_t> part(static_cast<size_t>(n_part));
     for (int64_t i = 0; i < n_part; ++i) {
@@ -414,6 +414,7 @@ Status train(const cpu::Table& table, Space& space, const TrainOptions& options,
       members[static_cast<size_t>(labels[i])].push_back(static_cast<int32_t>(i));
     }
     std::vector<int64_t> weight;
+    weight.reserve(members.size());
     for (const auto& m : members) weight.push_back(static_cast<int64_t>(m.size()));
     const std::vector<int64_t> share = shares(weight, wanted);
     report(0, 1, 0.1);

@@ -403,6 +403,7 @@ Status Ffm::predict(const SparseRows& rows, const double* offset, const RunConte
     if (Status status = check_sparse_offset(offset, rows.n_rows); !status.ok()) return status;
     const int32_t longest = longest_row(rows);
     std::vector<cpu::FfmScratch> scratch;
+    scratch.reserve(static_cast<size_t>(ThreadPool::instance().max_workers()));
     for (int i = 0; i < ThreadPool::instance().max_workers(); ++i) scratch.emplace_back(longest);
     const cpu::FfmWeights weights = s.weights();
     ThreadPool::instance().for_each_chunk((rows.n_rows + kTile - 1) / kTile, context, [&](int64_t chunk, int worker) {

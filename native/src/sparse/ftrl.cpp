@@ -108,6 +108,7 @@ struct Ftrl::State {
     if (Status status = file.section("INDEX", &indices, &count); !status.ok()) return status;
     if (Status status = file.section("ZN", &coordinates, &n_coordinates); !status.ok()) return status;
     if (count != n_coordinates) return file.wrong("sections INDEX and ZN differ in length");
+    if (count > 0 && (indices == nullptr || coordinates == nullptr)) return file.wrong("a section is missing");
     int64_t last = -1;
     for (int64_t i = 0; i < count; ++i) {
       if (indices[i] <= last || indices[i] >= options.n_features) return file.wrong("section INDEX is out of order");

@@ -4,7 +4,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
-#include <utility>
 #include <variant>
 #include <vector>
 
@@ -13,9 +12,10 @@
 namespace waggle::trees {
 
 struct Value;
+struct Member;
 using Numbers = std::vector<double>;
 using Items = std::vector<Value>;
-using Members = std::vector<std::pair<std::string, Value>>;
+using Members = std::vector<Member>;
 
 struct Value {
   std::variant<std::monostate, bool, double, std::string, Numbers, Items, Members> held;
@@ -26,6 +26,11 @@ struct Value {
   const double* number() const { return std::get_if<double>(&held); }
   const Numbers* numbers() const;
   const Items* items() const { return std::get_if<Items>(&held); }
+};
+
+struct Member {
+  std::string first;
+  Value second;
 };
 
 /// Deeper nesting is refused.

@@ -317,7 +317,8 @@ class Attributes {
   }
   /// The names of all attributes must be among these: one that is not known may change what the model means.
   Status only(std::initializer_list<const char*> names) const {
-    for (const auto& [name, a] : all_) {
+    for (const auto& attribute : all_) {
+      const std::string& name = attribute.first;
       if (std::none_of(names.begin(), names.end(), [&](const char* known) { return name == known; })) {
         return fail(Code::kModel, "ONNX: the attribute %s is not supported", name.c_str());
       }
@@ -540,9 +541,7 @@ Status read_v1(const Attributes& a, bool classifier, size_t size, Ensemble* e) {
   } else if (binary && !(two_of_one && base.size() == 1)) {
     return fail(Code::kModel,
                 "ONNX: base_values of a classifier with two classes is not supported: implementations disagree");
-  } else if (two_of_one) {
-    e->base = base;
-  } else if (base.size() == static_cast<size_t>(n_targets)) {
+  } else if (two_of_one || base.size() == static_cast<size_t>(n_targets)) {
     e->base = base;
   } else {
     return fail(Code::kModel, "ONNX: base_values has %zu values for %lld targets", base.size(),
