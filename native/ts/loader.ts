@@ -3,6 +3,7 @@ import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { fromAddon, nativeError } from './errors.js';
 import type { SparseRowsArguments, SparseTargetsArguments } from './sparse.js';
+import type { RawTreesDump } from './trees-dump.js';
 
 /** What a job function of the addon returns: `cancel(id)` stops it, `promise` settles with what the job made. */
 export interface SubmittedJob<Result = void> {
@@ -560,31 +561,6 @@ export type TreesShapArguments = [
   threads: number,
   out: Float64Array,
 ];
-
-/** The vectors of `trees::Ensemble` (include/waggle/trees.hpp), one array per field. */
-export interface RawTreesDump {
-  readonly transform: number;
-  readonly transformParameter: number;
-  readonly scale: number;
-  readonly base: Float64Array;
-  readonly treeFirstNode: Uint32Array;
-  readonly treeNodes: Uint32Array;
-  readonly treeTarget: Int32Array;
-  readonly treeValues: Int32Array;
-  readonly feature: Int32Array;
-  readonly left: Int32Array;
-  readonly right: Int32Array;
-  readonly threshold: Float32Array;
-  readonly decision: Uint8Array;
-  readonly missing: Uint8Array;
-  readonly defaultLeft: Uint8Array;
-  readonly first: Uint32Array;
-  readonly count: Uint32Array;
-  readonly values: Float32Array;
-  readonly members: Float32Array;
-  readonly categories: Uint32Array;
-  readonly covers: Float32Array;
-}
 
 export type TreesPredictArguments = [
   model: NativeHandle,

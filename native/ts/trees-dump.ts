@@ -1,5 +1,3 @@
-import type { RawTreesDump } from './loader.js';
-
 /** What a split asks of a value, by its code in {@link TreesDump.decision}; true goes left. */
 export const TREES_DECISIONS = [
   /** x < threshold */
@@ -80,6 +78,9 @@ export interface TreesDump {
   /** [nNodes] how much of the training data met each node; empty when not known */
   readonly covers: Float32Array;
 }
+
+/** @internal what the addon gives: the vectors of `trees::Ensemble` (include/waggle/trees.hpp), one array per field. */
+export type RawTreesDump = Omit<TreesDump, 'transform'> & { readonly transform: number };
 
 /** @internal */
 export function treesDump(raw: RawTreesDump): TreesDump {

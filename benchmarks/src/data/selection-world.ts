@@ -1,15 +1,4 @@
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import {
-  type ColumnTable,
-  DAY_MS,
-  numericData,
-  silentLogger,
-  stringAt,
-  stringData,
-} from '@waggle/core';
+import { type ColumnTable, numericData, stringAt, stringData } from '@waggle/core';
 import {
   buildDataset,
   buildSnapshot,
@@ -18,9 +7,8 @@ import {
   OnlineFeatures,
 } from '@waggle/features';
 import { calibrateLogit, type LinearModel, sigmoid } from '@waggle/ranking';
-import { readManifest } from '@waggle/simulator';
 import { type HiddenOdds, readHiddenOdds } from '@waggle/simulator/truth';
-import { openLocalStore } from '@waggle/store';
+import type { Store } from '@waggle/store';
 import {
   calibrationWeights,
   estimateCtrParams,
@@ -32,11 +20,7 @@ import {
   trainCtr,
   uncertaintyOf,
 } from '@waggle/training';
-import { measureCommand } from '../process-tree.js';
-
-const waggle = fileURLToPath(new URL('../../../apps/pipeline/bin/waggle.mjs', import.meta.url));
-/** The last week of a world is never trained on: its slots are what the ranking chooses for. */
-const HELD_OUT_MS = 7 * DAY_MS;
+import { type SimulatedWorld, withSimulatedWorld } from './simulated-world.js';
 
 /** Evidence features (ln(1 + clicks)) and the parameter that says how many clicks weigh as much as the prior. */
 const TERMS = [
@@ -52,8 +36,6 @@ export interface SelectionWorld {
   readonly nCandidates: number;
   readonly priorOnly: boolean;
 }
-
-type Store = Awaited<ReturnType<typeof openLocalStore>>;
 
 interface Ids {
   readonly publications: readonly string[];
@@ -244,36 +226,20 @@ class SlotScorer {
  * that the simulator kept to itself (without send noise, within 72 h). One release serves the week: features are as of its
  * beginning.
  */
-export async function selectionWorld(scale: string, seed: number): Promise<SelectionWorld> {
-  const dir = mkdtempSync(join(tmpdir(), 'waggle-selection-'));
-  try {
-    const env = { ...process.env, WAGGLE_DIR: dir };
-    const cli = (...args: string[]) => measureCommand(process.execPath, [waggle, ...args], { env });
-    const world = join(dir, 'worlds', `${scale}-${seed}`);
-    await cli('simulate', '--scale', scale, '--seed', String(seed));
-    await cli('ingest', world);
-    await cli('embed');
-    const store = await openLocalStore({
-      dataDir: dir,
-      logger: silentLogger,
-      startOwner: { command: process.execPath, args: [waggle, 'store', '--dir', dir] },
-    });
-    try {
-      return await choose(store, world, seed);
-    } finally {
-      await store.close();
-    }
-  } finally {
-    rmSync(dir, { recursive: true, force: true });
-  }
+export function selectionWorld(scale: string, seed: number): Promise<SelectionWorld> {
+  return withSimulatedWorld({ scale, seed }, choose);
 }
 
-async function choose(store: Store, world: string, seed: number): Promise<SelectionWorld> {
-  const { config } = readManifest(world);
+async function choose({
+  store,
+  world,
+  config,
+  seed,
+  past,
+}: SimulatedWorld): Promise<SelectionWorld> {
   const { tenantId } = config;
   const odds = await readHiddenOdds(world);
-  const cutMs = config.endMs - HELD_OUT_MS;
-  const past = { tenantId, fromMs: config.startMs, toMs: cutMs, asOfMs: cutMs };
+  const cutMs = past.asOfMs;
   const params = await estimateCtrParams(store, past);
   const history = await buildDataset(store, ctrFeatures, { ...past, params });
   const { model } = await trainCtr(history, { featureSet: ctrFeatures, seed, asOfMs: cutMs });

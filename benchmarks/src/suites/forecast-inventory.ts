@@ -1,8 +1,4 @@
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { DAY_MS, HOUR_MS, silentLogger, stringAt, stringData } from '@waggle/core';
+import { DAY_MS, HOUR_MS, stringAt, stringData } from '@waggle/core';
 import { buildSendHistory, type NamedSendHistory } from '@waggle/features';
 import {
   constantLearner,
@@ -11,14 +7,11 @@ import {
   type InventoryTarget,
   inventoryBase,
 } from '@waggle/forecasting';
-import { readManifest } from '@waggle/simulator';
 import { expectedSend, readTruth } from '@waggle/simulator/truth';
-import { openLocalStore, type Store } from '@waggle/store';
+import type { Store } from '@waggle/store';
 import { say } from '../bench-context.js';
-import { measureCommand } from '../process-tree.js';
+import { withSimulatedWorld } from '../data/simulated-world.js';
 import { type Recorder, type SuiteOptions, summarize, wanted } from '../record.js';
-
-const waggle = fileURLToPath(new URL('../../../apps/pipeline/bin/waggle.mjs', import.meta.url));
 
 const CASE = 'inventory';
 /** A send is forecast a day before it is planned for, knowing what is known then. */
@@ -41,23 +34,10 @@ interface Measured {
 
 type ByTarget = Record<InventoryTarget, Measured>;
 
-async function measureWorld(seed: number): Promise<ByTarget> {
-  const dir = mkdtempSync(
-    join(process.env['WAGGLE_BENCH_TMPDIR'] || tmpdir(), 'waggle-inventory-'),
-  );
-  try {
-    const env = { ...process.env, WAGGLE_DIR: dir };
-    const cli = (...args: string[]) => measureCommand(process.execPath, [waggle, ...args], { env });
-    const world = join(dir, 'worlds', `demo-${seed}`);
-    await cli('simulate', '--scale', 'demo', '--seed', String(seed));
-    await cli('ingest', world);
-    const { config } = readManifest(world);
-    const store = await openLocalStore({
-      dataDir: dir,
-      logger: silentLogger,
-      startOwner: { command: process.execPath, args: [waggle, 'store', '--dir', dir] },
-    });
-    try {
+function measureWorld(seed: number): Promise<ByTarget> {
+  return withSimulatedWorld(
+    { scale: 'demo', seed, embed: false },
+    async ({ store, world, config }) => {
       const history = await buildSendHistory(store, {
         tenantId: config.tenantId,
         fromMs: config.startMs,
@@ -71,12 +51,8 @@ async function measureWorld(seed: number): Promise<ByTarget> {
         measured[target] = await measureTarget(history, target, oracles[target], config.endMs);
       }
       return measured;
-    } finally {
-      await store.close();
-    }
-  } finally {
-    rmSync(dir, { recursive: true, force: true });
-  }
+    },
+  );
 }
 
 async function measureTarget(

@@ -1,4 +1,5 @@
 import { automatic, seasonalNaive } from '@waggle/forecasting';
+import { mase, seasonalNaiveScale, smape } from '@waggle/measurement';
 import { BenchContext, say } from '../bench-context.js';
 import { readInto, writeRaw } from '../data/files.js';
 import { type M4Series, readM4Hourly } from '../data/m4.js';
@@ -11,26 +12,13 @@ const SEASONS = [24, 168];
 /** Each is fitted to each series by itself, with the season or seasons it takes. */
 const PEER_MODELS = ['MSTL', 'AutoTheta', 'AutoETS'] as const;
 
-/**
- * Mean absolute scaled error as M4 defines it: scaled by the seasonal naive forecast of the training part, season 24
- * (Hyndman & Koehler 2006).
- */
-function maseOf({ train, test }: M4Series, forecast: Float64Array): number {
-  let scale = 0;
-  for (let t = 24; t < train.length; t++) scale += Math.abs(train[t]! - train[t - 24]!);
-  scale /= train.length - 24;
-  let error = 0;
-  for (let h = 0; h < HORIZON; h++) error += Math.abs(test[h]! - forecast[h]!);
-  return error / HORIZON / scale;
-}
+/** Scaled by the seasonal naive forecast of the training part, season 24, as M4 defines it. */
+const maseOf = ({ train, test }: M4Series, forecast: Float64Array): number =>
+  mase({ actual: test, forecast, scale: seasonalNaiveScale(train, 24) });
 
-function smapeOf({ test }: M4Series, forecast: Float64Array): number {
-  let sum = 0;
-  for (let h = 0; h < HORIZON; h++) {
-    sum += Math.abs(test[h]! - forecast[h]!) / (Math.abs(test[h]!) + Math.abs(forecast[h]!));
-  }
-  return (200 * sum) / HORIZON;
-}
+/** In percent. */
+const smapeOf = ({ test }: M4Series, forecast: Float64Array): number =>
+  100 * smape({ actual: test, forecast });
 
 interface Scored {
   readonly name: string;

@@ -1,21 +1,11 @@
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { DAY_MS, silentLogger, stringAt } from '@waggle/core';
+import { stringAt } from '@waggle/core';
 import { buildDataset, ctrFeatures } from '@waggle/features';
 import { LinearScorer } from '@waggle/ranking';
-import { readManifest } from '@waggle/simulator';
 import { readTruth } from '@waggle/simulator/truth';
-import { openLocalStore } from '@waggle/store';
 import { estimateCtrParams, evaluateOracleGap, trainCtr } from '@waggle/training';
-import { measureCommand } from '../process-tree.js';
+import { withSimulatedWorld } from '../data/simulated-world.js';
 import { type Measurement, type SuiteOptions, summarize } from '../record.js';
 
-const waggle = fileURLToPath(new URL('../../../apps/pipeline/bin/waggle.mjs', import.meta.url));
-
-/** The last week of a world is never trained on: what is measured are its sends. */
-const HELD_OUT_MS = 7 * DAY_MS;
 /** Seeds of other worlds than those that anything was chosen on (1 … 5). */
 const FIRST_SEED = 11;
 
@@ -37,76 +27,48 @@ interface Evaluated {
  * One world: everything is learnt from what was known a week before its end, then what the release would serve is compared
  * with what the later sends brought and with the truth that the simulator kept to itself (without send noise).
  */
-async function evaluateSeed(scale: string, seed: number): Promise<Evaluated> {
-  const dir = mkdtempSync(join(tmpdir(), 'waggle-pctr-'));
-  try {
-    const env = { ...process.env, WAGGLE_DIR: dir };
-    const cli = (...args: string[]) => measureCommand(process.execPath, [waggle, ...args], { env });
-    const world = join(dir, 'worlds', `${scale}-${seed}`);
-    await cli('simulate', '--scale', scale, '--seed', String(seed));
-    await cli('ingest', world);
-    await cli('embed');
-    const { config } = readManifest(world);
-    const store = await openLocalStore({
-      dataDir: dir,
-      logger: silentLogger,
-      startOwner: { command: process.execPath, args: [waggle, 'store', '--dir', dir] },
+function evaluateSeed(scale: string, seed: number): Promise<Evaluated> {
+  return withSimulatedWorld({ scale, seed }, async ({ store, world, past, later }) => {
+    const params = await estimateCtrParams(store, past);
+    const history = await buildDataset(store, ctrFeatures, { ...past, params });
+    const rowsLater = await buildDataset(store, ctrFeatures, { ...later, params });
+    const { model } = await trainCtr(history, {
+      featureSet: ctrFeatures,
+      seed,
+      asOfMs: past.asOfMs,
     });
-    try {
-      const cutMs = config.endMs - HELD_OUT_MS;
-      const past = {
-        tenantId: config.tenantId,
-        fromMs: config.startMs,
-        toMs: cutMs,
-        asOfMs: cutMs,
-      };
-      const params = await estimateCtrParams(store, past);
-      const history = await buildDataset(store, ctrFeatures, { ...past, params });
-      const later = await buildDataset(store, ctrFeatures, {
-        tenantId: config.tenantId,
-        fromMs: cutMs,
-        toMs: config.endMs,
-        asOfMs: config.endMs,
-        params,
-      });
-      const { model } = await trainCtr(history, { featureSet: ctrFeatures, seed, asOfMs: cutMs });
-      const p = new LinearScorer(model).scoreInto(
-        later.x,
-        later.nRows,
-        new Float64Array(later.nRows),
-      );
-      const exposure = history.trials.reduce((sum, n, i) => sum + n * history.maturity[i]!, 0);
-      const rate = history.successes.reduce((sum, s) => sum + s, 0) / exposure;
-      const truth = await readTruth(world, 'placements');
-      const rowOf = new Map(truth.strings('placement_id').map((id, row) => [id, row]));
-      const pOracle = truth.numbers('p_oracle');
-      const share = truth.numbers('share_72h');
-      const rows = Array.from({ length: later.nRows }, (_, i) => i);
-      const columns = {
-        model: rows.map((i) => p[i]! * later.maturity[i]!),
-        oracle: rows.map((i) => {
-          const t = rowOf.get(stringAt(later.rowIds, i))!;
-          return pOracle[t]! * share[t]! * later.maturity[i]!;
-        }),
-        global: rows.map((i) => rate * later.maturity[i]!),
-        successes: [...later.successes],
-        trials: [...later.trials],
-        publications: [...later.publication.codes],
-        campaigns: [...later.campaign.codes],
-      };
-      const own = evaluateOracleGap(columns);
-      return {
-        ...columns,
-        gapClosed: own.gapClosed,
-        ratio: own.calibration.ratio,
-        priorOnly: model.priorOnly,
-      };
-    } finally {
-      await store.close();
-    }
-  } finally {
-    rmSync(dir, { recursive: true, force: true });
-  }
+    const p = new LinearScorer(model).scoreInto(
+      rowsLater.x,
+      rowsLater.nRows,
+      new Float64Array(rowsLater.nRows),
+    );
+    const exposure = history.trials.reduce((sum, n, i) => sum + n * history.maturity[i]!, 0);
+    const rate = history.successes.reduce((sum, s) => sum + s, 0) / exposure;
+    const truth = await readTruth(world, 'placements');
+    const rowOf = new Map(truth.strings('placement_id').map((id, row) => [id, row]));
+    const pOracle = truth.numbers('p_oracle');
+    const share = truth.numbers('share_72h');
+    const rows = Array.from({ length: rowsLater.nRows }, (_, i) => i);
+    const columns = {
+      model: rows.map((i) => p[i]! * rowsLater.maturity[i]!),
+      oracle: rows.map((i) => {
+        const t = rowOf.get(stringAt(rowsLater.rowIds, i))!;
+        return pOracle[t]! * share[t]! * rowsLater.maturity[i]!;
+      }),
+      global: rows.map((i) => rate * rowsLater.maturity[i]!),
+      successes: [...rowsLater.successes],
+      trials: [...rowsLater.trials],
+      publications: [...rowsLater.publication.codes],
+      campaigns: [...rowsLater.campaign.codes],
+    };
+    const own = evaluateOracleGap(columns);
+    return {
+      ...columns,
+      gapClosed: own.gapClosed,
+      ratio: own.calibration.ratio,
+      priorOnly: model.priorOnly,
+    };
+  });
 }
 
 /** `pipeline/pctr`: gap closed and calibration, pooled over the rows of five worlds. */

@@ -1,20 +1,13 @@
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { DAY_MS, type StringColumn, silentLogger, stringAt } from '@waggle/core';
+import { DAY_MS, type StringColumn, stringAt } from '@waggle/core';
 import {
   acceptFeatures,
   buildDataset,
   ctrFeatures,
   type Dataset,
-  type DatasetOptions,
   type FeatureSet,
 } from '@waggle/features';
 import { LinearScorer } from '@waggle/ranking';
-import { readManifest } from '@waggle/simulator';
 import { readTruth, type TruthTable } from '@waggle/simulator/truth';
-import { openLocalStore, type Store } from '@waggle/store';
 import {
   CTR_EFFECT_PARAMS,
   describedPart,
@@ -28,14 +21,10 @@ import {
   trainCtr,
 } from '@waggle/training';
 import { MATURED_OFFSET_TERMS, maturedCtrFeatures } from '../data/matured-ctr.js';
-import { measureCommand } from '../process-tree.js';
+import { type SimulatedWorld, withSimulatedWorld } from '../data/simulated-world.js';
 import { type Measurement, type Recorder, type SuiteOptions, touched, wanted } from '../record.js';
 import { summarize } from '../statistics.js';
 
-const waggle = fileURLToPath(new URL('../../../apps/pipeline/bin/waggle.mjs', import.meta.url));
-
-/** The last week of a world is never trained on: what is measured are its decisions. */
-const HELD_OUT_MS = 7 * DAY_MS;
 /** A publication is new when its first ad ran in the held-out week, or in the three days before: none of its outcomes was final. */
 const NEW_MS = 3 * DAY_MS;
 /** Seeds of other worlds than those that anything was chosen on. */
@@ -54,55 +43,9 @@ interface Judged {
   readonly models: Readonly<Record<string, number[]>>;
 }
 
-interface Past {
-  readonly store: Store;
-  readonly past: DatasetOptions;
-  readonly later: DatasetOptions;
-  readonly world: string;
-  readonly seed: number;
-}
-
-/** Makes a world and hands over its store. */
-async function withWorld<T>(
-  scale: string,
-  seed: number,
-  use: (past: Past) => Promise<T>,
-): Promise<T> {
-  const dir = mkdtempSync(join(tmpdir(), 'waggle-train-'));
-  try {
-    const env = { ...process.env, WAGGLE_DIR: dir };
-    const cli = (...args: string[]) => measureCommand(process.execPath, [waggle, ...args], { env });
-    const world = join(dir, 'worlds', `${scale}-${seed}`);
-    await cli('simulate', '--scale', scale, '--seed', String(seed));
-    await cli('ingest', world);
-    await cli('embed');
-    const { config } = readManifest(world);
-    const store = await openLocalStore({
-      dataDir: dir,
-      logger: silentLogger,
-      startOwner: { command: process.execPath, args: [waggle, 'store', '--dir', dir] },
-    });
-    try {
-      const cutMs = config.endMs - HELD_OUT_MS;
-      const { tenantId } = config;
-      return await use({
-        store,
-        past: { tenantId, fromMs: config.startMs, toMs: cutMs, asOfMs: cutMs },
-        later: { tenantId, fromMs: cutMs, toMs: config.endMs, asOfMs: config.endMs },
-        world,
-        seed,
-      });
-    } finally {
-      await store.close();
-    }
-  } finally {
-    rmSync(dir, { recursive: true, force: true });
-  }
-}
-
 /** Trains on the past and scores the later decisions with what a release would serve. */
 async function learn(
-  { store, past, later, seed }: Past,
+  { store, past, later, seed }: SimulatedWorld,
   set: FeatureSet,
   params: Readonly<Record<string, number>>,
   train: typeof trainCtr,
@@ -165,7 +108,7 @@ function truthRows(
   return (row) => rowOf.get(stringAt(ids, row))!;
 }
 
-async function judgePctr(world: Past): Promise<Judged> {
+async function judgePctr(world: SimulatedWorld): Promise<Judged> {
   const { store, past } = world;
   const now = await learn(world, ctrFeatures, await estimateCtrParams(store, past), trainCtr);
   const described = describedPart(maturedCtrFeatures, MATURED_OFFSET_TERMS);
@@ -191,7 +134,7 @@ async function judgePctr(world: Past): Promise<Judged> {
   );
 }
 
-async function judgeAccept(world: Past): Promise<Judged> {
+async function judgeAccept(world: SimulatedWorld): Promise<Judged> {
   const { store, past } = world;
   const { history, rows, p } = await learn(
     world,
@@ -236,7 +179,7 @@ export async function measurePctr(options: SuiteOptions, recorder: Recorder): Pr
   const clicks: Judged[] = [];
   const answers: Judged[] = [];
   for (const one of seeds) {
-    await withWorld(scale, one, async (world) => {
+    await withSimulatedWorld({ scale, seed: one }, async (world) => {
       if (wanted(options, 'pctr')) clicks.push(await judgePctr(world));
       if (wanted(options, 'accept')) answers.push(await judgeAccept(world));
     });
