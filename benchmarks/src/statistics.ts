@@ -4,7 +4,9 @@ export function quantile(values: readonly number[], p: number): number {
   const sorted = [...values].sort((a, b) => a - b);
   const at = (sorted.length - 1) * p;
   const low = sorted[Math.floor(at)]!;
-  return low + (sorted[Math.ceil(at)]! - low) * (at - Math.floor(at));
+  const high = sorted[Math.ceil(at)]!;
+  // The difference rounds, so that the sum may come to lie an ulp beyond.
+  return Math.min(high, low + (high - low) * (at - Math.floor(at)));
 }
 
 export const median = (values: readonly number[]): number => quantile(values, 0.5);
