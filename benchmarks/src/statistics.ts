@@ -1,10 +1,12 @@
 /** Quantile by linear interpolation between order statistics. @throws RangeError without values */
 export function quantile(values: readonly number[], p: number): number {
   if (values.length === 0) throw new RangeError('no values');
-  const sorted = [...values].sort((a, b) => a - b);
+  // In order, −0 before 0.
+  const sorted = Float64Array.from(values).sort();
   const at = (sorted.length - 1) * p;
   const low = sorted[Math.floor(at)]!;
   const high = sorted[Math.ceil(at)]!;
+  if (low === high) return low;
   // The difference rounds, so that the sum may come to lie an ulp beyond.
   return Math.min(high, low + (high - low) * (at - Math.floor(at)));
 }
