@@ -72,6 +72,10 @@ typedef struct waggle_matrix_args {
   int32_t keep_exact; /* 1: f32 rows stay on the device and answers are exact; 0: low precision alone */
   int32_t (*is_cancelled)(void* context);
   void* cancel_context;
+  /* Instead of `exact`, when that is null: writes rows [first, first + count), [count x dim], finite. Returns
+   * WAGGLE_BACKEND_*. */
+  int32_t (*read_rows)(void* context, int64_t first, int64_t count, float* rows);
+  void* read_context;
 } waggle_matrix_args;
 
 typedef struct waggle_topk_args {
@@ -89,6 +93,10 @@ typedef struct waggle_topk_args {
   int64_t n_in_doubt; /* out: without exact rows, rows that might belong to an answer and are not in it; else 0 */
   int32_t (*is_cancelled)(void* context);
   void* cancel_context;
+  /* Of a matrix without exact rows on the device: exact scores of pairs, from the host. Answers are exact then. Returns
+   * WAGGLE_BACKEND_*. */
+  int32_t (*score_pairs)(void* context, int64_t n_pairs, const int32_t* queries, const int32_t* rows, float* scores);
+  void* score_context;
 } waggle_topk_args;
 
 /* An ensemble of trees on the device. */

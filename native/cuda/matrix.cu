@@ -199,32 +199,59 @@ int32_t open_matrix(State& state, const waggle_matrix_args& args, std::unique_pt
     return WAGGLE_BACKEND_OK;
   }
 
-  Stream stream;
-  WAGGLE_TRY(stream.open(error));
-  const cudaStream_t s = stream.get();
-  DeviceArray<float> d_part("a part of the matrix on its way");
-  DeviceArray<unsigned long long> d_bad_row("a flag");
-  WAGGLE_TRY(d_bad_row.allocate(1, error));
-  WAGGLE_CUDA_CHECK(cudaMemsetAsync(d_bad_row.get(), 0xff, 8, s));
-  // Whole tiles of at most 64 MiB travel at a time.
+  WAGGLE_TRY(state.stream.open(error));
+  WAGGLE_TRY(state.second.open(error));
+  const cudaStream_t streams[] = {state.stream.get(), state.second.get()};
+  // Whole tiles of at most 64 MiB travel at a time, one part while the next is read.
   int64_t part_rows = (int64_t{16} << 20) / std::max<int64_t>(args.dim, 1) / kTileRows * kTileRows;
   part_rows = std::max<int64_t>(kTileRows, std::min(part_rows, tiles * kTileRows));
-  if (args.keep_exact == 0) WAGGLE_TRY(d_part.allocate(static_cast<size_t>(part_rows * args.dim), error));
-  for (int64_t first = 0; first < args.n_rows; first += part_rows) {
-    if (args.is_cancelled != nullptr && args.is_cancelled(args.cancel_context) != 0) {
-      WAGGLE_CUDA_CHECK(cudaStreamSynchronize(s));  // nothing may read the caller's memory after we return
-      return WAGGLE_BACKEND_CANCELLED;
+  const int sides = part_rows < args.n_rows ? 2 : 1;
+  DeviceArray<unsigned long long> d_bad_row("a flag");
+  DeviceArray<float> d_part("parts of the matrix on their way");
+  WAGGLE_TRY(d_bad_row.allocate(1, error));
+  if (args.keep_exact == 0) WAGGLE_TRY(d_part.allocate(static_cast<size_t>(sides * part_rows * args.dim), error));
+  float* h_parts = nullptr;
+  state.staging.reset();
+  WAGGLE_TRY(state.staging.take(&h_parts, sides * part_rows * args.dim, error));
+  // The pinned parts are for this once; nothing may still be under way to or from them, or to the matrix.
+  struct Done {
+    State& state;
+    const cudaStream_t* streams;
+    ~Done() {
+      (void)cudaStreamSynchronize(streams[0]);
+      (void)cudaStreamSynchronize(streams[1]);
+      state.staging.release();
     }
+  } done{state, streams};
+  WAGGLE_CUDA_CHECK(cudaMemsetAsync(d_bad_row.get(), 0xff, 8, streams[0]));
+  WAGGLE_CUDA_CHECK(cudaStreamSynchronize(streams[0]));
+  int side = 0;
+  for (int64_t first = 0; first < args.n_rows; first += part_rows, side = (side + 1) % sides) {
+    if (args.is_cancelled != nullptr && args.is_cancelled(args.cancel_context) != 0) return WAGGLE_BACKEND_CANCELLED;
+    const cudaStream_t s = streams[side];
     const int64_t count = std::min(part_rows, args.n_rows - first);
-    float* d_rows = args.keep_exact != 0 ? matrix->d_exact.get() + first * args.dim : d_part.get();
-    WAGGLE_CUDA_CHECK(cudaMemcpyAsync(d_rows, args.exact + first * args.dim, static_cast<size_t>(count * args.dim) * 4,
-                                      cudaMemcpyHostToDevice, s));
+    const size_t bytes = static_cast<size_t>(count * args.dim) * 4;
+    float* h_rows = h_parts + side * part_rows * args.dim;
+    WAGGLE_CUDA_CHECK(cudaStreamSynchronize(s));  // the part before the last has left its place
+    if (args.exact != nullptr) {
+      state.copiers.copy(h_rows, args.exact + first * args.dim, bytes);
+    } else if (args.read_rows == nullptr) {
+      return fail(error, WAGGLE_BACKEND_UNSUPPORTED, "no rows are given");
+    } else if (const int32_t read = args.read_rows(args.read_context, first, count, h_rows);
+               read != WAGGLE_BACKEND_OK) {
+      return fail(error, read, "rows %lld to %lld could not be read", static_cast<long long>(first),
+                  static_cast<long long>(first + count - 1));
+    }
+    float* d_rows =
+        args.keep_exact != 0 ? matrix->d_exact.get() + first * args.dim : d_part.get() + side * part_rows * args.dim;
+    WAGGLE_CUDA_CHECK(cudaMemcpyAsync(d_rows, h_rows, bytes, cudaMemcpyHostToDevice, s));
     WAGGLE_TRY(launch_encode(d_rows, first, count, args.dim, args.dtype, matrix->d_tiles.get(), matrix->d_facts.get(),
                              d_bad_row.get(), s, error));
   }
+  for (const cudaStream_t s : streams) WAGGLE_CUDA_CHECK(cudaStreamSynchronize(s));
   unsigned long long h_bad_row = kNoKey;
-  WAGGLE_CUDA_CHECK(cudaMemcpyAsync(&h_bad_row, d_bad_row.get(), 8, cudaMemcpyDeviceToHost, s));
-  WAGGLE_CUDA_CHECK(cudaStreamSynchronize(s));
+  WAGGLE_CUDA_CHECK(cudaMemcpyAsync(&h_bad_row, d_bad_row.get(), 8, cudaMemcpyDeviceToHost, streams[0]));
+  WAGGLE_CUDA_CHECK(cudaStreamSynchronize(streams[0]));
   if (h_bad_row != kNoKey) {
     return fail(error, WAGGLE_BACKEND_NOT_FINITE, "matrix row %llu holds NaN or infinity", h_bad_row);
   }

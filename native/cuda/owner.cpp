@@ -7,6 +7,7 @@
 
 #include "cuda/check.cuh"
 #include "cuda/ops/topk.cuh"
+#include "cuda/spin.hpp"
 
 namespace waggle::cuda {
 
@@ -50,10 +51,16 @@ Owner::~Owner() {
 }
 
 int32_t Owner::wait_for(Request& request) {
-  std::unique_lock<std::mutex> lock(mutex_);
-  waiting_.push_back(&request);
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    waiting_.push_back(&request);
+    ++asked_;
+  }
   wanted_.notify_one();
-  finished_.wait(lock, [&] { return request.done; });
+  if (!spin_until([&] { return request.done.load(); })) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    finished_.wait(lock, [&] { return request.done.load(); });
+  }
   return request.status;
 }
 
@@ -81,6 +88,12 @@ bool Owner::joins(const Request& first, const Request& other) {
 void Owner::serve() {
   std::unique_lock<std::mutex> lock(mutex_);
   while (true) {
+    if (waiting_.empty() && !closing_) {
+      const unsigned long long seen = asked_;
+      lock.unlock();
+      (void)spin_until([&] { return asked_ != seen; });
+      lock.lock();
+    }
     wanted_.wait(lock, [&] { return closing_ || !waiting_.empty(); });
     if (waiting_.empty()) return;
     std::vector<Request*> batch = {waiting_.front()};
@@ -104,6 +117,7 @@ void Owner::serve() {
       serve_searches(batch);
     }
     lock.lock();
+    // From here on a request may be gone: its caller sees `done` without the lock.
     for (Request* request : batch) request->done = true;
     finished_.notify_all();
   }

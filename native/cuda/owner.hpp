@@ -1,6 +1,7 @@
 // One thread owns the device: callers queue up, and small searches of one matrix that wait together run as one.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -39,7 +40,7 @@ class Owner {
     waggle_topk_args* args = nullptr;
     waggle_text* error = nullptr;
     int32_t status = 0;
-    bool done = false;
+    std::atomic<bool> done{false};
   };
 
   int32_t wait_for(Request& request);
@@ -52,6 +53,7 @@ class Owner {
   std::condition_variable wanted_;
   std::condition_variable finished_;
   std::deque<Request*> waiting_;
+  std::atomic<unsigned long long> asked_{0};  // requests so far
   bool closing_ = false;
   std::vector<float> queries_;  // of a batch, kept between batches
   std::vector<float> scores_;

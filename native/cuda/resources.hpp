@@ -11,6 +11,7 @@
 
 #include "abi/backend_abi.h"
 #include "cuda/check.cuh"
+#include "cuda/copiers.hpp"
 
 namespace waggle::cuda {
 
@@ -154,8 +155,10 @@ struct State {
   bool has_wgmma = false;
   size_t memory_bytes = 0;
   Stream stream;
+  Stream second;  // for work in pieces: one piece travels while the other computes
   Scratch scratch;
   Staging staging;
+  Copiers copiers;
 };
 
 }  // namespace waggle::cuda

@@ -413,6 +413,20 @@ __device__ inline void warpgroup_wait() {
 #endif
 }
 
+/// setmaxnreg: a warpgroup gives registers back, or takes them; all of its threads call it.
+template <int kRegisters>
+__device__ inline void registers_give() {
+#if !defined(WAGGLE_CUDA_EMULATED)
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
+#endif
+}
+template <int kRegisters>
+__device__ inline void registers_take() {
+#if !defined(WAGGLE_CUDA_EMULATED)
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
+#endif
+}
+
 /// Keeps the compiler from moving uses of the accumulators across the asynchronous products that own them.
 template <Operand kType>
 __device__ inline void hold_registers(typename OperandTraits<kType>::Accumulator d[64]) {

@@ -1,16 +1,98 @@
 #include "waggle/device_matrix.hpp"
 
+#include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <vector>
 
 #include "src/registry.hpp"
+#include "waggle/thread_pool.hpp"
 
 namespace waggle {
 
 namespace {
 
 int32_t poll(void* context) { return static_cast<const RunContext*>(context)->stop_requested() ? 1 : 0; }
+
+// As the device scores: products and sums in double, rounded once.
+float exact_score(Metric metric, const float* q, const float* x, int64_t dim) {
+  double dot = 0;
+  double q2 = 0;
+  double x2 = 0;
+  double distance = 0;
+  for (int64_t i = 0; i < dim; ++i) {
+    const double a = q[i];
+    const double b = x[i];
+    dot += a * b;
+    q2 += a * a;
+    x2 += b * b;
+    distance += (a - b) * (a - b);
+  }
+  if (metric == Metric::kL2) return static_cast<float>(-distance);
+  if (metric == Metric::kInnerProduct) return static_cast<float>(dot);
+  const double norms = std::sqrt(q2) * std::sqrt(x2);
+  return norms > 0 ? static_cast<float>(dot / norms) : 0.0f;
+}
+
+// What the plugin's callbacks for rows of the host need. No exception crosses the line.
+struct HostRows {
+  const RowSource* source;
+  const DeviceTopkArgs* search = nullptr;
+  int64_t dim;
+};
+
+// Rows per task of the pool: a task should last some 100 µs.
+int64_t rows_per_task(int64_t dim) { return std::max<int64_t>(16, 65536 / std::max<int64_t>(dim, 1)); }
+
+template <typename Body>
+int32_t in_tasks(int64_t n, int64_t dim, Body&& body) {
+  try {
+    const int64_t size = rows_per_task(dim);
+    std::atomic<bool> failed{false};
+    ThreadPool::instance().for_each_chunk((n + size - 1) / size, RunContext{}, [&](int64_t task, int) {
+      try {
+        body(task * size, std::min(n, (task + 1) * size));
+      } catch (...) {
+        failed.store(true);
+      }
+    });
+    return failed.load() ? WAGGLE_BACKEND_FAILED : WAGGLE_BACKEND_OK;
+  } catch (...) {
+    return WAGGLE_BACKEND_FAILED;
+  }
+}
+
+int32_t read_rows(void* context, int64_t first, int64_t count, float* rows) {
+  const HostRows& host = *static_cast<const HostRows*>(context);
+  return in_tasks(count, host.dim, [&](int64_t begin, int64_t end) {
+    host.source->read(first + begin, end - begin, rows + begin * host.dim);
+  });
+}
+
+int32_t score_pairs(void* context, int64_t n_pairs, const int32_t* queries, const int32_t* rows, float* scores) {
+  const HostRows& host = *static_cast<const HostRows*>(context);
+  return in_tasks(n_pairs, host.dim, [&](int64_t begin, int64_t end) {
+    std::vector<float> row(static_cast<size_t>(host.dim));
+    for (int64_t i = begin; i < end; ++i) {
+      host.source->read(rows[i], 1, row.data());
+      scores[i] =
+          exact_score(host.search->metric, host.search->queries.data + queries[i] * host.dim, row.data(), host.dim);
+    }
+  });
+}
+
+// Rows of an array as a source. The caller keeps the array.
+class ArrayRows final : public RowSource {
+ public:
+  explicit ArrayRows(Matrix<const float> matrix) : matrix_(matrix) {}
+  void read(int64_t first, int64_t count, float* out) const override {
+    std::copy_n(matrix_.data + first * matrix_.cols, count * matrix_.cols, out);
+  }
+
+ private:
+  Matrix<const float> matrix_;
+};
 
 Status status_of(const Registry& r, int32_t answer, waggle_text* text) {
   text->text[WAGGLE_BACKEND_TEXT_BYTES - 1] = '\0';
@@ -45,7 +127,15 @@ Status DeviceMatrix::open(const DeviceMatrixArgs& args, const RunContext& contex
     call.exact = args.matrix.data;
     call.n_rows = args.matrix.rows;
     call.dim = args.matrix.cols;
-    call.keep_exact = args.keep_exact ? 1 : 0;
+    call.keep_exact = args.exact == ExactRows::kOnDevice ? 1 : 0;
+    HostRows host = {args.source.get(), nullptr, args.matrix.cols};
+    if (args.source != nullptr) {
+      call.exact = nullptr;
+      call.read_rows = read_rows;
+      call.read_context = &host;
+    } else if (args.matrix.data == nullptr && args.matrix.rows > 0) {
+      return fail(Code::kShape, "the matrix is missing");
+    }
     call.is_cancelled = poll;
     call.cancel_context = const_cast<RunContext*>(&context);
     waggle_matrix_info info = {};
@@ -62,7 +152,10 @@ Status DeviceMatrix::open(const DeviceMatrixArgs& args, const RunContext& contex
     made->n_rows_ = args.matrix.rows;
     made->dim_ = args.matrix.cols;
     made->device_bytes_ = static_cast<int64_t>(info.device_bytes);
-    made->exact_ = args.keep_exact;
+    made->exact_ = args.exact;
+    if (args.exact == ExactRows::kOnHost) {
+      made->source_ = args.source != nullptr ? args.source : std::make_shared<ArrayRows>(args.matrix);
+    }
     *out = std::move(made);
     return {};
   });
@@ -124,6 +217,11 @@ Status DeviceMatrix::topk(DeviceTopkArgs& args, const RunContext& context) const
     call.rows = args.rows;
     call.is_cancelled = poll;
     call.cancel_context = const_cast<RunContext*>(&context);
+    HostRows host = {source_.get(), &args, dim_};
+    if (source_ != nullptr) {
+      call.score_pairs = score_pairs;
+      call.score_context = &host;
+    }
     waggle_text text = {};
     text.struct_size = sizeof text;
     const int32_t answer =

@@ -27,7 +27,7 @@ class OpenJob final : public Job {
     }
     args_.matrix.data = input<float>(env, info[0], values, "matrix");
     args_.dtype = static_cast<DeviceDtype>(info[3].ToNumber().Int32Value());
-    args_.keep_exact = info[4].ToBoolean().Value();
+    args_.exact = info[4].ToBoolean().Value() ? ExactRows::kOnDevice : ExactRows::kNone;
   }
   Status execute(const RunContext& context) override { return DeviceMatrix::open(args_, context, &made_); }
   Napi::Value result(Napi::Env env) override {

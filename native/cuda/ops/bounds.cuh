@@ -81,7 +81,8 @@ __device__ inline QueryTest query_test(int metric, const RowFacts& q, float thre
   test.x = q.norm * inverse * 1.00001f;
   test.y = q.error * inverse * 1.00001f;
   test.z = inverse;
-  if (!isfinite(q.norm) || threshold == -INFINITY) {
+  if (!isfinite(q.norm)) return {0, 0, 0, -INFINITY};
+  if (threshold == -INFINITY) {
     test.t = -INFINITY;
     return test;
   }

@@ -1,19 +1,15 @@
-// Top-k against a resident matrix: scan, select, look closely, in chunks of rows that grow.
+// Top-k against a resident matrix: scan, narrow, look closely.
 //
-// A scan computes scores of a chunk in low precision on the tensor cores and writes down, per query, the few rows that
-// could still belong to the answer (bounds.cuh). After each chunk one block per query sorts what was written down,
-// drops what the chunk itself excludes, computes the rest exactly and merges it with the best so far, which gives the
-// next chunk its threshold. With rows in no particular order a chunk g times as long as everything before it adds
-// about k·g rows per query. A list that overflows (rows in ascending order of score, many equal rows) has its
-// chunk repeated in parts, down to parts that cannot overflow. No score matrix is ever written.
-//
-// Traffic per batch of up to 4,096 queries: the matrix once from device memory, once per 128 (Hopper) or 64 queries
-// from L2.
-#include <cuda_fp16.h>
+// A scan (scan.cuh) computes scores in low precision and writes down, per query, the few rows that could still belong
+// to the answer (bounds.cuh). What is written down is narrowed to what it does not itself exclude and that is scored
+// exactly (select.cuh). The threshold of the scan comes from samples (Guessing); the answer proves it right, or the
+// search is repeated without. Few rows are searched without guessing in chunks that grow (Plan): with rows in no
+// particular order a chunk g times as long as everything before it adds about k·g rows per query. A list that overflows
+// (many equal rows) has the search repeated in parts, down to parts that cannot overflow. No score matrix is ever
+// written.
 #include <cuda_runtime.h>
 
 #include <algorithm>
-#include <cfloat>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -21,636 +17,106 @@
 
 #include "cuda/check.cuh"
 #include "cuda/device.cuh"
-#include "cuda/ops/bounds.cuh"
+#include "cuda/ops/scan.cuh"
+#include "cuda/ops/select.cuh"
 #include "cuda/ops/topk.cuh"
 #include "cuda/resources.hpp"
-#include "cuda/tensor_core.cuh"
 
 namespace waggle::cuda {
 
 namespace {
 
-constexpr int kMaxK = 2048;
-constexpr int kListed = 6144;  // rows written down per query and chunk
-constexpr int kSortable = 8192;
-constexpr int kSelectThreads = 512;
-constexpr int kSelectShared = kSortable * 8 + kListed * 4;
 constexpr int64_t kQueriesAtOnce = 4096;
-constexpr int64_t kFirstChunkTiles = kListed / kTileRows;
-constexpr int64_t kChunkGrowth = 4;
-constexpr int kMaxScanOneDim = 8192;
+constexpr int64_t kSafeTiles = kListed / kTileRows;  // rows of a chunk that no list can overflow with
+constexpr int64_t kCarefulGrowth = 4;
 
-static_assert(kListed + kMaxK <= kSortable, "the list and the best so far are sorted together");
+// Places of the flags before the best.
+constexpr int kBadRow = 0;
+constexpr int kRescored = 1;
+constexpr int kOverflow = 2;
+constexpr int kFlags = 3;
 
-// What a scan reads and writes.
-struct Scan {
-  MatrixView matrix;             // what is scanned: the matrix, or gathered rows of it
-  const int32_t* d_row_numbers;  // of gathered rows; null: row i is row i
-  const unsigned char* d_query_tiles;
-  const QueryTest* d_tests;
-  const RowFacts* d_query_facts;
-  int32_t n_queries;
-  int32_t metric;
-  float roundoff;
-  const uint8_t* d_filter;
-  int64_t filter_stride;
-  int64_t first_tile;
-  int64_t end_tile;
-  unsigned long long* d_lists;  // [n_queries × kListed] keys of lower bounds
-  unsigned* d_counts;           // [n_queries]
-  bool count_only;
+struct Plan {
+  int64_t first_tiles;  // scanned without a test
+  double growth;        // chunk i + 1 ends this many times as far as chunk i
+  /// Where low precision leaves much in doubt, only exact scores give a threshold that excludes enough.
+  bool merges_each_chunk;
 };
 
-__device__ inline bool is_allowed(const Scan& scan, int query, uint32_t row) {
-  if (scan.d_filter == nullptr) return true;
-  const uint8_t* bits = scan.d_filter + static_cast<int64_t>(query) * scan.filter_stride;
-  return ((bits[row >> 3] >> (row & 7)) & 1) != 0;
+// Rows listed per row of the answer: 1, and those that only low precision lets through.
+double listed_per_row(int32_t dtype) { return dtype == WAGGLE_DTYPE_INT8 ? 5.0 : 1.5; }
+
+Plan plan_of(int32_t dtype, int32_t k, int n_queries, int64_t tiles) {
+  Plan plan;
+  plan.first_tiles = std::clamp<int64_t>((2 * int64_t{k} + kTileRows - 1) / kTileRows, 16, kSafeTiles);
+  // What fits the lists is one limit; the other is that listing costs the scan time, where there are many queries, and
+  // each chunk costs its own, where there is one.
+  const double most = n_queries == 1 ? 32.0 : dtype == WAGGLE_DTYPE_INT8 ? 6.0 : 9.0;
+  const double limit = std::clamp(0.75 * kListed / (listed_per_row(dtype) * k), 2.0, most);
+  // As many chunks as that takes, each the same times as long.
+  const double ratio = static_cast<double>(std::max(tiles, plan.first_tiles)) / static_cast<double>(plan.first_tiles);
+  const double chunks = std::max(1.0, std::ceil(std::log(ratio) / std::log(limit)));
+  plan.growth = std::pow(ratio, 1.0 / chunks);
+  plan.merges_each_chunk = dtype == WAGGLE_DTYPE_INT8;
+  return plan;
 }
 
-// The rare path: a row that passed the test of its query.
-__device__ inline void write_down(const Scan& scan, int query, int64_t scanned_row, float product) {
-  const uint32_t row = scan.d_row_numbers != nullptr ? static_cast<uint32_t>(scan.d_row_numbers[scanned_row])
-                                                     : static_cast<uint32_t>(scanned_row);
-  if (!is_allowed(scan, query, row)) return;
-  const unsigned at = atomicAdd(&scan.d_counts[query], 1u);
-  if (scan.count_only || at >= kListed) return;
-  const RowFacts r = scan.matrix.d_facts[scanned_row];
-  const RowFacts q = scan.d_query_facts[query];
-  float lower = scanned_score(scan.metric, product, r, q) - half_width(scan.metric, r, q, scan.roundoff);
-  if (!(lower >= -FLT_MAX)) lower = -FLT_MAX;
-  if (!(lower <= FLT_MAX)) lower = -FLT_MAX;
-  // The list names rows as they are scanned, so that their facts can be found again.
-  scan.d_lists[static_cast<int64_t>(query) * kListed + at] = key_of(lower, static_cast<uint32_t>(scanned_row));
+// For many rows: samples of every so-many-th tile, each larger than the last, whose rank-th best score is the threshold
+// for the next and in the end for all rows. One pass over the matrix then writes down a few hundred rows per query.
+struct Guessing {
+  std::vector<int64_t> tiles;  // of each sample; none: do without guessing
+  std::vector<int> ranks;      // from each sample, for the next
+};
+
+// The rank in a sample from which, in `ratio` times as many rows, fewer than `needed` are found once in some 10^8 times
+// (the count is negative binomial with mean rank · ratio).
+int rank_for(double needed, double ratio) {
+  const double expected = needed / ratio;
+  return static_cast<int>(std::ceil(expected + 5 * std::sqrt(expected) + 5));
 }
 
-// ---- scan by mma.sync (sm_80 and newer) -----------------------------------------------------------------------------
-
-constexpr int kScanThreads = 256;
-constexpr int kScanQueries = 64;
-constexpr int kScanStages = 3;
-constexpr int kScanQueryBytes = kScanQueries * kBlockBytes;
-constexpr int kScanStageBytes = kTileBytes + kScanQueryBytes;
-constexpr int kScanShared = kScanStages * kScanStageBytes;
-
-// Grid: (row tiles in flight, groups of 64 queries); 256 threads: 4 × 2 warps of 32 rows × 32 queries; 72 KiB shared,
-// two blocks per multiprocessor; bound by the tensor cores from about 64 queries on, by memory below.
-template <Operand kType>
-__global__ void __launch_bounds__(kScanThreads, 2) scan_kernel(const Scan scan) {
-  using Accumulator = typename OperandTraits<kType>::Accumulator;
-  WAGGLE_DYNAMIC_SHARED(shared);
-  const int thread = static_cast<int>(threadIdx.x);
-  const int lane = thread % 32;
-  const int warp = thread / 32;
-  const int warp_row = warp % 4 * 32;
-  const int warp_query = warp / 4 * 32;
-  const int query0 = static_cast<int>(blockIdx.y) * kScanQueries;
-  const int n_blocks = scan.matrix.n_blocks;
-  // 64 queries are one half of a query tile.
-  const unsigned char* d_queries = scan.d_query_tiles +
-                                   static_cast<int64_t>(query0 / kTileRows) * n_blocks * kTileBytes +
-                                   query0 % kTileRows * kBlockBytes;
-
-  for (int64_t tile = scan.first_tile + blockIdx.x; tile < scan.end_tile; tile += gridDim.x) {
-    const unsigned char* d_rows = scan.matrix.d_tiles + tile * n_blocks * kTileBytes;
-    const auto fetch = [&](int block) {
-      if (block < n_blocks) {
-        unsigned char* to = shared + block % kScanStages * kScanStageBytes;
-        const unsigned char* rows = d_rows + static_cast<int64_t>(block) * kTileBytes;
-        for (int at = thread * 16; at < kTileBytes; at += kScanThreads * 16) copy_async_16(to + at, rows + at);
-        const unsigned char* queries = d_queries + static_cast<int64_t>(block) * kTileBytes;
-        for (int at = thread * 16; at < kScanQueryBytes; at += kScanThreads * 16) {
-          copy_async_16(to + kTileBytes + at, queries + at);
-        }
-      }
-      copy_async_commit();  // also when empty: waiting counts groups
-    };
-
-    Accumulator sum[2][4][4];
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-#pragma unroll
-      for (int j = 0; j < 4; ++j) {
-#pragma unroll
-        for (int v = 0; v < 4; ++v) sum[i][j][v] = 0;
-      }
-    }
-    __syncthreads();  // the last tile's operands are no longer read
-#pragma unroll
-    for (int stage = 0; stage < kScanStages - 1; ++stage) fetch(stage);
-    for (int block = 0; block < n_blocks; ++block) {
-      copy_async_wait<kScanStages - 2>();
-      __syncthreads();  // the block has arrived for everybody, and the stage to be filled is free
-      fetch(block + kScanStages - 1);
-      const unsigned char* rows = shared + block % kScanStages * kScanStageBytes;
-      const unsigned char* queries = rows + kTileBytes;
-#pragma unroll
-      for (int step = 0; step < kBlockBytes / 32; ++step) {
-        // Lane l addresses row l % 8 (+ 8 for odd matrices) and chunk 2·step (+ 1 for matrices 2 and 3).
-        uint32_t a[2][4];
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          const int row = warp_row + 16 * i + lane % 16;
-          const int chunk = 2 * step + lane / 16;
-          load_matrix_x4(a[i], rows + row * kBlockBytes + ((chunk ^ (row & 7)) * 16));
-        }
-        uint32_t b[2][4];  // two groups of 8 queries each: their chunk 2·step, their chunk 2·step + 1
-#pragma unroll
-        for (int j = 0; j < 2; ++j) {
-          const int query = warp_query + 16 * j + lane / 16 * 8 + lane % 8;
-          const int chunk = 2 * step + lane / 8 % 2;
-          load_matrix_x4(b[j], queries + query * kBlockBytes + ((chunk ^ (query & 7)) * 16));
-        }
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-#pragma unroll
-          for (int j = 0; j < 4; ++j) {
-            multiply_accumulate<kType>(sum[i][j], a[i], b[j / 2][2 * (j % 2)], b[j / 2][2 * (j % 2) + 1]);
-          }
-        }
-      }
-    }
-
-    const int64_t row0 = tile * kTileRows + warp_row + lane / 4;
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int64_t row = row0 + 16 * i + 8 * half;
-        if (row >= scan.matrix.n_rows) continue;
-        const RowTest row_side = row_test(scan.metric, scan.matrix.d_facts[row], scan.roundoff);
-#pragma unroll
-        for (int j = 0; j < 4; ++j) {
-#pragma unroll
-          for (int v = 0; v < 2; ++v) {
-            const int query = query0 + warp_query + 8 * j + 2 * (lane % 4) + v;
-            if (query >= scan.n_queries) continue;
-            const float product = static_cast<float>(sum[i][j][2 * half + v]);
-            if (may_belong(product, row_side, scan.d_tests[query])) write_down(scan, query, row, product);
-          }
-        }
-      }
-    }
-  }
-}
-
-// ---- scan by wgmma (sm_90) ------------------------------------------------------------------------------------------
-
-constexpr int kWideQueries = 128;
-constexpr int kWideThreads = 384;  // a producer's warpgroup and two consumers'
-constexpr int kWideStages = 6;
-constexpr int kWideHeader = 1024 + kWideQueries * static_cast<int>(sizeof(QueryTest));
-constexpr int kMaxShared = 227 * 1024;
-
-// Dynamic shared memory for n_blocks of depth: barriers, tests, the queries of the block, stages of rows.
-constexpr int wide_shared(int n_blocks, int stages) {
-  return 1024 + kWideHeader + n_blocks * kTileBytes + stages * kTileBytes;
-}
-int wide_stages(int n_blocks) {
-  int stages = kWideStages;
-  while (stages > 1 && wide_shared(n_blocks, stages) > kMaxShared) --stages;
-  return wide_shared(n_blocks, stages) <= kMaxShared && stages >= 2 ? stages : 0;
-}
-
-// Grid: (row tiles in flight, groups of 128 queries); 384 threads: warpgroup 0 feeds blocks of rows through bulk copies
-// into `stages` buffers, warpgroups 1 and 2 multiply 64 rows each with the block's 128 queries, which stay in shared
-// memory; one block per multiprocessor; bound by the tensor cores.
-template <Operand kType>
-__global__ void __launch_bounds__(kWideThreads, 1) wide_scan_kernel(const Scan scan, int stages) {
-#if defined(WAGGLE_HAS_WGMMA)
-  using Accumulator = typename OperandTraits<kType>::Accumulator;
-  WAGGLE_DYNAMIC_SHARED(shared);
-  PhaseBarrier* full = reinterpret_cast<PhaseBarrier*>(shared);
-  PhaseBarrier* empty = full + kWideStages;
-  PhaseBarrier* queries_here = empty + kWideStages;
-  QueryTest* tests = reinterpret_cast<QueryTest*>(shared + 1024);
-  const int n_blocks = scan.matrix.n_blocks;
-  unsigned char* queries = shared + (kWideHeader + 1023) / 1024 * 1024;
-  unsigned char* buffers = queries + n_blocks * kTileBytes;
-  const int thread = static_cast<int>(threadIdx.x);
-  const int group = thread / 128;
-  const int query0 = static_cast<int>(blockIdx.y) * kWideQueries;
-
-  if (thread == 0) {
-    for (int stage = 0; stage < stages; ++stage) {
-      barrier_init(&full[stage], 1);
-      barrier_init(&empty[stage], 8);  // each consumer's warp
-    }
-    barrier_init(queries_here, 1);
-    barrier_init_fence();
-  }
-  for (int i = thread; i < kWideQueries; i += kWideThreads) {
-    // A query that is not there passes no test.
-    tests[i] = query0 + i < scan.n_queries ? scan.d_tests[query0 + i] : QueryTest{0, 0, 0, INFINITY};
-  }
-  __syncthreads();
-
-  if (group == 0) {
-    if (thread == 0) {
-      barrier_arrive_expect(queries_here, static_cast<uint32_t>(n_blocks * kTileBytes));
-      const unsigned char* d_queries = scan.d_query_tiles + static_cast<int64_t>(blockIdx.y) * n_blocks * kTileBytes;
-      for (int block = 0; block < n_blocks; ++block) {
-        copy_bulk(queries + block * kTileBytes, d_queries + static_cast<int64_t>(block) * kTileBytes, kTileBytes,
-                  queries_here);
-      }
-      int stage = 0;
-      int parity = 0;
-      for (int64_t tile = scan.first_tile + blockIdx.x; tile < scan.end_tile; tile += gridDim.x) {
-        const unsigned char* d_rows = scan.matrix.d_tiles + tile * n_blocks * kTileBytes;
-        for (int block = 0; block < n_blocks; ++block) {
-          barrier_wait(&empty[stage], parity ^ 1);  // a fresh barrier's phase 0 counts as "parity 1 is complete"
-          barrier_arrive_expect(&full[stage], kTileBytes);
-          copy_bulk(buffers + stage * kTileBytes, d_rows + static_cast<int64_t>(block) * kTileBytes, kTileBytes,
-                    &full[stage]);
-          if (++stage == stages) {
-            stage = 0;
-            parity ^= 1;
-          }
-        }
-      }
-    }
-    return;
-  }
-
-  const int lane = thread % 32;
-  const int group_row = (group - 1) * 64;
-  const int in_group = thread % 128;
-  barrier_wait(queries_here, 0);
-  int stage = 0;
-  int parity = 0;
-  for (int64_t tile = scan.first_tile + blockIdx.x; tile < scan.end_tile; tile += gridDim.x) {
-    Accumulator sum[64];
-#pragma unroll
-    for (int i = 0; i < 64; ++i) sum[i] = 0;
-    for (int block = 0; block < n_blocks; ++block) {
-      barrier_wait(&full[stage], parity);
-      const unsigned char* rows = buffers + stage * kTileBytes + group_row * kBlockBytes;
-      hold_registers<kType>(sum);
-      warpgroup_fence();
-#pragma unroll
-      for (int step = 0; step < kBlockBytes / 32; ++step) {
-        warpgroup_multiply<kType>(sum, matrix_descriptor(rows + 32 * step),
-                                  matrix_descriptor(queries + block * kTileBytes + 32 * step), true);
-      }
-      warpgroup_commit();
-      warpgroup_wait<0>();
-      hold_registers<kType>(sum);
-      __syncwarp();
-      if (lane == 0) barrier_arrive(&empty[stage]);
-      if (++stage == stages) {
-        stage = 0;
-        parity ^= 1;
-      }
-    }
-    const int64_t row0 = tile * kTileRows + group_row + in_group / 32 * 16 + lane / 4;
-    RowTest row_side[2];
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int64_t row = row0 + 8 * half;
-      row_side[half] = row < scan.matrix.n_rows ? row_test(scan.metric, scan.matrix.d_facts[row], scan.roundoff)
-                                                : RowTest{0, 0, 0, 0};
-    }
-#pragma unroll
-    for (int j = 0; j < 16; ++j) {
-#pragma unroll
-      for (int v = 0; v < 2; ++v) {
-        const int query = 8 * j + 2 * (lane % 4) + v;
-        const QueryTest test = tests[query];
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const float product = static_cast<float>(sum[4 * j + 2 * half + v]);
-          const int64_t row = row0 + 8 * half;
-          if (may_belong(product, row_side[half], test) && row < scan.matrix.n_rows &&
-              query0 + query < scan.n_queries) {
-            write_down(scan, query0 + query, row, product);
-          }
-        }
-      }
-    }
-  }
+Guessing guessing_for(int32_t dtype, int32_t k, int64_t tiles) {
+#if defined(WAGGLE_CUDA_EMULATED)
+  constexpr int64_t kWorthGuessing = 40;  // tiles; what the emulator can do within a test
 #else
-  (void)scan;
-  (void)stages;
+  constexpr int64_t kWorthGuessing = 1024;
 #endif
+  constexpr double kLargestRatio = 64;
+  Guessing guessing;
+  if (tiles < kWorthGuessing) return guessing;
+  const int64_t first = std::clamp<int64_t>(
+      static_cast<int64_t>(static_cast<double>(tiles) / (kLargestRatio * kLargestRatio)) + 1, 16, kSafeTiles);
+  const double steps =
+      std::ceil(std::log(static_cast<double>(tiles) / static_cast<double>(first)) / std::log(kLargestRatio));
+  const double ratio = std::pow(static_cast<double>(tiles) / static_cast<double>(first), 1.0 / steps);
+  double needed = k;
+  for (int step = static_cast<int>(steps) - 1; step >= 0; --step) {
+    const int rank = rank_for(needed, ratio);
+    if (rank * ratio * listed_per_row(dtype) > 0.75 * kListed) return {};
+    guessing.tiles.insert(guessing.tiles.begin(),
+                          static_cast<int64_t>(static_cast<double>(first) * std::pow(ratio, step)));
+    guessing.ranks.insert(guessing.ranks.begin(), rank);
+    needed = rank;
+  }
+  return guessing;
 }
 
-// ---- scan for one query ---------------------------------------------------------------------------------------------
-
-constexpr int kOneThreads = 256;
-
-// Grid: row tiles in flight; 256 threads, a warp per 16 rows of the tile, 8 lanes per row with 16 bytes each; the query
-// in shared memory (f32 for float types, bytes for int8); bound by memory: each byte of the matrix is read once, in
-// pieces of 512 contiguous bytes per warp.
-template <Operand kType>
-__global__ void __launch_bounds__(kOneThreads) scan_one_kernel(const Scan scan, const float* d_query) {
-  WAGGLE_DYNAMIC_SHARED(shared);
-  constexpr int kBytes = OperandTraits<kType>::kBytes;
-  constexpr int kPerChunk = 16 / kBytes;
-  const int thread = static_cast<int>(threadIdx.x);
-  const int lane = thread % 32;
-  const int warp = thread / 32;
-  const int n_blocks = scan.matrix.n_blocks;
-  float* query = reinterpret_cast<float*>(shared);
-  if constexpr (kType == Operand::kS8) {
-    for (int at = thread * 16; at < n_blocks * kBlockBytes; at += kOneThreads * 16) {
-      // Row 0 of a tile is not permuted.
-      *reinterpret_cast<uint4*>(shared + at) = *reinterpret_cast<const uint4*>(
-          scan.d_query_tiles + static_cast<int64_t>(at / kBlockBytes) * kTileBytes + at % kBlockBytes);
-    }
-  } else {
-    const int depth = n_blocks * (kBlockBytes / kBytes);
-    for (int i = thread; i < depth; i += kOneThreads) query[i] = i < scan.matrix.dim ? d_query[i] : 0.0f;
-  }
-  __syncthreads();
-
-  const QueryTest test = scan.d_tests[0];
-  for (int64_t tile = scan.first_tile + blockIdx.x; tile < scan.end_tile; tile += gridDim.x) {
-    const unsigned char* d_rows = scan.matrix.d_tiles + tile * n_blocks * kTileBytes;
-    float sum[4] = {};
-    int whole[4] = {};
-#pragma unroll 2
-    for (int block = 0; block < n_blocks; ++block) {
-#pragma unroll
-      for (int u = 0; u < 4; ++u) {
-        const int row = 16 * warp + 4 * u + lane / 8;
-        const int chunk = (lane % 8) ^ (row & 7);
-        const uint4 bits = __ldg(reinterpret_cast<const uint4*>(d_rows + static_cast<int64_t>(block) * kTileBytes +
-                                                                row * kBlockBytes + lane % 8 * 16));
-        const unsigned words[4] = {bits.x, bits.y, bits.z, bits.w};
-        if constexpr (kType == Operand::kS8) {
-          const uint4 other = *reinterpret_cast<const uint4*>(shared + block * kBlockBytes + chunk * 16);
-          const unsigned others[4] = {other.x, other.y, other.z, other.w};
-#pragma unroll
-          for (int w = 0; w < 4; ++w) {
-            whole[u] = __dp4a(static_cast<int>(words[w]), static_cast<int>(others[w]), whole[u]);
-          }
-        } else {
-          const float* values = query + (block * 8 + chunk) * kPerChunk;
-#pragma unroll
-          for (int w = 0; w < 4; ++w) {
-            if constexpr (kType == Operand::kTf32) {
-              sum[u] = fmaf(__uint_as_float(words[w]), values[w], sum[u]);
-            } else if constexpr (kType == Operand::kBf16) {
-              sum[u] = fmaf(__uint_as_float(words[w] << 16), values[2 * w], sum[u]);
-              sum[u] = fmaf(__uint_as_float(words[w] & 0xffff0000u), values[2 * w + 1], sum[u]);
-            } else {
-              sum[u] = fmaf(__half2float(__ushort_as_half(static_cast<unsigned short>(words[w] & 0xffffu))),
-                            values[2 * w], sum[u]);
-              sum[u] = fmaf(__half2float(__ushort_as_half(static_cast<unsigned short>(words[w] >> 16))),
-                            values[2 * w + 1], sum[u]);
-            }
-          }
-        }
-      }
-    }
-#pragma unroll
-    for (int u = 0; u < 4; ++u) {
-#pragma unroll
-      for (int step = 1; step < 8; step *= 2) {
-        sum[u] += __shfl_xor_sync(kFullWarp, sum[u], step);
-        whole[u] += __shfl_xor_sync(kFullWarp, whole[u], step);
-      }
-      const int64_t row = tile * kTileRows + 16 * warp + 4 * u + lane / 8;
-      if (lane % 8 != u || row >= scan.matrix.n_rows) continue;
-      const float product = kType == Operand::kS8 ? static_cast<float>(whole[u]) : sum[u];
-      if (may_belong(product, row_test(scan.metric, scan.matrix.d_facts[row], scan.roundoff), test)) {
-        write_down(scan, 0, row, product);
-      }
-    }
-  }
-}
-
-// ---- select
-// -----------------------------------------------------------------------------------------------------------
-
-// Exact score of a pair by one warp: products and sums in double, rounded once. Every lane gets it.
-__device__ inline float exact_score(int metric, const float* d_q, const float* d_x, int64_t dim) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  double dot = 0;
-  double q2 = 0;
-  double x2 = 0;
-  for (int64_t i = lane; i < dim; i += 32) {
-    const double q = d_q[i];
-    const double x = d_x[i];
-    if (metric == WAGGLE_METRIC_L2) {
-      dot += (q - x) * (q - x);
-    } else {
-      dot += q * x;
-    }
-    if (metric == WAGGLE_METRIC_COSINE) {
-      q2 += q * q;
-      x2 += x * x;
-    }
-  }
-  for (int step = 16; step > 0; step /= 2) {
-    dot += __shfl_xor_sync(kFullWarp, dot, step);
-    q2 += __shfl_xor_sync(kFullWarp, q2, step);
-    x2 += __shfl_xor_sync(kFullWarp, x2, step);
-  }
-  if (metric == WAGGLE_METRIC_L2) return static_cast<float>(-dot);
-  if (metric == WAGGLE_METRIC_COSINE) {
-    const double norms = sqrt(q2) * sqrt(x2);
-    return norms > 0 ? static_cast<float>(dot / norms) : 0.0f;
-  }
-  return static_cast<float>(dot);
-}
-
-struct Select {
-  MatrixView matrix;  // as scanned: facts by scanned row
-  const float* d_exact;
-  const int32_t* d_row_numbers;
-  const float* d_queries;  // [n_queries × dim]
-  const RowFacts* d_query_facts;
-  QueryTest* d_tests;
-  int32_t metric;
-  int32_t k;
-  float roundoff;
-  const unsigned long long* d_lists;
-  unsigned* d_counts;
-  unsigned long long* d_best;  // [n_queries × k], best first, kNoKey pads
-  int32_t* d_overflow;
-  unsigned long long* d_bad_row;
-  unsigned long long* d_rescored;
-};
-
-__device__ inline int power_of_two_from(int n) {
-  int size = 1;
-  while (size < n) size *= 2;
-  return size;
-}
-
-// Grid: one block per query; 512 threads; 88 KiB shared. A query whose list overflowed keeps its best as they were and
-// raises the flag: the host repeats the chunk in parts.
-__global__ void __launch_bounds__(kSelectThreads) select_kernel(const Select select) {
-  WAGGLE_DYNAMIC_SHARED(shared);
-  unsigned long long* keys = reinterpret_cast<unsigned long long*>(shared);
-  uint32_t* close = reinterpret_cast<uint32_t*>(shared + kSortable * 8);
-  __shared__ int n_close;
-  __shared__ int n_best;
-  const int query = static_cast<int>(blockIdx.x);
-  const int thread = static_cast<int>(threadIdx.x);
-  const unsigned listed = select.d_counts[query];
-  unsigned long long* d_best = select.d_best + static_cast<int64_t>(query) * select.k;
-  __syncthreads();
-  if (listed > kListed) {
-    if (thread == 0) {
-      atomicExch(select.d_overflow, 1);
-      select.d_counts[query] = 0;
-    }
-    return;
-  }
-  if (listed == 0) return;
-  const int n = static_cast<int>(listed);
-  const int size = power_of_two_from(n);
-  for (int i = thread; i < size; i += kSelectThreads) {
-    keys[i] = i < n ? select.d_lists[static_cast<int64_t>(query) * kListed + i] : kNoKey;
-  }
-  if (thread == 0) {
-    n_close = 0;
-    n_best = 0;
-  }
-  __syncthreads();
-  sort_keys(keys, size);
-
-  const RowFacts q = select.d_query_facts[query];
-  float threshold = n >= select.k ? score_of_key(keys[select.k - 1]) : -INFINITY;
-  const unsigned long long last_best = d_best[select.k - 1];
-  if (last_best != kNoKey) threshold = fmaxf(threshold, score_of_key(last_best));
-  for (int i = thread; i < n; i += kSelectThreads) {
-    const uint32_t row = row_of_key(keys[i]);
-    const float width = half_width(select.metric, select.matrix.d_facts[row], q, select.roundoff);
-    const float lower = score_of_key(keys[i]);
-    const float upper = lower + 2 * width + 1e-6f * (fabsf(lower) + width);
-    if (!(upper < threshold)) close[atomicAdd(&n_close, 1)] = row;
-  }
-  __syncthreads();
-
-  // The keys are read no more: their place takes the exact ones.
-  const int found = n_close;
-  if (thread == 0) atomicAdd(select.d_rescored, static_cast<unsigned long long>(found));
-  const float* d_query = select.d_queries + static_cast<int64_t>(query) * select.matrix.dim;
-  for (int i = thread / 32; i < found; i += kSelectThreads / 32) {
-    const uint32_t scanned = close[i];
-    const uint32_t row =
-        select.d_row_numbers != nullptr ? static_cast<uint32_t>(select.d_row_numbers[scanned]) : scanned;
-    const float score = exact_score(select.metric, d_query,
-                                    select.d_exact + static_cast<int64_t>(row) * select.matrix.dim, select.matrix.dim);
-    if (thread % 32 == 0) {
-      if (isfinite(score)) {
-        keys[i] = key_of(score, row);
-      } else {
-        keys[i] = kNoKey;
-        atomicMin(select.d_bad_row, static_cast<unsigned long long>(row));
-      }
-    }
-  }
-  for (int i = thread; i < select.k; i += kSelectThreads) {
-    if (d_best[i] != kNoKey) atomicMax(&n_best, i + 1);
-  }
-  __syncthreads();
-  const int before = n_best;
-  const int total = found + before;
-  const int merged = power_of_two_from(total);
-  for (int i = thread; found + i < merged; i += kSelectThreads) keys[found + i] = i < before ? d_best[i] : kNoKey;
-  __syncthreads();
-  sort_keys(keys, merged);
-  for (int i = thread; i < select.k; i += kSelectThreads) d_best[i] = i < total ? keys[i] : kNoKey;
-  if (thread == 0) {
-    select.d_counts[query] = 0;
-    const bool full = total >= select.k && keys[select.k - 1] != kNoKey;
-    select.d_tests[query] = query_test(select.metric, q, full ? score_of_key(keys[select.k - 1]) : -INFINITY);
-  }
-}
-
-// Without exact rows: the list's middles are the scores. Grid, threads and shared memory as select_kernel.
-__global__ void __launch_bounds__(kSelectThreads) select_scanned_kernel(const Select select) {
-  WAGGLE_DYNAMIC_SHARED(shared);
-  unsigned long long* keys = reinterpret_cast<unsigned long long*>(shared);
-  __shared__ int n_best;
-  const int query = static_cast<int>(blockIdx.x);
-  const int thread = static_cast<int>(threadIdx.x);
-  const unsigned listed = select.d_counts[query];
-  unsigned long long* d_best = select.d_best + static_cast<int64_t>(query) * select.k;
-  __syncthreads();
-  if (listed > kListed) {
-    if (thread == 0) {
-      atomicExch(select.d_overflow, 1);
-      select.d_counts[query] = 0;
-    }
-    return;
-  }
-  if (listed == 0) return;
-  const int n = static_cast<int>(listed);
-  const RowFacts q = select.d_query_facts[query];
-  if (thread == 0) n_best = 0;
-  __syncthreads();
-  for (int i = thread; i < select.k; i += kSelectThreads) {
-    if (d_best[i] != kNoKey) atomicMax(&n_best, i + 1);
-  }
-  for (int i = thread; i < n; i += kSelectThreads) {
-    const unsigned long long key = select.d_lists[static_cast<int64_t>(query) * kListed + i];
-    const uint32_t scanned = row_of_key(key);
-    const uint32_t row =
-        select.d_row_numbers != nullptr ? static_cast<uint32_t>(select.d_row_numbers[scanned]) : scanned;
-    const float width = half_width(select.metric, select.matrix.d_facts[scanned], q, select.roundoff);
-    const float score = score_of_key(key) + width;
-    if (isfinite(score)) {
-      keys[i] = key_of(score, row);
-    } else {
-      keys[i] = kNoKey;
-      atomicMin(select.d_bad_row, static_cast<unsigned long long>(row));
-    }
-  }
-  __syncthreads();
-  const int before = n_best;
-  const int total = n + before;
-  const int merged = power_of_two_from(total);
-  for (int i = thread; n + i < merged; i += kSelectThreads) keys[n + i] = i < before ? d_best[i] : kNoKey;
-  __syncthreads();
-  sort_keys(keys, merged);
-  for (int i = thread; i < select.k; i += kSelectThreads) d_best[i] = i < total ? keys[i] : kNoKey;
-  if (thread == 0) {
-    select.d_counts[query] = 0;
-    const bool full = total >= select.k && keys[select.k - 1] != kNoKey;
-    select.d_tests[query] = query_test(select.metric, q, full ? score_of_key(keys[select.k - 1]) : -INFINITY);
-  }
-}
-
-// ---- preparation
-// ------------------------------------------------------------------------------------------------------
-
-// Grid: queries / 256. Sets every list empty and every test open. exact_query: the scan multiplies with the query
-// itself.
+// Grid: results / 256, at most 1,024 blocks. Sets every list empty, every test open, and the results to no key and no
+// bad row. exact_query: the scan multiplies with the query itself.
 __global__ void prepare_kernel(RowFacts* d_query_facts, int n_queries, int metric, bool exact_query, QueryTest* d_tests,
-                               unsigned* d_counts) {
-  const int query = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
-  if (query >= n_queries) return;
+                               unsigned* d_counts, unsigned long long* d_results, int64_t n_results) {
+  const int64_t thread = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  const int64_t threads = static_cast<int64_t>(gridDim.x) * blockDim.x;
+  for (int64_t i = thread; i < n_results; i += threads) {
+    d_results[i] = i == kRescored || i == kOverflow ? 0 : kNoKey;
+  }
+  const int query = static_cast<int>(thread);
+  if (thread >= n_queries) return;
   if (exact_query) {
     d_query_facts[query].scale = 1.0f;
     d_query_facts[query].error = 0.0f;
   }
   d_tests[query] = query_test(metric, d_query_facts[query], -INFINITY);
-  d_counts[query] = 0;
-}
-
-// For counting what is in doubt: the test becomes "could reach the lowest lower bound of the answer". Grid: queries /
-// 256.
-__global__ void doubt_kernel(MatrixView matrix, const RowFacts* d_query_facts, int n_queries, int metric, int k,
-                             float roundoff, const unsigned long long* d_best, QueryTest* d_tests, unsigned* d_counts) {
-  const int query = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
-  if (query >= n_queries) return;
-  const RowFacts q = d_query_facts[query];
-  float lowest = INFINITY;
-  for (int i = 0; i < k; ++i) {
-    const unsigned long long key = d_best[static_cast<int64_t>(query) * k + i];
-    if (key == kNoKey) {
-      lowest = INFINITY;  // fewer than k rows: all of them are in the answer, none is in doubt
-      break;
-    }
-    const float width = half_width(metric, matrix.d_facts[row_of_key(key)], q, roundoff);
-    lowest = fminf(lowest, score_of_key(key) - width);
-  }
-  d_tests[query] = query_test(metric, q, lowest);
-  if (lowest == INFINITY) d_tests[query].t = INFINITY;
   d_counts[query] = 0;
 }
 
@@ -677,9 +143,6 @@ __global__ void gather_kernel(MatrixView from, const int32_t* d_numbers, int64_t
   if (lane == 0) d_facts[i] = source >= 0 ? from.d_facts[source] : RowFacts{1, 0, 0, 0};
 }
 
-// ---- host
-// -------------------------------------------------------------------------------------------------------------
-
 float host_score_of(unsigned long long key) {
   uint32_t bits = ~static_cast<uint32_t>(key >> 32);
   bits = (bits & 0x80000000u) != 0 ? bits & 0x7fffffffu : ~bits;
@@ -689,68 +152,12 @@ float host_score_of(unsigned long long key) {
   return score;
 }
 
-int32_t allow_shared_memory(const void* kernel, int bytes, waggle_text* error) {
-  WAGGLE_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
-  return WAGGLE_BACKEND_OK;
-}
-
-template <Operand kType>
-int32_t launch_scan_of(const State& state, const Scan& scan, const float* d_query, cudaStream_t stream,
-                       waggle_text* error) {
-  const int64_t tiles = scan.end_tile - scan.first_tile;
-  if (tiles <= 0) return WAGGLE_BACKEND_OK;
-  const int blocks = scan.matrix.n_blocks;
-  if (d_query != nullptr) {
-    const int shared = blocks * kBlockBytes * (kType == Operand::kS8 ? 1 : 4 / OperandTraits<kType>::kBytes);
-    WAGGLE_TRY(allow_shared_memory(reinterpret_cast<const void*>(&scan_one_kernel<kType>), shared, error));
-    const dim3 grid(static_cast<unsigned>(std::min<int64_t>(tiles, int64_t{state.multiprocessors} * 8)));
-    WAGGLE_LAUNCH(scan_one_kernel<kType>, grid, dim3(kOneThreads), static_cast<size_t>(shared), stream, scan, d_query);
-  } else if (const int stages = state.has_wgmma ? wide_stages(blocks) : 0; stages > 0) {
-    const int shared = wide_shared(blocks, stages);
-    WAGGLE_TRY(allow_shared_memory(reinterpret_cast<const void*>(&wide_scan_kernel<kType>), shared, error));
-    const int64_t groups = (scan.n_queries + kWideQueries - 1) / kWideQueries;
-    // Blocks of one group of queries lie side by side, and all groups walk over the rows together: a tile comes from
-    // device memory once and from L2 for the rest.
-    const int64_t wide = std::max<int64_t>(1, state.multiprocessors / groups);
-    const dim3 grid(static_cast<unsigned>(std::min(tiles, wide)), static_cast<unsigned>(groups));
-    WAGGLE_LAUNCH(wide_scan_kernel<kType>, grid, dim3(kWideThreads), static_cast<size_t>(shared), stream, scan, stages);
-  } else {
-    WAGGLE_TRY(allow_shared_memory(reinterpret_cast<const void*>(&scan_kernel<kType>), kScanShared, error));
-    const int64_t groups = (scan.n_queries + kScanQueries - 1) / kScanQueries;
-    const int64_t wide = std::max<int64_t>(1, int64_t{state.multiprocessors} * 2 / groups);
-    const dim3 grid(static_cast<unsigned>(std::min(tiles, wide)), static_cast<unsigned>(groups));
-    WAGGLE_LAUNCH(scan_kernel<kType>, grid, dim3(kScanThreads), static_cast<size_t>(kScanShared), stream, scan);
-  }
-  WAGGLE_CUDA_CHECK(cudaGetLastError());
-  return WAGGLE_BACKEND_OK;
-}
-
-int32_t launch_scan(const State& state, const Scan& scan, const float* d_query, cudaStream_t stream,
-                    waggle_text* error) {
-  switch (scan.matrix.dtype) {
-    case WAGGLE_DTYPE_F16:
-      return launch_scan_of<Operand::kF16>(state, scan, d_query, stream, error);
-    case WAGGLE_DTYPE_BF16:
-      return launch_scan_of<Operand::kBf16>(state, scan, d_query, stream, error);
-    case WAGGLE_DTYPE_INT8:
-      return launch_scan_of<Operand::kS8>(state, scan, d_query, stream, error);
-    default:
-      return launch_scan_of<Operand::kTf32>(state, scan, d_query, stream, error);
-  }
-}
-
-int32_t launch_select(const Select& select, int n_queries, cudaStream_t stream, waggle_text* error) {
-  const dim3 grid(static_cast<unsigned>(n_queries));
-  if (select.d_exact != nullptr) {
-    WAGGLE_TRY(allow_shared_memory(reinterpret_cast<const void*>(&select_kernel), kSelectShared, error));
-    WAGGLE_LAUNCH(select_kernel, grid, dim3(kSelectThreads), static_cast<size_t>(kSelectShared), stream, select);
-  } else {
-    WAGGLE_TRY(allow_shared_memory(reinterpret_cast<const void*>(&select_scanned_kernel), kSelectShared, error));
-    WAGGLE_LAUNCH(select_scanned_kernel, grid, dim3(kSelectThreads), static_cast<size_t>(kSelectShared), stream,
-                  select);
-  }
-  WAGGLE_CUDA_CHECK(cudaGetLastError());
-  return WAGGLE_BACKEND_OK;
+unsigned long long host_key_of(float score, uint32_t row) {
+  const float positive_zero = score + 0.0f;
+  uint32_t bits = 0;
+  __builtin_memcpy(&bits, &positive_zero, sizeof bits);
+  bits = (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
+  return (static_cast<unsigned long long>(~bits) << 32) | row;
 }
 
 // Rows that a bitmap shared by all queries allows, when they are few enough to be worth gathering.
@@ -781,12 +188,14 @@ class Search {
     scan_.metric = args.metric;
     scan_.roundoff = roundoff_of(matrix.dim, matrix.dtype);
     select_.d_exact = matrix.d_exact;
+    select_.n_queries = n_queries;
     select_.metric = args.metric;
     select_.k = args.k;
     select_.roundoff = scan_.roundoff;
   }
 
-  int32_t run(const std::vector<int32_t>* gathered, std::vector<unsigned long long>* best, int64_t* n_rescored,
+  /// best: [n_queries × k] keys, valid until the next search.
+  int32_t run(const std::vector<int32_t>* gathered, const unsigned long long** best, int64_t* n_rescored,
               int64_t* n_in_doubt, unsigned long long* bad_row, waggle_text* error) {
     const int64_t dim = scan_.matrix.dim;
     const int n = scan_.n_queries;
@@ -797,38 +206,37 @@ class Search {
     unsigned char* d_query_tiles = nullptr;
     RowFacts* d_query_facts = nullptr;
     QueryTest* d_tests = nullptr;
-    unsigned long long* d_flags = nullptr;
+    n_results_ = kFlags + static_cast<int64_t>(n) * args_.k;
     WAGGLE_TRY(scratch.take(&d_queries, n * dim, error));
     WAGGLE_TRY(scratch.take(&d_query_tiles, row_tiles(n) * scan_.matrix.n_blocks * kTileBytes, error));
     WAGGLE_TRY(scratch.take(&d_query_facts, query_rows, error));
     WAGGLE_TRY(scratch.take(&d_tests, n, error));
     WAGGLE_TRY(scratch.take(&d_counts_, n, error));
     WAGGLE_TRY(scratch.take(&d_lists_, static_cast<int64_t>(n) * kListed, error));
-    WAGGLE_TRY(scratch.take(&d_best_, static_cast<int64_t>(n) * args_.k, error));
-    WAGGLE_TRY(scratch.take(&d_flags, 3, error));
-    d_bad_row_ = d_flags;
-    d_rescored_ = d_flags + 1;
-    d_overflow_ = reinterpret_cast<int32_t*>(d_flags + 2);
+    WAGGLE_TRY(scratch.take(&d_results_, n_results_, error));
+    WAGGLE_TRY(state_.staging.take(&h_results_, n_results_, error));
+    d_best_ = d_results_ + kFlags;
 
     float* h_queries = nullptr;
     WAGGLE_TRY(state_.staging.take(&h_queries, n * dim, error));
     std::copy_n(args_.queries + first_query_ * dim, n * dim, h_queries);
     WAGGLE_CUDA_CHECK(
         cudaMemcpyAsync(d_queries, h_queries, static_cast<size_t>(n * dim) * 4, cudaMemcpyHostToDevice, stream_));
-    WAGGLE_CUDA_CHECK(
-        cudaMemsetAsync(d_best_, 0xff, static_cast<size_t>(n) * static_cast<size_t>(args_.k) * 8, stream_));
-    WAGGLE_CUDA_CHECK(cudaMemsetAsync(d_bad_row_, 0xff, 8, stream_));
-    WAGGLE_CUDA_CHECK(cudaMemsetAsync(d_rescored_, 0, 16, stream_));
-    WAGGLE_TRY(launch_encode(d_queries, 0, n, dim, scan_.matrix.dtype, d_query_tiles, d_query_facts, d_bad_row_,
-                             stream_, error));
+    // The host has seen that the queries are finite: no bad row is found here.
+    WAGGLE_TRY(launch_encode(d_queries, 0, n, dim, scan_.matrix.dtype, d_query_tiles, d_query_facts,
+                             d_results_ + kBadRow, stream_, error));
     const bool alone = n == 1 && dim <= kMaxScanOneDim;
     const bool exact_query = alone && scan_.matrix.dtype != WAGGLE_DTYPE_INT8;
-    WAGGLE_LAUNCH(prepare_kernel, dim3(static_cast<unsigned>((n + 255) / 256)), dim3(256), 0, stream_, d_query_facts, n,
-                  args_.metric, exact_query, d_tests, d_counts_);
-    WAGGLE_CUDA_CHECK(cudaGetLastError());
+    const auto prepare = [&]() -> int32_t {
+      const int64_t blocks = std::min<int64_t>(1024, (std::max<int64_t>(n_results_, n) + 255) / 256);
+      WAGGLE_LAUNCH(prepare_kernel, dim3(static_cast<unsigned>(blocks)), dim3(256), 0, stream_, d_query_facts, n,
+                    args_.metric, exact_query, d_tests, d_counts_, d_results_, n_results_);
+      WAGGLE_CUDA_CHECK(cudaGetLastError());
+      return WAGGLE_BACKEND_OK;
+    };
+    WAGGLE_TRY(prepare());
 
     scan_.d_query_tiles = d_query_tiles;
-    scan_.d_query_facts = d_query_facts;
     scan_.d_tests = d_tests;
     scan_.d_lists = d_lists_;
     scan_.d_counts = d_counts_;
@@ -852,65 +260,37 @@ class Search {
       scan_.d_filter = d_filter;
     }
     select_.matrix = scan_.matrix;
-    select_.d_row_numbers = scan_.d_row_numbers;
     select_.d_queries = d_queries;
     select_.d_query_facts = d_query_facts;
     select_.d_tests = d_tests;
     select_.d_lists = d_lists_;
     select_.d_counts = d_counts_;
     select_.d_best = d_best_;
-    select_.d_overflow = d_overflow_;
-    select_.d_bad_row = d_bad_row_;
-    select_.d_rescored = d_rescored_;
+    select_.d_overflow = reinterpret_cast<int32_t*>(d_results_ + kOverflow);
+    select_.d_bad_row = d_results_ + kBadRow;
+    select_.d_rescored = d_results_ + kRescored;
     d_query_ = alone ? d_queries : nullptr;
 
+    // In one go first, the flag looked at once at the end; after an overflow or a wrong guess again, chunk by chunk.
     const int64_t tiles = row_tiles(scan_.matrix.n_rows);
-    int64_t first = 0;
-    // In one go first, the flag looked at once at the end; from the first overflow on, chunk by chunk.
-    std::vector<int64_t> ends;
-    for (int64_t end = kFirstChunkTiles; first < tiles; end = first * kChunkGrowth) {
-      first = std::min(tiles, std::max(end, first + 1));
-      ends.push_back(first);
-    }
-    bool overflowed = false;
-    first = 0;
-    for (size_t i = 0; i < ends.size(); ++i) {
-      if (cancelled()) return stop(error);
-      WAGGLE_TRY(chunk(first, ends[i], error));
-      first = ends[i];
-    }
-    WAGGLE_TRY(read_overflow(&overflowed, error));
-    if (overflowed) {
-      // Lists that overflowed kept their best: starting again from there repeats rows that are in the best already.
-      WAGGLE_CUDA_CHECK(
-          cudaMemsetAsync(d_best_, 0xff, static_cast<size_t>(n) * static_cast<size_t>(args_.k) * 8, stream_));
-      WAGGLE_LAUNCH(prepare_kernel, dim3(static_cast<unsigned>((n + 255) / 256)), dim3(256), 0, stream_, d_query_facts,
-                    n, args_.metric, exact_query, d_tests, d_counts_);
-      WAGGLE_CUDA_CHECK(cudaGetLastError());
+    const Guessing guessing = guessing_for(scan_.matrix.dtype, args_.k, tiles);
+    WAGGLE_TRY(guessing.tiles.empty() ? growing(tiles, error) : guess(guessing, tiles, error));
+    WAGGLE_TRY(fetch_results(error));
+    if (has_overflowed()) {
+      // Starting again from what is there would repeat rows that are in the best already.
+      select_.d_guesses = nullptr;
+      WAGGLE_TRY(prepare());
       WAGGLE_TRY(carefully(tiles, error));
+      WAGGLE_TRY(fetch_results(error));
     }
-    if (select_.d_exact == nullptr) {
-      WAGGLE_LAUNCH(doubt_kernel, dim3(static_cast<unsigned>((n + 255) / 256)), dim3(256), 0, stream_, original_,
-                    d_query_facts, n, args_.metric, args_.k, scan_.roundoff, d_best_, d_tests, d_counts_);
-      WAGGLE_CUDA_CHECK(cudaGetLastError());
-      scan_.count_only = true;
-      scan_.first_tile = 0;
-      scan_.end_tile = tiles;
-      WAGGLE_TRY(launch_scan(state_, scan_, d_query_, stream_, error));
+    if (select_.d_exact == nullptr && args_.score_pairs != nullptr) {
+      WAGGLE_TRY(settle_on_host(tiles, gathered, error));
+    } else if (select_.d_exact == nullptr) {
+      WAGGLE_TRY(count_doubts(tiles, n_in_doubt, error));
     }
-
-    best->resize(static_cast<size_t>(n) * static_cast<size_t>(args_.k));
-    std::vector<unsigned> counts(static_cast<size_t>(n));
-    unsigned long long rescored = 0;
-    WAGGLE_CUDA_CHECK(cudaMemcpyAsync(&rescored, d_rescored_, 8, cudaMemcpyDeviceToHost, stream_));
-    WAGGLE_CUDA_CHECK(cudaMemcpyAsync(best->data(), d_best_, best->size() * 8, cudaMemcpyDeviceToHost, stream_));
-    WAGGLE_CUDA_CHECK(cudaMemcpyAsync(bad_row, d_bad_row_, 8, cudaMemcpyDeviceToHost, stream_));
-    WAGGLE_CUDA_CHECK(cudaMemcpyAsync(counts.data(), d_counts_, counts.size() * 4, cudaMemcpyDeviceToHost, stream_));
-    WAGGLE_CUDA_CHECK(cudaStreamSynchronize(stream_));
-    *n_rescored += static_cast<int64_t>(rescored);
-    if (select_.d_exact == nullptr) {
-      for (const unsigned count : counts) *n_in_doubt += std::max<int64_t>(0, int64_t{count} - args_.k);
-    }
+    *n_rescored += static_cast<int64_t>(h_results_[kRescored]);
+    *bad_row = h_results_[kBadRow];
+    *best = h_results_ + kFlags;
     return WAGGLE_BACKEND_OK;
   }
 
@@ -933,23 +313,156 @@ class Search {
     scan_.matrix.d_tiles = d_tiles;
     scan_.matrix.d_facts = d_facts;
     scan_.matrix.n_rows = count;
-    scan_.d_row_numbers = d_numbers;
+    select_.d_row_numbers = d_numbers;
     return WAGGLE_BACKEND_OK;
   }
 
-  int32_t chunk(int64_t first, int64_t end, waggle_text* error) {
+  // One scan of every stride-th tile; `dense` gets what it wrote.
+  int32_t scan(int64_t first, int64_t end, int64_t stride, bool is_dense, Dense* dense, waggle_text* error) {
     scan_.first_tile = first;
     scan_.end_tile = end;
-    WAGGLE_TRY(launch_scan(state_, scan_, d_query_, stream_, error));
-    return launch_select(select_, scan_.n_queries, stream_, error);
+    scan_.tile_stride = stride;
+    scan_.dense = is_dense;
+    scan_.listed = kListed;
+    *dense = {};
+    if (is_dense) {
+      const int64_t last = (end - first - 1) / stride;
+      dense->n_rows = static_cast<int32_t>(
+          last * kTileRows + std::min<int64_t>(kTileRows, scan_.matrix.n_rows - (first + last * stride) * kTileRows));
+      dense->d_filter = scan_.d_filter;
+      dense->filter_stride = scan_.filter_stride;
+    }
+    return launch_scan(state_, scan_, d_query_, stream_, error);
   }
 
-  int32_t read_overflow(bool* overflowed, waggle_text* error) {
-    int32_t flag = 0;
-    WAGGLE_CUDA_CHECK(cudaMemcpyAsync(&flag, d_overflow_, 4, cudaMemcpyDeviceToHost, stream_));
+  int32_t chunk(int64_t first, int64_t end, bool is_dense, bool merge, waggle_text* error) {
+    Dense dense;
+    WAGGLE_TRY(scan(first, end, 1, is_dense, &dense, error));
+    if (select_.d_exact != nullptr) WAGGLE_TRY(launch_narrow(select_, dense, stream_, error));
+    return merge ? launch_merge(select_, dense, stream_, error) : WAGGLE_BACKEND_OK;
+  }
+
+  int32_t growing(int64_t tiles, waggle_text* error) {
+    const Plan plan = plan_of(scan_.matrix.dtype, args_.k, scan_.n_queries, tiles);
+    for (int64_t first = 0; first < tiles;) {
+      if (cancelled()) return stop(error);
+      const int64_t grown = static_cast<int64_t>(std::ceil(static_cast<double>(first) * plan.growth));
+      const int64_t end = std::min(tiles, first == 0 ? plan.first_tiles : std::max(grown, first + 1));
+      const bool merge = plan.merges_each_chunk || select_.d_exact == nullptr || end == tiles;
+      WAGGLE_TRY(chunk(first, end, first == 0, merge, error));
+      first = end;
+    }
+    return WAGGLE_BACKEND_OK;
+  }
+
+  int32_t guess(const Guessing& guessing, int64_t tiles, waggle_text* error) {
+    WAGGLE_TRY(state_.scratch.take(&select_.d_guesses, scan_.n_queries, error));
+    for (size_t i = 0; i < guessing.tiles.size(); ++i) {
+      if (cancelled()) return stop(error);
+      const int64_t stride = tiles / guessing.tiles[i];
+      Dense dense;
+      WAGGLE_TRY(scan(0, guessing.tiles[i] * stride, stride, i == 0, &dense, error));
+      WAGGLE_TRY(launch_guess(select_, dense, guessing.ranks[i], stream_, error));
+    }
+    if (cancelled()) return stop(error);
+    return chunk(0, tiles, false, true, error);
+  }
+
+  // Waits for everything before it.
+  int32_t fetch_results(waggle_text* error) {
+    WAGGLE_CUDA_CHECK(
+        cudaMemcpyAsync(h_results_, d_results_, static_cast<size_t>(n_results_) * 8, cudaMemcpyDeviceToHost, stream_));
     WAGGLE_CUDA_CHECK(cudaStreamSynchronize(stream_));
-    *overflowed = flag != 0;
-    if (flag != 0) WAGGLE_CUDA_CHECK(cudaMemsetAsync(d_overflow_, 0, 4, stream_));
+    return WAGGLE_BACKEND_OK;
+  }
+  bool has_overflowed() const { return static_cast<int32_t>(h_results_[kOverflow]) != 0; }
+
+  // After an answer without exact rows: how many rows might belong to it and are not in it.
+  int32_t count_doubts(int64_t tiles, int64_t* n_in_doubt, waggle_text* error) {
+    const size_t n = static_cast<size_t>(scan_.n_queries);
+    unsigned* h_counts = nullptr;
+    WAGGLE_TRY(state_.staging.take(&h_counts, scan_.n_queries, error));
+    WAGGLE_TRY(launch_doubt(select_, original_, false, stream_, error));
+    scan_.first_tile = 0;
+    scan_.end_tile = tiles;
+    scan_.tile_stride = 1;
+    scan_.dense = false;
+    scan_.listed = 0;
+    WAGGLE_TRY(launch_scan(state_, scan_, d_query_, stream_, error));
+    WAGGLE_CUDA_CHECK(cudaMemcpyAsync(h_counts, d_counts_, n * 4, cudaMemcpyDeviceToHost, stream_));
+    WAGGLE_CUDA_CHECK(cudaStreamSynchronize(stream_));
+    for (size_t q = 0; q < n; ++q) *n_in_doubt += std::max<int64_t>(0, int64_t{h_counts[q]} - args_.k);
+    return WAGGLE_BACKEND_OK;
+  }
+
+  // After an answer without exact rows: writes down all that might belong to it, and has the host score that exactly.
+  int32_t settle_on_host(int64_t tiles, const std::vector<int32_t>* gathered, waggle_text* error) {
+    const size_t n = static_cast<size_t>(scan_.n_queries);
+    unsigned* h_counts = nullptr;
+    unsigned long long* h_lists = nullptr;
+    WAGGLE_TRY(state_.staging.take(&h_counts, scan_.n_queries, error));
+    WAGGLE_TRY(launch_doubt(select_, original_, true, stream_, error));
+    scan_.dense = false;
+    scan_.tile_stride = 1;
+    scan_.listed = kListed;
+    std::vector<int32_t> queries;
+    std::vector<int32_t> rows;
+    int64_t listed_most = 0;  // entries per query that h_lists holds
+    int64_t length = std::max<int64_t>(tiles, 1);
+    for (int64_t first = 0; first < tiles;) {
+      if (cancelled()) return stop(error);
+      scan_.first_tile = first;
+      scan_.end_tile = std::min(tiles, first + length);
+      WAGGLE_CUDA_CHECK(cudaMemsetAsync(d_counts_, 0, n * 4, stream_));
+      WAGGLE_TRY(launch_scan(state_, scan_, d_query_, stream_, error));
+      WAGGLE_CUDA_CHECK(cudaMemcpyAsync(h_counts, d_counts_, n * 4, cudaMemcpyDeviceToHost, stream_));
+      WAGGLE_CUDA_CHECK(cudaStreamSynchronize(stream_));
+      const int64_t most = *std::max_element(h_counts, h_counts + n);
+      if (most > kListed) {
+        length = std::max(kSafeTiles, length / 2);
+        continue;
+      }
+      if (most > listed_most) {
+        listed_most = most;
+        WAGGLE_TRY(state_.staging.take(&h_lists, scan_.n_queries * listed_most, error));
+      }
+      if (most > 0) {
+        WAGGLE_CUDA_CHECK(cudaMemcpy2DAsync(h_lists, static_cast<size_t>(listed_most) * 8, d_lists_, kListed * 8,
+                                            static_cast<size_t>(most) * 8, n, cudaMemcpyDeviceToHost, stream_));
+        WAGGLE_CUDA_CHECK(cudaStreamSynchronize(stream_));
+      }
+      for (size_t q = 0; q < n; ++q) {
+        for (unsigned i = 0; i < h_counts[q]; ++i) {
+          const auto scanned = static_cast<uint32_t>(h_lists[q * static_cast<size_t>(listed_most) + i] & 0xffffffffu);
+          queries.push_back(static_cast<int32_t>(first_query_ + static_cast<int64_t>(q)));
+          rows.push_back(gathered != nullptr ? (*gathered)[scanned] : static_cast<int32_t>(scanned));
+        }
+      }
+      first = scan_.end_tile;
+    }
+    std::vector<float> scores(rows.size());
+    if (const int32_t scored = args_.score_pairs(args_.score_context, static_cast<int64_t>(rows.size()), queries.data(),
+                                                 rows.data(), scores.data());
+        scored != WAGGLE_BACKEND_OK) {
+      return fail(error, scored, "the host's rows could not be read");
+    }
+    std::vector<std::vector<unsigned long long>> keys(n);
+    for (size_t i = 0; i < rows.size(); ++i) {
+      if (!std::isfinite(scores[i])) {
+        h_results_[kBadRow] = std::min<unsigned long long>(h_results_[kBadRow], static_cast<uint32_t>(rows[i]));
+        continue;
+      }
+      keys[static_cast<size_t>(queries[i] - first_query_)].push_back(
+          host_key_of(scores[i], static_cast<uint32_t>(rows[i])));
+    }
+    for (size_t q = 0; q < n; ++q) {
+      const size_t k = std::min(keys[q].size(), static_cast<size_t>(args_.k));
+      std::partial_sort(keys[q].begin(), keys[q].begin() + static_cast<std::ptrdiff_t>(k), keys[q].end());
+      unsigned long long* best = h_results_ + kFlags + q * static_cast<size_t>(args_.k);
+      std::fill(best, best + args_.k, kNoKey);
+      std::copy_n(keys[q].begin(), k, best);
+    }
+    h_results_[kRescored] = rows.size();
     return WAGGLE_BACKEND_OK;
   }
 
@@ -962,16 +475,18 @@ class Search {
     QueryTest* d_kept_tests = nullptr;
     WAGGLE_TRY(state_.scratch.take(&d_kept, static_cast<int64_t>(scan_.n_queries) * args_.k, error));
     WAGGLE_TRY(state_.scratch.take(&d_kept_tests, scan_.n_queries, error));
-    int64_t length = kFirstChunkTiles;
+    int64_t length = kSafeTiles;
     for (int64_t first = 0; first < tiles;) {
       if (cancelled()) return stop(error);
       const int64_t end = std::min(tiles, first + length);
       WAGGLE_CUDA_CHECK(cudaMemcpyAsync(d_kept, d_best_, best_bytes, cudaMemcpyDeviceToDevice, stream_));
       WAGGLE_CUDA_CHECK(cudaMemcpyAsync(d_kept_tests, select_.d_tests, test_bytes, cudaMemcpyDeviceToDevice, stream_));
-      WAGGLE_TRY(chunk(first, end, error));
-      bool overflowed = false;
-      WAGGLE_TRY(read_overflow(&overflowed, error));
-      if (overflowed) {
+      WAGGLE_TRY(chunk(first, end, false, true, error));
+      int32_t overflow = 0;
+      WAGGLE_CUDA_CHECK(cudaMemcpyAsync(&overflow, select_.d_overflow, 4, cudaMemcpyDeviceToHost, stream_));
+      WAGGLE_CUDA_CHECK(cudaStreamSynchronize(stream_));
+      if (overflow != 0) {
+        WAGGLE_CUDA_CHECK(cudaMemsetAsync(select_.d_overflow, 0, 4, stream_));
         WAGGLE_CUDA_CHECK(cudaMemcpyAsync(d_best_, d_kept, best_bytes, cudaMemcpyDeviceToDevice, stream_));
         WAGGLE_CUDA_CHECK(
             cudaMemcpyAsync(select_.d_tests, d_kept_tests, test_bytes, cudaMemcpyDeviceToDevice, stream_));
@@ -979,7 +494,7 @@ class Search {
         continue;
       }
       first = end;
-      length = std::min(length * 2, std::max<int64_t>(first * (kChunkGrowth - 1), kFirstChunkTiles));
+      length = std::min(length * 2, std::max<int64_t>(first * (kCarefulGrowth - 1), kSafeTiles));
     }
     return WAGGLE_BACKEND_OK;
   }
@@ -1000,10 +515,10 @@ class Search {
   const float* d_query_ = nullptr;
   unsigned* d_counts_ = nullptr;
   unsigned long long* d_lists_ = nullptr;
+  unsigned long long* d_results_ = nullptr;  // flags, then the best
+  unsigned long long* h_results_ = nullptr;
   unsigned long long* d_best_ = nullptr;
-  unsigned long long* d_bad_row_ = nullptr;
-  unsigned long long* d_rescored_ = nullptr;
-  int32_t* d_overflow_ = nullptr;
+  int64_t n_results_ = 0;
 };
 
 }  // namespace
@@ -1019,17 +534,17 @@ int32_t topk_on_device(State& state, const MatrixView& matrix, waggle_topk_args&
   std::vector<int32_t> few;
   const bool gathered =
       args.filter != nullptr && args.filter_stride == 0 && few_allowed_rows(args.filter, matrix.n_rows, &few);
-  std::vector<unsigned long long> best;
   for (int64_t first = 0; first < args.n_queries; first += kQueriesAtOnce) {
     const int n = static_cast<int>(std::min(kQueriesAtOnce, args.n_queries - first));
     state.staging.reset();
     unsigned long long bad_row = kNoKey;
+    const unsigned long long* best = nullptr;
     Search search(state, matrix, args, first, n, state.stream.get());
     WAGGLE_TRY(search.run(gathered ? &few : nullptr, &best, &args.n_rescored, &args.n_in_doubt, &bad_row, error));
     if (bad_row != kNoKey) {
       return fail(error, WAGGLE_BACKEND_NOT_FINITE, "the score of matrix row %llu overflows", bad_row);
     }
-    for (size_t i = 0; i < best.size(); ++i) {
+    for (size_t i = 0; i < static_cast<size_t>(n) * static_cast<size_t>(args.k); ++i) {
       const bool present = best[i] != kNoKey;
       const size_t at = static_cast<size_t>(first) * static_cast<size_t>(args.k) + i;
       args.scores[at] = present ? host_score_of(best[i]) : -std::numeric_limits<float>::infinity();

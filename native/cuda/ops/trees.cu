@@ -1,6 +1,6 @@
-// One thread walks every tree for one row. The rows of a block lie transposed in shared memory while they fit, so a
-// feature is fetched without conflicts; nodes come through L1, where the upper levels of the tree that a block is at
-// stay.
+// One thread walks every tree for one row, a few at a time. The rows of a block lie transposed in shared memory while
+// they fit, so a feature is fetched without conflicts; nodes come through L1, where the upper levels of the tree that a
+// block is at stay.
 #include "cuda/ops/trees.cuh"
 
 #include <cuda_runtime.h>
@@ -17,8 +17,10 @@ namespace waggle::cuda {
 namespace {
 
 constexpr int kThreads = 128;
+constexpr int kTogether = 8;
 constexpr int kMaxSharedBytes = 96 * 1024;
-constexpr int64_t kPartBytes = int64_t{64} << 20;
+constexpr int64_t kPieceBytes = int64_t{6} << 20;
+constexpr int64_t kLeastRows = 4096;  // per piece, unless there are fewer
 
 struct Forest {
   const waggle_forest_node* d_nodes;
@@ -69,8 +71,21 @@ __device__ inline bool goes_left(const Forest& forest, const waggle_forest_node&
   }
 }
 
+__device__ inline waggle_forest_node load_node(const Forest& forest, unsigned at) {
+  const uint4 bits = *reinterpret_cast<const uint4*>(forest.d_nodes + at);
+  return {__uint_as_float(bits.x), bits.y, bits.z, bits.w};
+}
+
+// The plain case of goes_left: x ≤ threshold, NaN by default.
+__device__ inline bool goes_left_plainly(const waggle_forest_node& node, float x) {
+  return isnan(x) ? (node.rules >> 29 & 1u) != 0 : x <= node.threshold;
+}
+
 // Grid: rows / 128; 128 threads, one row each; 512 bytes of shared memory per feature where that fits. d_sums
-// [n_rows × n_targets] must be 0 when there is more than one target.
+// [n_rows × n_targets] must be 0 when there is more than one target. A thread walks kTogether trees at a time, whose
+// loads wait together; leaves are added in the order of the trees all the same. kPlain: every decision is the plain
+// one.
+template <bool kPlain>
 __global__ void __launch_bounds__(kThreads)
     predict_kernel(const Forest forest, const float* d_x, int64_t n_rows, bool staged, double* d_sums) {
   WAGGLE_DYNAMIC_SHARED(shared);
@@ -89,20 +104,50 @@ __global__ void __launch_bounds__(kThreads)
   if (row >= n_rows) return;
   const float* own = d_x + row * n_features;
   double sum = 0;
-  for (int t = 0; t < forest.n_trees; ++t) {
-    const waggle_forest_tree tree = forest.d_trees[t];
-    waggle_forest_node node = forest.d_nodes[tree.first_node];
-    while ((node.rules & WAGGLE_NODE_LEAF) == 0) {
-      const int feature = static_cast<int>(node.rules & 0xffffffu);
-      const float x = staged ? columns[feature * kThreads + thread] : own[feature];
-      node = forest.d_nodes[goes_left(forest, node, x) ? node.left : node.right];
+  for (int first = 0; first < forest.n_trees; first += kTogether) {
+    waggle_forest_node nodes[kTogether];
+    unsigned at[kTogether];
+#pragma unroll
+    for (int i = 0; i < kTogether; ++i) {
+      // Beyond the last tree the last is walked again, for nothing.
+      at[i] = forest.d_trees[min(first + i, forest.n_trees - 1)].first_node;
+      nodes[i] = load_node(forest, at[i]);
     }
-    if (forest.n_targets == 1) {
-      sum = __dadd_rn(sum, static_cast<double>(forest.d_values[node.left]));
-    } else {
+    // No branch within a step, so that its loads wait together: a leaf is its own successor.
+    bool walking = true;
+    while (walking) {
+      walking = false;
+#pragma unroll
+      for (int i = 0; i < kTogether; ++i) {
+        const bool leaf = (nodes[i].rules & WAGGLE_NODE_LEAF) != 0;
+        // (A leaf's rules name feature 0, which is there where there is a split; without features all are leaves.)
+        const int feature = static_cast<int>(nodes[i].rules & 0xffffffu);
+        float x = 0;
+        if (n_features > 0) x = staged ? columns[feature * kThreads + thread] : own[feature];
+        bool left;
+        if constexpr (kPlain) {
+          left = goes_left_plainly(nodes[i], x);
+        } else {
+          left = !leaf && goes_left(forest, nodes[i], x);
+        }
+        at[i] = leaf ? at[i] : left ? nodes[i].left : nodes[i].right;
+        walking = walking || !leaf;
+      }
+#pragma unroll
+      for (int i = 0; i < kTogether; ++i) nodes[i] = load_node(forest, at[i]);
+    }
+#pragma unroll
+    for (int i = 0; i < kTogether; ++i) {
+      if (first + i >= forest.n_trees) continue;
+      const unsigned value = nodes[i].left;
+      if (forest.n_targets == 1) {
+        sum = __dadd_rn(sum, static_cast<double>(forest.d_values[value]));
+        continue;
+      }
+      const waggle_forest_tree tree = forest.d_trees[first + i];
       for (int v = 0; v < tree.n_values; ++v) {
-        double* at = d_sums + row * forest.n_targets + tree.first_target + v;
-        *at = __dadd_rn(*at, static_cast<double>(forest.d_values[node.left + static_cast<unsigned>(v)]));
+        double* to = d_sums + row * forest.n_targets + tree.first_target + v;
+        *to = __dadd_rn(*to, static_cast<double>(forest.d_values[value + static_cast<unsigned>(v)]));
       }
     }
   }
@@ -136,6 +181,10 @@ int32_t open_forest(State& state, const waggle_forest_args& args, std::unique_pt
   forest->n_features = args.n_features;
   forest->n_targets = args.n_targets;
   forest->n_trees = static_cast<int32_t>(args.n_trees);
+  forest->is_plain = std::all_of(args.nodes, args.nodes + args.n_nodes, [](const waggle_forest_node& node) {
+    return (node.rules & WAGGLE_NODE_LEAF) != 0 ||
+           ((node.rules >> 24 & 7u) == WAGGLE_DECISION_LESS_EQUAL && (node.rules >> 27 & 3u) == WAGGLE_MISSING_NAN);
+  });
   WAGGLE_CUDA_CHECK(cudaStreamSynchronize(s));  // the caller's arrays may go
   *out = std::move(forest);
   return WAGGLE_BACKEND_OK;
@@ -146,45 +195,79 @@ int32_t predict_on_device(State& state, const waggle_forest& forest, const waggl
   if (args.n_rows == 0) return WAGGLE_BACKEND_OK;
   WAGGLE_CUDA_CHECK(cudaSetDevice(state.device));
   WAGGLE_TRY(state.stream.open(error));
+  WAGGLE_TRY(state.second.open(error));
   state.scratch.reset();
-  const cudaStream_t s = state.stream.get();
+  state.staging.reset();
+  const cudaStream_t streams[] = {state.stream.get(), state.second.get()};
+  // Pieces small enough that travelling and computing overlap, large enough to fill the device.
   const int64_t row_bytes = int64_t{forest.n_features} * 4 + int64_t{forest.n_targets} * 8;
-  const int64_t part = std::clamp<int64_t>(kPartBytes / row_bytes / kThreads * kThreads, kThreads,
-                                           (args.n_rows + kThreads - 1) / kThreads * kThreads);
-  float* d_x = nullptr;
-  double* d_sums = nullptr;
-  WAGGLE_TRY(state.scratch.take(&d_x, part * forest.n_features, error));
-  WAGGLE_TRY(state.scratch.take(&d_sums, part * forest.n_targets, error));
+  const int64_t in_one = (args.n_rows + kThreads - 1) / kThreads * kThreads;
+  const int64_t piece =
+      std::clamp<int64_t>(kPieceBytes / row_bytes / kThreads * kThreads, std::min(in_one, kLeastRows), in_one);
+  float* d_x[2] = {};
+  double* d_sums[2] = {};
+  float* h_x[2] = {};
+  double* h_sums[2] = {};
+  for (int side = 0; side < (piece < args.n_rows ? 2 : 1); ++side) {
+    WAGGLE_TRY(state.scratch.take(&d_x[side], piece * forest.n_features, error));
+    WAGGLE_TRY(state.scratch.take(&d_sums[side], piece * forest.n_targets, error));
+    WAGGLE_TRY(state.staging.take(&h_x[side], piece * forest.n_features, error));
+    WAGGLE_TRY(state.staging.take(&h_sums[side], piece * forest.n_targets, error));
+  }
   const Forest view = {forest.d_nodes.get(),   forest.d_trees.get(),      forest.d_values.get(),
                        forest.d_members.get(), forest.d_categories.get(), forest.d_sets.get(),
                        forest.n_trees,         forest.n_features,         forest.n_targets};
   const int shared = forest.n_features * kThreads * 4;
   const bool staged = shared <= kMaxSharedBytes;
   if (staged) {
-    WAGGLE_CUDA_CHECK(cudaFuncSetAttribute(reinterpret_cast<const void*>(&predict_kernel),
-                                           cudaFuncAttributeMaxDynamicSharedMemorySize, kMaxSharedBytes));
+    const void* kernel = forest.is_plain ? reinterpret_cast<const void*>(&predict_kernel<true>)
+                                         : reinterpret_cast<const void*>(&predict_kernel<false>);
+    WAGGLE_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kMaxSharedBytes));
   }
-  for (int64_t first = 0; first < args.n_rows; first += part) {
+  // What a side computed last, on its way to the caller.
+  struct Pending {
+    int64_t first = 0;
+    int64_t rows = 0;
+  } pending[2];
+  const auto collect = [&](int side) -> int32_t {
+    if (pending[side].rows == 0) return WAGGLE_BACKEND_OK;
+    WAGGLE_CUDA_CHECK(cudaStreamSynchronize(streams[side]));
+    std::copy_n(h_sums[side], pending[side].rows * forest.n_targets,
+                args.sums + pending[side].first * forest.n_targets);
+    pending[side].rows = 0;
+    return WAGGLE_BACKEND_OK;
+  };
+  int side = 0;
+  for (int64_t first = 0; first < args.n_rows; first += piece, side ^= 1) {
     if (args.is_cancelled != nullptr && args.is_cancelled(args.cancel_context) != 0) {
-      WAGGLE_CUDA_CHECK(cudaStreamSynchronize(s));
+      for (const cudaStream_t s : streams) WAGGLE_CUDA_CHECK(cudaStreamSynchronize(s));
       return WAGGLE_BACKEND_CANCELLED;
     }
-    const int64_t rows = std::min(part, args.n_rows - first);
-    if (forest.n_features > 0) {
-      WAGGLE_CUDA_CHECK(cudaMemcpyAsync(d_x, args.x + first * forest.n_features,
-                                        static_cast<size_t>(rows * forest.n_features) * 4, cudaMemcpyHostToDevice, s));
+    WAGGLE_TRY(collect(side));
+    const cudaStream_t s = streams[side];
+    const int64_t rows = std::min(piece, args.n_rows - first);
+    const size_t x_bytes = static_cast<size_t>(rows * forest.n_features) * 4;
+    const size_t sums_bytes = static_cast<size_t>(rows * forest.n_targets) * 8;
+    if (x_bytes > 0) {
+      state.copiers.copy(h_x[side], args.x + first * forest.n_features, x_bytes);
+      WAGGLE_CUDA_CHECK(cudaMemcpyAsync(d_x[side], h_x[side], x_bytes, cudaMemcpyHostToDevice, s));
     }
-    if (forest.n_targets > 1) {
-      WAGGLE_CUDA_CHECK(cudaMemsetAsync(d_sums, 0, static_cast<size_t>(rows * forest.n_targets) * 8, s));
+    if (forest.n_targets > 1) WAGGLE_CUDA_CHECK(cudaMemsetAsync(d_sums[side], 0, sums_bytes, s));
+    const dim3 grid(static_cast<unsigned>((rows + kThreads - 1) / kThreads));
+    const size_t shared_bytes = staged ? static_cast<size_t>(shared) : 0;
+    if (forest.is_plain) {
+      WAGGLE_LAUNCH(predict_kernel<true>, grid, dim3(kThreads), shared_bytes, s, view, d_x[side], rows, staged,
+                    d_sums[side]);
+    } else {
+      WAGGLE_LAUNCH(predict_kernel<false>, grid, dim3(kThreads), shared_bytes, s, view, d_x[side], rows, staged,
+                    d_sums[side]);
     }
-    WAGGLE_LAUNCH(predict_kernel, dim3(static_cast<unsigned>((rows + kThreads - 1) / kThreads)), dim3(kThreads),
-                  staged ? static_cast<size_t>(shared) : 0, s, view, d_x, rows, staged, d_sums);
     WAGGLE_CUDA_CHECK(cudaGetLastError());
-    WAGGLE_CUDA_CHECK(cudaMemcpyAsync(args.sums + first * forest.n_targets, d_sums,
-                                      static_cast<size_t>(rows * forest.n_targets) * 8, cudaMemcpyDeviceToHost, s));
+    WAGGLE_CUDA_CHECK(cudaMemcpyAsync(h_sums[side], d_sums[side], sums_bytes, cudaMemcpyDeviceToHost, s));
+    pending[side] = {first, rows};
   }
-  WAGGLE_CUDA_CHECK(cudaStreamSynchronize(s));
-  return WAGGLE_BACKEND_OK;
+  WAGGLE_TRY(collect(side));
+  return collect(side ^ 1);
 }
 
 }  // namespace waggle::cuda

@@ -17,6 +17,7 @@ struct waggle_forest {
   int32_t n_features = 0;
   int32_t n_targets = 0;
   int32_t n_trees = 0;
+  bool is_plain = false;  // every decision is x ≤ threshold, NaN by default
 };
 
 namespace waggle::cuda {

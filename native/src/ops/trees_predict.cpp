@@ -1,11 +1,12 @@
 #include "waggle/ops/trees_predict.hpp"
 
 #include <algorithm>
-#include <vector>
+#include <memory>
 
 #include "cpu/trees_predict.hpp"
 #include "src/device_forest.hpp"
 #include "src/registry.hpp"
+#include "waggle/thread_pool.hpp"
 #include "waggle/view.hpp"
 
 namespace waggle {
@@ -31,6 +32,7 @@ Status check(const TreesPredictArgs& args) {
 // Below this, the copy to the device and back takes longer than the trees do here.
 constexpr double kVisitsWorthACopy = 1e8;
 constexpr int64_t kRowsAtOnce = 1 << 18;
+constexpr int64_t kRowsToFinish = 1 << 13;  // per task of the pool
 
 // True when the accelerator answered or the caller insists on its failure.
 bool run_on_device(const Registry& r, const TreesPredictArgs& args, const RunContext& context, Status* status) {
@@ -39,14 +41,22 @@ bool run_on_device(const Registry& r, const TreesPredictArgs& args, const RunCon
   const double visits = static_cast<double>(args.n_rows) * static_cast<double>(e.trees.size()) * 8;
   if (!r.plugin_forced && (!context.parallel || args.threads == 1 || visits < kVisitsWorthACopy)) return false;
   const int64_t n_outputs = args.raw ? e.n_targets : e.n_outputs();
-  std::vector<double> sums;
+  const int64_t at_once = std::min(kRowsAtOnce, args.n_rows);
+  // Written by the device before anybody reads it.
+  const std::unique_ptr<double[]> sums(new double[static_cast<size_t>(at_once) * static_cast<size_t>(e.n_targets)]);
   for (int64_t first = 0; first < args.n_rows; first += kRowsAtOnce) {
     const int64_t rows = std::min(kRowsAtOnce, args.n_rows - first);
-    sums.resize(static_cast<size_t>(rows) * static_cast<size_t>(e.n_targets));
-    if (!args.model->device().sum_leaves(e, args.x + first * e.n_features, rows, sums.data(), context, status)) {
+    if (!args.model->device().sum_leaves(e, args.x + first * e.n_features, rows, sums.get(), context, status)) {
       return !status->ok();
     }
-    cpu::trees_finish(*args.model, sums.data(), rows, args.raw, args.out + first * n_outputs);
+    RunContext uncancelled = context;  // what the device has answered is finished
+    uncancelled.cancelled = nullptr;
+    ThreadPool::instance().for_each_chunk(
+        (rows + kRowsToFinish - 1) / kRowsToFinish, uncancelled, [&](int64_t chunk, int) {
+          const int64_t begin = chunk * kRowsToFinish;
+          cpu::trees_finish(*args.model, sums.get() + begin * e.n_targets, std::min(kRowsToFinish, rows - begin),
+                            args.raw, args.out + (first + begin) * n_outputs);
+        });
   }
   return true;
 }
