@@ -1,6 +1,8 @@
 // Times the conformance suite's large cases through the public API; JSON on stdout, one record per case.
 //
 //   native_bench [--quick] [--filter TEXT]
+//   native_bench --device [--quick] [--huge] [--filter TEXT]    what the accelerator is for, at 10M rows
+//   (device_bench.hpp)
 //
 // WAGGLE_SIMD and WAGGLE_BACKEND choose what is measured. Each record gives the median of the runs and, for judging
 // it, the read bandwidth and the multiply-adds this machine reached in this process.
@@ -11,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "bench/device_bench.hpp"
 #include "test/conformance/case.hpp"
 #include "waggle/backend.hpp"
 #include "waggle/ops/machine_probe.hpp"
@@ -40,14 +43,20 @@ Quartiles quartiles(std::vector<double> values) {
 
 int main(int argc, char** argv) {
   bool quick = false;
+  bool device = false;
+  bool huge = false;
   const char* filter = "";
   for (int i = 1; i < argc; ++i) {
     if (std::strcmp(argv[i], "--quick") == 0) {
       quick = true;
+    } else if (std::strcmp(argv[i], "--device") == 0) {
+      device = true;
+    } else if (std::strcmp(argv[i], "--huge") == 0) {
+      huge = true;
     } else if (std::strcmp(argv[i], "--filter") == 0 && i + 1 < argc) {
       filter = argv[++i];
     } else {
-      std::fprintf(stderr, "usage: native_bench [--quick] [--filter TEXT]\n");
+      std::fprintf(stderr, "usage: native_bench [--device [--huge]] [--quick] [--filter TEXT]\n");
       return 2;
     }
   }
@@ -56,6 +65,13 @@ int main(int argc, char** argv) {
     return 1;
   }
   const BackendInfo& info = backend_info();
+  if (device) {
+    if (info.backend == "cpu") {
+      std::fprintf(stderr, "native_bench: no accelerator is in use\n");
+      return 1;
+    }
+    return bench::device_bench({quick, huge, filter});
+  }
   MachineProbe limits;
   if (const Status status = machine_probe(RunContext{}, &limits); !status.ok()) {
     std::fprintf(stderr, "%s\n", status.text().c_str());
