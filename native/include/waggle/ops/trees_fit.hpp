@@ -83,6 +83,13 @@ struct TreesFitResult {
   /// Of the ensemble's splits, by feature: the sum of their gains, and their number.
   std::vector<double> gain;
   std::vector<double> splits;
+  bool on_device = false;
+  /// Where the time went.
+  struct Seconds {
+    double bin = 0;
+    double upload = 0;
+    double boost = 0;
+  } seconds;
 };
 
 /// Second-order boosting on histograms (Friedman 2001; Chen & Guestrin 2016; Ke et al. 2017).
