@@ -334,20 +334,11 @@ double FitObjective::chunk(const TreesFitRows& rows, const double* scores, int64
     const double w = weight_of(rows, r);
     const double y = rows.y[r];
     const double s = scores[r];
-    FitGradient& of = out[r - begin];
-    double row_loss = 0;
-    switch (args_.objective) {
-      case TreesObjective::kPoisson:
-        poisson_row(s, y, w, &of.g, &of.h, &row_loss);
-        break;
-      case TreesObjective::kQuantile:
-        quantile_row(s, y, w, args_.quantile, &of.g, &of.h, &row_loss);
-        break;
-      default:
-        squared_row(s, y, w, &of.g, &of.h, &row_loss);
-        break;
-    }
-    loss += row_loss;
+    const RowTerms row = args_.objective == TreesObjective::kPoisson    ? poisson_row(s, y, w)
+                         : args_.objective == TreesObjective::kQuantile ? quantile_row(s, y, w, args_.quantile)
+                                                                        : squared_row(s, y, w);
+    out[r - begin] = {row.g, row.h};
+    loss += row.loss;
   }
   if (summaries != nullptr) *summaries = summarize(out, end - begin);
   return loss;

@@ -64,7 +64,7 @@ struct RowColumns {
 // Grid: a block of 256 threads per chunk of 4,096 rows; 32 KiB of shared memory hold the rows' losses, which few
 // threads then add in the CPU's order while other blocks read. d_summary: bits of the largest |g|, the largest and the
 // least h.
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 4)
     gradients_kernel(const RowColumns columns, FitGradient* d_gradients, double* d_losses, unsigned* d_summary) {
   WAGGLE_DYNAMIC_SHARED(shared);
   double* losses = reinterpret_cast<double*>(shared);
@@ -80,24 +80,23 @@ __global__ void __launch_bounds__(kThreads)
     const double s = columns.d_scores[row];
     const double y = columns.d_y[row];
     const double w = columns.d_weights != nullptr ? columns.d_weights[row] : 1.0;
-    FitGradient of;
-    double loss = 0;
+    RowTerms of;
     switch (columns.objective) {
       case WAGGLE_OBJECTIVE_LOGISTIC:
-        logistic_row(s, y, columns.d_trials != nullptr ? columns.d_trials[row] : 1.0, w, &of.g, &of.h, &loss);
+        of = logistic_row(s, y, columns.d_trials != nullptr ? columns.d_trials[row] : 1.0, w);
         break;
       case WAGGLE_OBJECTIVE_POISSON:
-        poisson_row(s, y, w, &of.g, &of.h, &loss);
+        of = poisson_row(s, y, w);
         break;
       case WAGGLE_OBJECTIVE_QUANTILE:
-        quantile_row(s, y, w, columns.quantile, &of.g, &of.h, &loss);
+        of = quantile_row(s, y, w, columns.quantile);
         break;
       default:
-        squared_row(s, y, w, &of.g, &of.h, &loss);
+        of = squared_row(s, y, w);
         break;
     }
-    d_gradients[row] = of;
-    losses[i] = loss;
+    d_gradients[row] = {of.g, of.h};
+    losses[i] = of.loss;
     const float size = of.g < 0 ? -of.g : of.g;
     g_most = size > g_most ? size : g_most;
     h_most = of.h > h_most ? of.h : h_most;
@@ -203,6 +202,7 @@ __global__ void __launch_bounds__(kThreads) decide_kernel(const Part* d_parts, c
   __syncthreads();
   const Stretch rows = part->rows;
   const unsigned char* d_slots = part->d_slots;
+  WAGGLE_IS_GLOBAL(d_slots);
   const uint32_t count = unit_count(*part, unit);
   uint32_t own = 0;
   constexpr int kAtOnce = 4;
@@ -586,9 +586,7 @@ int32_t open_fit(State& state, const waggle_fit_args& args, std::unique_ptr<wagg
     default:
       return fail(error, WAGGLE_BACKEND_UNSUPPORTED, "softmax and LambdaRank are trained on the CPU");
   }
-  constexpr int32_t kMostGroups = 65535;  // a launch's second dimension
-  if (args.n_rows < 1 || args.n_rows > 0x7fffffff || args.n_features < 1 ||
-      args.n_features > kMostGroups * kGroupFeatures) {
+  if (args.n_rows < 1 || args.n_rows > 0x7fffffff || args.n_features < 1) {
     return fail(error, WAGGLE_BACKEND_UNSUPPORTED, "shape out of range");
   }
   WAGGLE_TRY(begin_call(state, error));

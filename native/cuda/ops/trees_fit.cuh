@@ -26,7 +26,7 @@ constexpr int kGroupSums = cpu::kFitMaxSlots * kGroupFeatures;
 /// Byte j of word w is column 8·j + w: see histogram_kernel.
 inline int column_of(int feature) { return feature % 4 * kGroupWords + feature % kGroupFeatures / 4; }
 
-struct Quantised {
+struct alignas(8) Quantised {
   int g;
   int h;
 };

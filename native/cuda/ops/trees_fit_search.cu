@@ -47,23 +47,24 @@ struct BuildUnit {
   unsigned long long* d_histogram;  // [groups × 2 × 256 × 32]
 };
 
-// Grid: a block of 512 threads per unit and group; 64 KiB of shared memory, three blocks to a multiprocessor.
+// Grid: a block of 512 threads per unit and group, groups of a unit side by side; 64 KiB of shared memory, three blocks
+// to a multiprocessor.
 //
 // Eight lanes share a row, a word (four features) each, so a warp takes four rows at a time. They read 32 whole bytes
 // of a row. Adding goes byte by byte, each row beginning at another byte: the 32 lanes are then at 32 different
 // columns, and a column is a bank of shared memory. So no two lanes ever meet, whatever the values are.
 __global__ void __launch_bounds__(kBuildThreads, 3)
-    histogram_kernel(const BuildUnit* d_units, const uint32_t* d_bins, int64_t n_rows, int n_features,
+    histogram_kernel(const BuildUnit* d_units, const uint32_t* d_bins, int64_t n_rows, int n_features, int n_groups,
                      const Quantised* d_quantised) {
   WAGGLE_DYNAMIC_SHARED(shared);
   int* sums = reinterpret_cast<int*>(shared);  // g, then h
   const int thread = static_cast<int>(threadIdx.x);
-  const int group = static_cast<int>(blockIdx.y);
+  const int group = static_cast<int>(blockIdx.x % static_cast<unsigned>(n_groups));
   for (int i = thread; i < static_cast<int>(kBuildBytes / 16); i += kBuildThreads) {
     reinterpret_cast<uint4*>(shared)[i] = make_uint4(0, 0, 0, 0);
   }
   __syncthreads();
-  const BuildUnit unit = d_units[blockIdx.x];
+  const BuildUnit unit = d_units[blockIdx.x / static_cast<unsigned>(n_groups)];
   const int row_in_warp = thread % 32 / kGroupWords;
   const int word = thread % kGroupWords;
   if (group * kGroupFeatures + word * 4 < n_features) {
@@ -71,39 +72,46 @@ __global__ void __launch_bounds__(kBuildThreads, 3)
     int* column[4];
 #pragma unroll
     for (int k = 0; k < 4; ++k) column[k] = sums + (k + row_in_warp) % 4 * kGroupWords + word;
+    const int turn = row_in_warp * 8;
+    const auto add = [&](uint32_t slots, Quantised of) {
+      const uint32_t turned = slots >> turn | slots << ((32 - turn) & 31);
+#pragma unroll
+      for (int b = 0; b < 4; ++b) {
+        int* at = column[b] + (turned >> (8 * b) & 255u) * kGroupFeatures;
+        atomicAdd(at, of.g);
+        atomicAdd(at + kGroupSums, of.h);
+      }
+    };
     const uint32_t* d_rows = unit.rows.d_rows;
+    WAGGLE_IS_GLOBAL(d_rows);
     const int count = static_cast<int>(unit.rows.count);
-    for (int i0 = thread / 32 * kRowsOfWarp + row_in_warp; i0 < count; i0 += kStep * kAtOnce) {
+    const auto row_at = [&](int i) {
+      const uint32_t position = unit.rows.first + static_cast<uint32_t>(i);
+      return d_rows != nullptr ? d_rows[position] : position;
+    };
+    int i = thread / 32 * kRowsOfWarp + row_in_warp;
+    for (; i + (kAtOnce - 1) * kStep < count; i += kAtOnce * kStep) {
       uint32_t row[kAtOnce];
       uint32_t slots[kAtOnce];
       Quantised of[kAtOnce];
 #pragma unroll
-      for (int k = 0; k < kAtOnce; ++k) {
-        const int i = i0 + k * kStep;
-        row[k] = unit.rows.first + static_cast<uint32_t>(i < count ? i : i0);
-        if (d_rows != nullptr) row[k] = d_rows[row[k]];
-      }
+      for (int k = 0; k < kAtOnce; ++k) row[k] = row_at(i + k * kStep);
 #pragma unroll
       for (int k = 0; k < kAtOnce; ++k) {
         slots[k] = bins[static_cast<size_t>(row[k]) * kGroupWords];
         of[k] = d_quantised[row[k]];
       }
 #pragma unroll
-      for (int k = 0; k < kAtOnce; ++k) {
-        if (i0 + k * kStep >= count) break;
-        const int turn = row_in_warp * 8;
-        const uint32_t turned = slots[k] >> turn | slots[k] << ((32 - turn) & 31);
-#pragma unroll
-        for (int b = 0; b < 4; ++b) {
-          int* at = column[b] + (turned >> (8 * b) & 255u) * kGroupFeatures;
-          atomicAdd(at, of[k].g);
-          atomicAdd(at + kGroupSums, of[k].h);
-        }
-      }
+      for (int k = 0; k < kAtOnce; ++k) add(slots[k], of[k]);
+    }
+    for (; i < count; i += kStep) {
+      const uint32_t row = row_at(i);
+      add(bins[static_cast<size_t>(row) * kGroupWords], d_quantised[row]);
     }
   }
   __syncthreads();
   unsigned long long* to = unit.d_histogram + static_cast<size_t>(group) * 2 * kGroupSums;
+  WAGGLE_IS_GLOBAL(to);
   for (int i = thread; i < 2 * kGroupSums; i += kBuildThreads) {
     if (const int sum = sums[i]; sum != 0) {
       atomicAdd(to + i, static_cast<unsigned long long>(static_cast<long long>(sum)));
@@ -511,6 +519,8 @@ __global__ void __launch_bounds__(kCountThreads) count_kernel(const CountUnit* d
   counts[thread] = 0;
   __syncthreads();
   const CountUnit unit = d_units[blockIdx.x];
+  WAGGLE_IS_GLOBAL(unit.d_slots);
+  WAGGLE_IS_GLOBAL(unit.d_counts);
   for (uint32_t i = static_cast<uint32_t>(thread); i < unit.rows.count; i += kCountThreads) {
     const uint32_t position = unit.rows.first + i;
     const int64_t row = unit.rows.d_rows != nullptr ? unit.rows.d_rows[position] : position;
@@ -564,9 +574,12 @@ int32_t build(State& state, waggle_fit& fit, const waggle_fit_search_args& args,
   if (units.empty()) return WAGGLE_BACKEND_OK;
   WAGGLE_CUDA_CHECK(cudaFuncSetAttribute(reinterpret_cast<const void*>(&histogram_kernel),
                                          cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(kBuildBytes)));
-  WAGGLE_LAUNCH(histogram_kernel, dim3(static_cast<unsigned>(units.size()), static_cast<unsigned>(fit.n_groups)),
+  // Without the latter, the driver may leave too little shared memory for three blocks.
+  WAGGLE_CUDA_CHECK(cudaFuncSetAttribute(reinterpret_cast<const void*>(&histogram_kernel),
+                                         cudaFuncAttributePreferredSharedMemoryCarveout, 100));
+  WAGGLE_LAUNCH(histogram_kernel, dim3(static_cast<unsigned>(units.size()) * static_cast<unsigned>(fit.n_groups)),
                 dim3(kBuildThreads), kBuildBytes, s, d_units, fit.d_bins.get(), fit.n_rows, fit.n_features,
-                fit.d_quantised.get());
+                fit.n_groups, fit.d_quantised.get());
   WAGGLE_CUDA_CHECK(cudaGetLastError());
   return WAGGLE_BACKEND_OK;
 }
