@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "cpu/trees_fit.hpp"
+#include "src/device_fit.hpp"
 #include "src/registry.hpp"
 #include "test/conformance/case.hpp"
 #include "waggle/backend.hpp"
@@ -175,20 +176,22 @@ int main(int argc, char** argv) {
 
   TreesFitResult device;
   bool on_device = false;
-  if (info.backend == "cuda") {
+  if (info.backend == "cuda" && registry().plugin->ops->fit_open != nullptr) {
     // The driver starts, kernels are loaded: not what is measured.
     TreesFitArgs args = arguments(o, data, std::min<int64_t>(o.rows, 60'000));
     args.n_trees = 3;
     TreesFitResult warm;
     const auto start = std::chrono::steady_clock::now();
-    Status status = trees_fit(args, context, &warm);
+    DeviceFit first(registry());
+    Status status = cpu::trees_fit(*registry().table, args, context, &warm, &first);
     std::fprintf(stderr, "first call %.2f s: %s\n",
                  std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(),
                  status.ok() ? "ok" : status.text().c_str());
     args = arguments(o, data, o.rows);
     args.n_trees = o.trees;
     args.threads = o.device_threads;
-    if (status.ok()) status = trees_fit(args, context, &device);
+    DeviceFit fit(registry());
+    if (status.ok()) status = cpu::trees_fit(*registry().table, args, context, &device, &fit);
     if (!status.ok()) {
       std::fprintf(stderr, "cuda: %s\n", status.text().c_str());
       return 1;
@@ -198,6 +201,12 @@ int main(int argc, char** argv) {
                  on_device ? "cuda" : "not on the device", device.seconds.bin, device.seconds.upload,
                  device.seconds.boost, device.seconds.boost / o.trees * 1e3, total(device.seconds),
                  device.train_loss.back());
+    const DeviceFit::Seconds& of = fit.seconds();
+    std::fprintf(
+        stderr,
+        "of that, %lld calls: gradients %.3f s, starts of trees %.3f s, partition %.3f s, histograms and search "
+        "%.3f s, leaves %.3f s, scores %.3f s\n",
+        static_cast<long long>(of.calls), of.gradients, of.start, of.part, of.search, of.leaves, of.update);
   }
 
   TreesFitResult cpu;

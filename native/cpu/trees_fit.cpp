@@ -115,12 +115,14 @@ class Boosting {
   Status open_device(Team& team) {
     if (device_ == nullptr) return {};
     std::vector<waggle_fit_feature> features;
+    features.reserve(bins_.features.size());
     for (size_t f = 0; f < bins_.features.size(); ++f) {
       const FitFeature& feature = bins_.features[f];
       features.push_back({feature.n_bins, feature.categorical ? static_cast<int32_t>(feature.categories.size()) : -1,
                           feature.has_missing ? 1 : 0, args_.monotone != nullptr ? args_.monotone[f] : 0});
     }
     std::vector<waggle_fit_block> blocks;
+    blocks.reserve(bins_.blocks.size());
     for (const FitBlock& block : bins_.blocks) {
       blocks.push_back({block.bins.data(), block.features.front(), static_cast<int32_t>(block.features.size())});
     }
@@ -356,6 +358,7 @@ class Boosting {
   // Sums of the pieces, or (refits) the leaves' quantiles.
   Status sum_on_device(const std::vector<size_t>& leaves, std::vector<Piece>& pieces,
                        std::vector<waggle_fit_leaf>& out) {
+    out.reserve(leaves.size());
     for (const size_t n : leaves) {
       const FitNode& leaf = grower_->nodes()[n];
       out.push_back({leaf.begin, leaf.end, leaf.depth, 0, 0});

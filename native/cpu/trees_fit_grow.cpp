@@ -759,6 +759,7 @@ Status FitGrower::search_on_device(const std::vector<int32_t>& wave, const std::
   }
   if (wave.empty()) children.push_back(0);
   std::vector<waggle_fit_node> nodes;
+  nodes.reserve(children.size());
   std::vector<int32_t> builds;
   for (const int32_t child : children) {
     if (std::find(to_build.begin(), to_build.end(), child) != to_build.end()) {
@@ -811,8 +812,8 @@ Status FitGrower::search_on_device(const std::vector<int32_t>& wave, const std::
     }
     if (again.empty()) return {};
     asked = again;
-    std::vector<waggle_fit_node> searched;
-    for (const int32_t at : asked) searched.push_back(nodes[static_cast<size_t>(at)]);
+    std::vector<waggle_fit_node> searched(asked.size());
+    for (size_t i = 0; i < asked.size(); ++i) searched[i] = nodes[static_cast<size_t>(asked[i])];
     splits.resize(searched.size());
     waggle_fit_search_args recount = {};
     recount.nodes = searched.data();

@@ -1,5 +1,7 @@
 #include "src/device_fit.hpp"
 
+#include <chrono>
+
 namespace waggle {
 
 namespace {
@@ -36,20 +38,35 @@ bool DeviceFit::open(waggle_fit_args args, const RunContext& context, Status* st
 }
 
 template <typename Args, typename Call>
-Status DeviceFit::run(Call call, Args& args) {
+Status DeviceFit::run(Call call, Args& args, double* seconds) {
   waggle_text text = {};
   text.struct_size = sizeof text;
   args.struct_size = sizeof args;
+  const auto start = std::chrono::steady_clock::now();
   const int32_t answer = call(registry_.plugin_state, fit_, &args, &text);
+  *seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  ++seconds_.calls;
   failed_ = failed_ || (answer != WAGGLE_BACKEND_OK && answer != WAGGLE_BACKEND_CANCELLED);
   return status_of(answer, text);
 }
 
-Status DeviceFit::gradients(waggle_fit_gradients_args& args) { return run(registry_.plugin->ops->fit_gradients, args); }
-Status DeviceFit::start_tree(waggle_fit_tree_args& args) { return run(registry_.plugin->ops->fit_tree, args); }
-Status DeviceFit::part(waggle_fit_parts_args& args) { return run(registry_.plugin->ops->fit_parts, args); }
-Status DeviceFit::search(waggle_fit_search_args& args) { return run(registry_.plugin->ops->fit_search, args); }
-Status DeviceFit::leaves(waggle_fit_leaves_args& args) { return run(registry_.plugin->ops->fit_leaves, args); }
-Status DeviceFit::update(waggle_fit_update_args& args) { return run(registry_.plugin->ops->fit_update, args); }
+Status DeviceFit::gradients(waggle_fit_gradients_args& args) {
+  return run(registry_.plugin->ops->fit_gradients, args, &seconds_.gradients);
+}
+Status DeviceFit::start_tree(waggle_fit_tree_args& args) {
+  return run(registry_.plugin->ops->fit_tree, args, &seconds_.start);
+}
+Status DeviceFit::part(waggle_fit_parts_args& args) {
+  return run(registry_.plugin->ops->fit_parts, args, &seconds_.part);
+}
+Status DeviceFit::search(waggle_fit_search_args& args) {
+  return run(registry_.plugin->ops->fit_search, args, &seconds_.search);
+}
+Status DeviceFit::leaves(waggle_fit_leaves_args& args) {
+  return run(registry_.plugin->ops->fit_leaves, args, &seconds_.leaves);
+}
+Status DeviceFit::update(waggle_fit_update_args& args) {
+  return run(registry_.plugin->ops->fit_update, args, &seconds_.update);
+}
 
 }  // namespace waggle

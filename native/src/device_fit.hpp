@@ -20,6 +20,17 @@ class DeviceFit {
   bool open(waggle_fit_args args, const RunContext& context, Status* status);
   /// About what a histogram takes there.
   static int64_t histogram_bytes(int64_t n_features) { return (n_features + 31) / 32 * 32 * 256 * 16; }
+  /// Where the time of its calls went, each of which waits for the device.
+  struct Seconds {
+    double gradients = 0;
+    double start = 0;
+    double part = 0;
+    double search = 0;
+    double leaves = 0;
+    double update = 0;
+    int64_t calls = 0;
+  };
+  const Seconds& seconds() const { return seconds_; }
   /// The device let a training down that was under way.
   bool failed() const { return failed_; }
 
@@ -33,11 +44,12 @@ class DeviceFit {
  private:
   Status status_of(int32_t answer, waggle_text& text) const;
   template <typename Args, typename Call>
-  Status run(Call call, Args& args);
+  Status run(Call call, Args& args, double* seconds);
 
   const Registry& registry_;
   waggle_fit* fit_ = nullptr;
   bool failed_ = false;
+  Seconds seconds_;
 };
 
 }  // namespace waggle
