@@ -165,6 +165,173 @@ typedef struct waggle_matrix_info {
   uint64_t device_bytes;
 } waggle_matrix_info;
 
+/*
+ * Training of trees. The host bins the rows, grows trees and keeps the model; the device does whatever takes time per
+ * row or per bin: gradients, partitions, histograms, the search for splits, sums of leaves, scores. Each function gives
+ * the bits that the CPU's gives. Rows are numbers below n_rows; a tree orders them by node, so that a node is a stretch
+ * [begin, end) of them, in one of two buffers that alternate by depth.
+ */
+typedef struct waggle_fit waggle_fit;
+
+/* Numbers as in TreesObjective. */
+enum {
+  WAGGLE_OBJECTIVE_LOGISTIC = 0,
+  WAGGLE_OBJECTIVE_SQUARED = 2,
+  WAGGLE_OBJECTIVE_POISSON = 3,
+  WAGGLE_OBJECTIVE_QUANTILE = 4
+};
+
+/* Rows that losses and sums of leaves are summed by, one after the other. */
+#define WAGGLE_FIT_CHUNK 4096
+
+typedef struct waggle_fit_feature {
+  int32_t n_bins;       /* a row's slot is its bin, or n_bins where the value is missing; at most 255 */
+  int32_t n_categories; /* -1: numbers, in order; else slots from here to n_bins are for all other categories */
+  int32_t has_missing;
+  int32_t monotone; /* -1, 0 or 1 */
+} waggle_fit_feature;
+
+/* Consecutive features, side by side. */
+typedef struct waggle_fit_block {
+  const uint8_t* bins; /* [n_rows x n_features] */
+  int32_t first_feature;
+  int32_t n_features;
+} waggle_fit_block;
+
+/* All pointers are host memory, borrowed for the call. */
+typedef struct waggle_fit_args {
+  uint32_t struct_size;
+  int32_t objective;
+  double quantile;
+  int64_t n_rows; /* 1 .. 2^31 - 1 */
+  int32_t n_features;
+  int32_t n_blocks;
+  const waggle_fit_feature* features;
+  const waggle_fit_block* blocks;
+  const double* y;
+  const double* trials;  /* null = 1 */
+  const double* weights; /* null = 1 */
+  const double* scores;  /* where training starts */
+  double l1;
+  double l2;
+  double max_step; /* bound of a leaf's value, 0 = none */
+  int64_t min_child_rows;
+  int32_t (*is_cancelled)(void* context);
+  void* cancel_context;
+} waggle_fit_args;
+
+typedef struct waggle_fit_gradients_args {
+  uint32_t struct_size;
+  float g_most; /* out: the largest |g|, the largest and the smallest h */
+  float h_most;
+  float h_least;
+  double* losses; /* out: [n_rows / WAGGLE_FIT_CHUNK rounded up] */
+} waggle_fit_gradients_args;
+
+typedef struct waggle_fit_tree_args {
+  uint32_t struct_size;
+  float g_scale; /* a row counts as g times this, rounded to an integer */
+  float h_scale;
+  int32_t bounded; /* values of leaves may be clipped */
+  double g_unit;
+  double h_unit;
+  double h_least;          /* units of h that a side needs */
+  const uint8_t* features; /* [n_features], 0 = not in this tree */
+  double row_sample;       /* part of the rows, drawn by seed and round; 1 = all */
+  uint64_t seed;
+  uint64_t round;
+  int64_t n_rows; /* out: those drawn, in order */
+  double g;       /* out: their sums in units */
+  double h;
+} waggle_fit_tree_args;
+
+typedef struct waggle_fit_part {
+  int64_t begin;
+  int64_t end;
+  int32_t depth;
+  int32_t feature;
+  uint64_t left[4]; /* slots whose rows go left */
+  int64_t n_left;   /* out */
+} waggle_fit_part;
+
+/* Rows of each part go to the other buffer: those that go left first, each in their order. */
+typedef struct waggle_fit_parts_args {
+  uint32_t struct_size;
+  waggle_fit_part* parts;
+  int64_t n_parts;
+} waggle_fit_parts_args;
+
+typedef struct waggle_fit_node {
+  int64_t begin;
+  int64_t end;
+  int32_t depth;
+  int32_t histogram; /* a number from 0, reused by the host */
+  double g;          /* in units */
+  double h;
+  double lower; /* bounds of its value */
+  double upper;
+} waggle_fit_node;
+
+/* As FitSplit: the best of one node's, before the node's own gain is taken off. */
+typedef struct waggle_fit_split {
+  double gain; /* -1: none */
+  double left_g;
+  double left_h;
+  uint64_t left[4]; /* of a category feature: slots that go left */
+  int32_t feature;
+  int32_t bin; /* of numbers: bins up to this one go left */
+  int32_t missing_left;
+  int32_t unused;
+} waggle_fit_split;
+
+typedef struct waggle_fit_search_args {
+  uint32_t struct_size;
+  const waggle_fit_node* nodes; /* those searched */
+  int64_t n_nodes;
+  const int32_t* builds; /* places in nodes: histograms made from the rows */
+  int64_t n_builds;
+  const int32_t* subtractions; /* pairs of histograms: the second is taken off the first */
+  int64_t n_subtractions;
+  /* Null: every feature is searched. Else a feature for each node: rows are counted by its slots, and where its split
+     leaves a side fewer than min_child_rows, the feature is searched again without such splits. */
+  const int32_t* recounts;
+  const int32_t* candidates; /* with recounts: each node's place in the last search without */
+  waggle_fit_split* splits;  /* out: [n_nodes] */
+} waggle_fit_search_args;
+
+typedef struct waggle_fit_leaf {
+  int64_t begin;
+  int64_t end;
+  int32_t depth;
+  int32_t unused;
+  double value; /* fit_leaves, out: the quantile of the residuals; fit_update: what its rows' scores gain */
+} waggle_fit_leaf;
+
+typedef struct waggle_fit_leaves_args {
+  uint32_t struct_size;
+  waggle_fit_leaf* leaves;
+  int64_t n_leaves;
+  double*
+      sums; /* out: g and h of each stretch of WAGGLE_FIT_CHUNK rows of each leaf; null with the quantile objective */
+} waggle_fit_leaves_args;
+
+/* A node of the whole tree, for rows that were not drawn. */
+typedef struct waggle_fit_branch {
+  int32_t feature; /* -1: a leaf */
+  int32_t left;    /* nodes; of a leaf: its place in leaves */
+  int32_t right;
+  int32_t unused;
+  uint64_t left_slots[4];
+} waggle_fit_branch;
+
+typedef struct waggle_fit_update_args {
+  uint32_t struct_size;
+  const waggle_fit_leaf* leaves;
+  int64_t n_leaves;
+  const waggle_fit_branch* branches;
+  int64_t n_branches; /* 0 = every row was drawn */
+} waggle_fit_update_args;
+
 /* A null slot means: the engine uses the CPU for this operation. */
 typedef struct waggle_op_table {
   uint32_t struct_size;
@@ -176,6 +343,14 @@ typedef struct waggle_op_table {
   int32_t (*forest_open)(void* state, const waggle_forest_args* args, waggle_forest** forest, waggle_text* error);
   void (*forest_close)(void* state, waggle_forest* forest);
   int32_t (*forest_predict)(void* state, waggle_forest* forest, const waggle_predict_args* args, waggle_text* error);
+  int32_t (*fit_open)(void* state, const waggle_fit_args* args, waggle_fit** fit, waggle_text* error);
+  void (*fit_close)(void* state, waggle_fit* fit);
+  int32_t (*fit_gradients)(void* state, waggle_fit* fit, waggle_fit_gradients_args* args, waggle_text* error);
+  int32_t (*fit_tree)(void* state, waggle_fit* fit, waggle_fit_tree_args* args, waggle_text* error);
+  int32_t (*fit_parts)(void* state, waggle_fit* fit, waggle_fit_parts_args* args, waggle_text* error);
+  int32_t (*fit_search)(void* state, waggle_fit* fit, waggle_fit_search_args* args, waggle_text* error);
+  int32_t (*fit_leaves)(void* state, waggle_fit* fit, waggle_fit_leaves_args* args, waggle_text* error);
+  int32_t (*fit_update)(void* state, waggle_fit* fit, waggle_fit_update_args* args, waggle_text* error);
 } waggle_op_table;
 
 typedef struct waggle_backend {

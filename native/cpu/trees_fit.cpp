@@ -4,6 +4,7 @@
 #include "cpu/trees_fit.hpp"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <memory>
@@ -22,15 +23,13 @@ namespace {
 
 constexpr int64_t kChunkRows = 4096;
 
-// splitmix64's finaliser (Steele, Lea, Flood 2014) over a counter: a number for each (seed, round, what) on its own.
-uint64_t hashed(uint64_t seed, uint64_t round, uint64_t what) {
-  uint64_t z = seed * 0x9e3779b97f4a7c15u + round * 0xd1342543de82ef95u + what * 0x2545f4914f6cdd1du + 1;
-  for (int i = 0; i < 2; ++i) {
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    z ^= z >> 31;
-  }
-  return z;
+static_assert(kChunkRows == WAGGLE_FIT_CHUNK, "a device sums as is summed here");
+
+#define WAGGLE_FIT_INLINE inline
+#include "cpu/simd/trees_fit_math.inc"
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
 // Features draw from the same counters as rows, far beyond them.
@@ -38,8 +37,9 @@ constexpr uint64_t kFeatureDraws = uint64_t{1} << 40;
 
 class Boosting {
  public:
-  Boosting(const Table& table, const TreesFitArgs& args, const RunContext& context, TreesFitResult* result)
-      : table_(table), args_(args), context_(context), result_(*result), objective_(table, args) {
+  Boosting(const Table& table, const TreesFitArgs& args, const RunContext& context, DeviceFit* device,
+           TreesFitResult* result)
+      : table_(table), args_(args), context_(context), result_(*result), objective_(table, args), device_(device) {
     ThreadPool& pool = ThreadPool::instance();
     threads_ = !context.parallel ? 1 : args.threads > 0 ? std::min(args.threads, pool.n_threads()) : pool.n_threads();
     n_ = args.train.x.rows;
@@ -48,6 +48,9 @@ class Boosting {
 
   Status run() {
     if (Status status = with_team([this](Team& team) { return prepare(team); }); !status.ok()) return status;
+    const auto start = std::chrono::steady_clock::now();
+    // A device leaves nothing to help with but the validation rows.
+    if (device_ != nullptr && !has_validation()) threads_ = 1;
     // A team per round: whoever waits for a thread gets one in between.
     int32_t round = 0;
     bool stop = false;
@@ -59,10 +62,14 @@ class Boosting {
       if (args_.progress) args_.progress(round);
     }
     Status status = with_team([&](Team& team) -> Status {
-      result_.train_loss.push_back(objective_.evaluate(args_.train, scores_.data(), team, nullptr, nullptr));
+      double loss = 0;
+      if (Status lost = train_loss(team, false, &loss); !lost.ok()) return lost;
+      result_.train_loss.push_back(loss);
       return {};
     });
     if (!status.ok()) return status;
+    result_.on_device = device_ != nullptr;
+    result_.seconds.boost = seconds_since(start);
     keep(args_.early_stopping_rounds > 0 ? best_round_ : round);
     return {};
   }
@@ -82,7 +89,9 @@ class Boosting {
     if (has_validation()) {
       if (Status status = check_values(args_, args_.validation, "validation ", team); !status.ok()) return status;
     }
+    auto start = std::chrono::steady_clock::now();
     if (Status status = make_bins(table_, args_, context_, team, &bins_); !status.ok()) return status;
+    result_.seconds.bin = seconds_since(start);
     trees::Ensemble& e = result_.ensemble;
     e.n_features = static_cast<int32_t>(args_.train.x.cols);
     e.n_targets = n_targets_;
@@ -90,16 +99,77 @@ class Boosting {
     e.transform = objective_.transform();
     e.base.assign(static_cast<size_t>(n_targets_), 0.0);
     if (Status status = objective_.base(args_.train, team, e.base.data()); !status.ok()) return status;
-    start(args_.train, scores_);
-    if (has_validation()) start(args_.validation, validation_scores_);
-    gradients_.resize(static_cast<size_t>(n_) * static_cast<size_t>(n_targets_));
+    start_scores(args_.train, scores_);
+    if (has_validation()) start_scores(args_.validation, validation_scores_);
+    start = std::chrono::steady_clock::now();
+    if (Status status = open_device(team); !status.ok()) return status;
+    result_.seconds.upload = seconds_since(start);
+    if (device_ == nullptr) gradients_.resize(static_cast<size_t>(n_) * static_cast<size_t>(n_targets_));
     summaries_.resize(static_cast<size_t>(n_targets_));
     in_tree_.assign(static_cast<size_t>(args_.train.x.cols), 1);
-    grower_ = std::make_unique<FitGrower>(table_, args_, bins_, threads_);
+    grower_ = std::make_unique<FitGrower>(table_, args_, bins_, threads_, device_);
     return {};
   }
 
-  void start(const TreesFitRows& rows, std::vector<double>& scores) const {
+  // What the device takes over needs no room here any more. Without one that can, device_ is null afterwards.
+  Status open_device(Team& team) {
+    if (device_ == nullptr) return {};
+    std::vector<waggle_fit_feature> features;
+    features.reserve(bins_.features.size());
+    for (size_t f = 0; f < bins_.features.size(); ++f) {
+      const FitFeature& feature = bins_.features[f];
+      features.push_back({feature.n_bins, feature.categorical ? static_cast<int32_t>(feature.categories.size()) : -1,
+                          feature.has_missing ? 1 : 0, args_.monotone != nullptr ? args_.monotone[f] : 0});
+    }
+    std::vector<waggle_fit_block> blocks;
+    blocks.reserve(bins_.blocks.size());
+    for (const FitBlock& block : bins_.blocks) {
+      blocks.push_back({block.bins.data(), block.features.front(), static_cast<int32_t>(block.features.size())});
+    }
+    waggle_fit_args open = {};
+    open.objective = static_cast<int32_t>(args_.objective);
+    open.quantile = args_.quantile;
+    open.n_rows = n_;
+    open.n_features = static_cast<int32_t>(features.size());
+    open.n_blocks = static_cast<int32_t>(blocks.size());
+    open.features = features.data();
+    open.blocks = blocks.data();
+    open.y = args_.train.y;
+    open.trials = args_.train.trials;
+    open.weights = args_.train.weights;
+    open.scores = scores_.data();
+    open.l1 = args_.l1;
+    open.l2 = args_.l2;
+    open.max_step = objective_.max_step();
+    open.min_child_rows = args_.min_child_rows;
+    Status status;
+    if (!device_->open(open, context_, &status)) {
+      device_ = nullptr;
+      return status;
+    }
+    total_weight_ = objective_.total_weight(args_.train, team);
+    scores_ = {};
+    for (FitBlock& block : bins_.blocks) block.bins = {};
+    return {};
+  }
+
+  // At the scores so far; gradients and summaries only where asked for.
+  Status train_loss(Team& team, bool with_gradients, double* loss) {
+    if (device_ == nullptr) {
+      *loss = objective_.evaluate(args_.train, scores_.data(), team, with_gradients ? gradients_.data() : nullptr,
+                                  with_gradients ? summaries_.data() : nullptr);
+      return {};
+    }
+    std::vector<double> losses(static_cast<size_t>((n_ + kChunkRows - 1) / kChunkRows));
+    waggle_fit_gradients_args call = {};
+    call.losses = losses.data();
+    if (Status status = device_->gradients(call); !status.ok()) return status;
+    summaries_[0] = {call.g_most, call.h_most, call.h_least, 0};
+    *loss = FitObjective::mean_loss(losses, total_weight_);
+    return {};
+  }
+
+  void start_scores(const TreesFitRows& rows, std::vector<double>& scores) const {
     const size_t n = static_cast<size_t>(rows.x.rows);
     const size_t k = static_cast<size_t>(n_targets_);
     scores.resize(n * k);
@@ -110,11 +180,12 @@ class Boosting {
   }
 
   Status boost(int32_t round, Team& team) {
-    const double loss = objective_.evaluate(args_.train, scores_.data(), team, gradients_.data(), summaries_.data());
+    double loss = 0;
+    if (Status status = train_loss(team, true, &loss); !status.ok()) return status;
     if (round > 0) result_.train_loss.push_back(loss);
     gains_.emplace_back();
     choose_features(round);
-    const int64_t n_rows = args_.row_sample < 1 ? choose_rows(round, team) : n_;
+    const int64_t n_rows = args_.row_sample < 1 && device_ == nullptr ? choose_rows(round, team) : n_;
     for (int32_t t = 0; t < n_targets_; ++t) {
       const FitGradientSummary& summary = summaries_[static_cast<size_t>(t)];
       if (!std::isfinite(summary.g_most) || !std::isfinite(summary.h_most) || !std::isfinite(loss)) {
@@ -126,6 +197,7 @@ class Boosting {
       in.gradients = gradients_.data() + static_cast<size_t>(t) * static_cast<size_t>(n_);
       in.summary = summary;
       in.n_rows = n_rows;
+      in.round = round;
       in.sampled = args_.row_sample < 1;
       in.features = in_tree_.data();
       in.max_step = objective_.max_step();
@@ -157,8 +229,7 @@ class Boosting {
   }
 
   bool in_sample(int32_t round, int64_t row) const {
-    const uint64_t drawn = hashed(args_.seed, static_cast<uint64_t>(round), static_cast<uint64_t>(row));
-    return static_cast<double>(drawn >> 11) * 0x1.0p-53 < args_.row_sample;
+    return in_row_sample(args_.seed, static_cast<uint64_t>(round), static_cast<uint64_t>(row), args_.row_sample);
   }
 
   int64_t choose_rows(int32_t round, Team& team) {
@@ -218,7 +289,15 @@ class Boosting {
     };
     double* const scores = scores_.data() + static_cast<size_t>(target) * static_cast<size_t>(n_);
     std::vector<float> values(leaves.size());
-    if (objective_.refits()) {
+    std::vector<waggle_fit_leaf> device_leaves;
+    if (device_ != nullptr) {
+      if (Status status = sum_on_device(leaves, pieces, device_leaves); !status.ok()) return status;
+    }
+    if (objective_.refits() && device_ != nullptr) {
+      for (size_t i = 0; i < leaves.size(); ++i) {
+        values[i] = static_cast<float>(args_.learning_rate * device_leaves[i].value);
+      }
+    } else if (objective_.refits()) {
       team.run(static_cast<int64_t>(leaves.size()), [&](int64_t i, int) {
         const FitNode& leaf = nodes[leaves[static_cast<size_t>(i)]];
         const uint32_t* const rows = grower_->rows_of(leaf);
@@ -233,7 +312,7 @@ class Boosting {
             static_cast<float>(args_.learning_rate * weighted_quantile(residuals, args_.quantile));
       });
     } else {
-      team.run(n_pieces, [&](int64_t i, int) {
+      team.run(device_ != nullptr ? 0 : n_pieces, [&](int64_t i, int) {
         Piece& piece = pieces[static_cast<size_t>(i)];
         const FitNode& leaf = nodes[leaves[piece.leaf]];
         const uint32_t* const rows = grower_->rows_of(leaf);
@@ -256,7 +335,10 @@ class Boosting {
     if (!std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); })) {
       return fail(Code::kNotFinite, "a leaf's value overflows; scale y or weights down, or give l2 a value above 0");
     }
-    team.run(n_pieces, [&](int64_t i, int) {
+    if (device_ != nullptr) {
+      if (Status status = update_on_device(in.sampled, leaves, values, device_leaves); !status.ok()) return status;
+    }
+    team.run(device_ != nullptr ? 0 : n_pieces, [&](int64_t i, int) {
       const Piece& piece = pieces[static_cast<size_t>(i)];
       const FitNode& leaf = nodes[leaves[piece.leaf]];
       const uint32_t* const rows = grower_->rows_of(leaf);
@@ -265,10 +347,58 @@ class Boosting {
     });
 
     trees::Ensemble tree = convert(nodes, leaves, values);
-    if (in.sampled) add_tree(tree, args_.train, out_of_sample_.data(), target, scores_, team);
+    if (in.sampled && device_ == nullptr) {
+      add_tree(tree, args_.train, out_of_sample_.data(), target, scores_, team);
+    }
     if (has_validation()) add_tree(tree, args_.validation, nullptr, target, validation_scores_, team);
     append(tree);
     return {};
+  }
+
+  // Sums of the pieces, or (refits) the leaves' quantiles.
+  Status sum_on_device(const std::vector<size_t>& leaves, std::vector<Piece>& pieces,
+                       std::vector<waggle_fit_leaf>& out) {
+    out.reserve(leaves.size());
+    for (const size_t n : leaves) {
+      const FitNode& leaf = grower_->nodes()[n];
+      out.push_back({leaf.begin, leaf.end, leaf.depth, 0, 0});
+    }
+    std::vector<double> sums(2 * pieces.size());
+    waggle_fit_leaves_args call = {};
+    call.leaves = out.data();
+    call.n_leaves = static_cast<int64_t>(out.size());
+    call.sums = objective_.refits() ? nullptr : sums.data();
+    if (Status status = device_->leaves(call); !status.ok()) return status;
+    for (size_t i = 0; i < pieces.size(); ++i) {
+      pieces[i].g = sums[2 * i];
+      pieces[i].h = sums[2 * i + 1];
+    }
+    return {};
+  }
+
+  Status update_on_device(bool sampled, const std::vector<size_t>& leaves, const std::vector<float>& values,
+                          std::vector<waggle_fit_leaf>& out) {
+    for (size_t i = 0; i < out.size(); ++i) out[i].value = static_cast<double>(values[i]);
+    std::vector<waggle_fit_branch> branches;
+    if (sampled) {
+      const std::vector<FitNode>& nodes = grower_->nodes();
+      branches.resize(nodes.size());
+      for (size_t n = 0; n < nodes.size(); ++n) {
+        waggle_fit_branch& branch = branches[n];
+        branch.feature = nodes[n].accepted ? nodes[n].split.feature : -1;
+        if (!nodes[n].accepted) continue;
+        branch.left = nodes[n].left;
+        branch.right = nodes[n].right;
+        grower_->left_words(nodes[n].split, branch.left_slots);
+      }
+      for (size_t i = 0; i < leaves.size(); ++i) branches[leaves[i]].left = static_cast<int32_t>(i);
+    }
+    waggle_fit_update_args call = {};
+    call.leaves = out.data();
+    call.n_leaves = static_cast<int64_t>(out.size());
+    call.branches = branches.data();
+    call.n_branches = static_cast<int64_t>(branches.size());
+    return device_->update(call);
   }
 
   // To the scores of rows with their flag set (null = all), by their values.
@@ -408,13 +538,14 @@ class Boosting {
   const RunContext& context_;
   TreesFitResult& result_;
   const FitObjective objective_;
+  DeviceFit* device_;  // open from `prepare` on, or null
   int threads_ = 1;
   int64_t n_ = 0;
   int32_t n_targets_ = 1;
 
   FitBins bins_;
   std::unique_ptr<FitGrower> grower_;
-  std::vector<double> scores_;             // [targets × n]
+  std::vector<double> scores_;             // [targets × n]; empty with a device
   std::vector<double> validation_scores_;  // [targets × n of validation]
   std::vector<FitGradient> gradients_;     // [targets × n]
   std::vector<FitGradientSummary> summaries_;
@@ -422,14 +553,16 @@ class Boosting {
   std::vector<uint8_t> out_of_sample_;                          // [n] when rows are sampled
   std::vector<Sizes> sizes_;                                    // of the ensemble after each tree
   std::vector<std::vector<std::pair<int32_t, double>>> gains_;  // of each round's splits
+  double total_weight_ = 0;
   double best_loss_ = 0;
   int32_t best_round_ = 0;
 };
 
 }  // namespace
 
-Status trees_fit(const Table& table, const TreesFitArgs& args, const RunContext& context, TreesFitResult* result) {
-  return Boosting(table, args, context, result).run();
+Status trees_fit(const Table& table, const TreesFitArgs& args, const RunContext& context, TreesFitResult* result,
+                 DeviceFit* device) {
+  return Boosting(table, args, context, device, result).run();
 }
 
 }  // namespace waggle::cpu

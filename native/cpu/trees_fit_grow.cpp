@@ -13,22 +13,16 @@ constexpr int64_t kSegmentRows = 8192;         // of one task that partitions
 constexpr int64_t kBuildRows = 4 * kFitChunk;  // of one task that adds to a histogram
 constexpr int64_t kFewRows = 2048;             // a node's blocks are one task below this
 constexpr int64_t kHistogramBytes = int64_t{512} << 20;
+constexpr int64_t kDeviceBytes = int64_t{2} << 30;
 constexpr int64_t kMostAtOnce = 64;
-
-// Categories: smoothing of the order, more λ for sides made of many, most on the left, and what is tried one by one.
-constexpr double kCategorySmooth = 10;
-constexpr double kCategoryL2 = 10;
-// About so many rows make a category worth ordering, and a group worth moving: without, a feature of many categories
-// can fit any label. Rows are estimated by curvature.
-constexpr double kCategoryRows = 10;
-constexpr double kGroupRows = 100;
-constexpr int32_t kMostCategoriesLeft = 32;
-constexpr int32_t kOneByOne = 4;
 
 // A gain that is nothing but rounding.
 constexpr double kGainFloor = 1e-10;
 
 constexpr float kSmallest = 1e-30f;
+
+#define WAGGLE_FIT_INLINE inline
+#include "cpu/simd/trees_fit_math.inc"
 
 }  // namespace
 
@@ -58,15 +52,16 @@ struct FitGrower::Worker {
   uint32_t counts[kFitMaxSlots];
 };
 
-FitGrower::FitGrower(const Table& table, const TreesFitArgs& args, const FitBins& bins, int workers)
-    : kernels_(table.trees_fit), args_(args), bins_(bins) {
-  const size_t n = static_cast<size_t>(args.train.x.rows);
+FitGrower::FitGrower(const Table& table, const TreesFitArgs& args, const FitBins& bins, int workers, DeviceFit* device)
+    : kernels_(table.trees_fit), args_(args), bins_(bins), device_(device) {
+  const size_t n = device == nullptr ? static_cast<size_t>(args.train.x.rows) : 0;
   for (auto& rows : rows_) rows = std::make_unique_for_overwrite<uint32_t[]>(n);
   uint32_t most_slots = 0;
   for (const FitBlock& block : bins.blocks) most_slots = std::max(most_slots, block.n_slots);
   for (int w = 0; w < workers; ++w) workers_.push_back(std::make_unique<Worker>(most_slots));
   const int64_t bytes = std::max<int64_t>(16, int64_t{16} * bins.n_slots);
-  max_histograms_ = std::max<int64_t>(8, kHistogramBytes / bytes);
+  const int64_t device_bytes = DeviceFit::histogram_bytes(static_cast<int64_t>(bins.features.size()));
+  max_histograms_ = std::max<int64_t>(8, device == nullptr ? kHistogramBytes / bytes : kDeviceBytes / device_bytes);
   max_leaves_ = args.max_leaves;
   max_depth_ = args.max_depth > 0 ? args.max_depth : kTreesFitMaxDepth;
 }
@@ -79,19 +74,7 @@ const uint32_t* FitGrower::rows_of(const FitNode& node) const {
 }
 
 double FitGrower::gain_of(const FitNode& node, double g, double h, double l2, double* value) const {
-  const double pull = std::max(std::fabs(g) - args_.l1, 0.0);
-  const double curvature = h + l2;
-  if (!(curvature > 0)) {
-    *value = 0;
-    return 0;
-  }
-  const double step = std::copysign(pull, -g) / curvature;
-  double kept = step;
-  if (in_.max_step > 0) kept = std::clamp(kept, -in_.max_step, in_.max_step);
-  kept = std::clamp(kept, node.lower, node.upper);
-  *value = kept;
-  if (kept == step) return pull * pull / curvature;
-  return -(2 * g * kept + curvature * kept * kept) - 2 * args_.l1 * std::fabs(kept);
+  return leaf_gain(g, h, args_.l1, l2, in_.max_step, node.lower, node.upper, value);
 }
 
 double FitGrower::value_of(const FitNode& node, double g, double h) const {
@@ -135,30 +118,33 @@ Status FitGrower::grow(const FitTreeInput& in, const RunContext& context, Team& 
 
   nodes_.emplace_back();
   nodes_[0].end = in.n_rows;
-  if (max_leaves_ < 2 || g_scale_ == 0 || h_scale_ == 0) return {};
-  nodes_[0].histogram = take_histogram();
-  build_histograms({0});
-  // Every feature's slots hold the same totals.
-  for (size_t b = 0; b < block_slots_.size() && nodes_[0].h == 0; ++b) {
-    if (block_slots_[b].empty()) continue;
-    const FitFeature* feature = nullptr;
-    for (const int32_t f : bins_.blocks[b].features) {
-      const FitFeature& candidate = bins_.features[static_cast<size_t>(f)];
-      if (candidate.first_slot - bins_.blocks[b].first_slot == block_slots_[b][0]) feature = &candidate;
-    }
-    for (int32_t s = 0; s < feature->n_slots(); ++s) {
-      nodes_[0].g += histogram_g(nodes_[0].histogram)[feature->first_slot + static_cast<uint32_t>(s)];
-      nodes_[0].h += histogram_h(nodes_[0].histogram)[feature->first_slot + static_cast<uint32_t>(s)];
-    }
+  if (device_ != nullptr) {
+    if (Status status = start_on_device(); !status.ok()) return status;
   }
-  subtract_and_scan({});
+  if (nodes_[0].end < 1 || max_leaves_ < 2 || g_scale_ == 0 || h_scale_ == 0) return {};
+  nodes_[0].histogram = take_histogram();
+  if (device_ != nullptr) {
+    if (Status status = search_on_device({}, {0}); !status.ok()) return status;
+  } else {
+    build_histograms({0});
+    total_root();
+    subtract_and_scan({});
+  }
   frontier_.push_back(0);
   std::vector<int32_t> wave;
   while (true) {
     if (context.stop_requested()) return fail(Code::kCancelled, "cancelled");
     choose_wave(wave);
     if (wave.empty()) break;
-    partition(wave);
+    if (Status status = partition(wave); !status.ok()) return status;
+    // Leaves that cannot be split any more need no histograms.
+    std::erase_if(wave, [this](int32_t n) {
+      FitNode& node = nodes_[static_cast<size_t>(n)];
+      if (!last_wave_ && node.depth + 1 < max_depth_) return false;
+      drop_histogram(n);
+      return true;
+    });
+    if (wave.empty()) continue;
     std::vector<int32_t> to_build;
     subtracted_.assign(wave.size(), 0);
     size_t at = 0;
@@ -179,10 +165,31 @@ Status FitGrower::grow(const FitTreeInput& in, const RunContext& context, Team& 
       }
       ++at;
     }
-    build_histograms(to_build);
-    subtract_and_scan(wave);
+    if (device_ != nullptr) {
+      if (Status status = search_on_device(wave, to_build); !status.ok()) return status;
+    } else {
+      build_histograms(to_build);
+      subtract_and_scan(wave);
+    }
   }
   return {};
+}
+
+// Every feature's slots hold the same totals.
+void FitGrower::total_root() {
+  FitNode& root = nodes_[0];
+  for (size_t b = 0; b < block_slots_.size() && root.h == 0; ++b) {
+    if (block_slots_[b].empty()) continue;
+    const FitFeature* feature = nullptr;
+    for (const int32_t f : bins_.blocks[b].features) {
+      const FitFeature& candidate = bins_.features[static_cast<size_t>(f)];
+      if (candidate.first_slot - bins_.blocks[b].first_slot == block_slots_[b][0]) feature = &candidate;
+    }
+    for (int32_t s = 0; s < feature->n_slots(); ++s) {
+      root.g += histogram_g(root.histogram)[feature->first_slot + static_cast<uint32_t>(s)];
+      root.h += histogram_h(root.histogram)[feature->first_slot + static_cast<uint32_t>(s)];
+    }
+  }
 }
 
 // The order in which growth takes leaves.
@@ -237,6 +244,10 @@ void FitGrower::choose_wave(std::vector<int32_t>& wave) {
     if (static_cast<int64_t>(wave.size()) >= most) break;
     if (nodes_[static_cast<size_t>(n)].left < 0) wave.push_back(n);
   }
+  // The tree is full once these are split: the next leaf, or what is left of a level.
+  last_wave_ = budget == 1 ||
+               (args_.growth == TreesGrowth::kDepth && static_cast<int64_t>(wave.size()) == budget &&
+                nodes_[static_cast<size_t>(wave.back())].depth == nodes_[static_cast<size_t>(order.front())].depth);
   // Room for two histograms each: the last in order lose theirs, and are built anew should their turn come.
   int64_t held = static_cast<int64_t>(histograms_.size() - free_histograms_.size());
   for (size_t i = order.size(); i-- > 0 && held + 2 * static_cast<int64_t>(wave.size()) > max_histograms_;) {
@@ -249,7 +260,8 @@ void FitGrower::choose_wave(std::vector<int32_t>& wave) {
 
 int32_t FitGrower::take_histogram() {
   if (free_histograms_.empty()) {
-    histograms_.push_back(std::make_unique_for_overwrite<double[]>(2 * static_cast<size_t>(bins_.n_slots)));
+    const size_t size = device_ == nullptr ? 2 * static_cast<size_t>(bins_.n_slots) : 0;
+    histograms_.push_back(std::make_unique_for_overwrite<double[]>(size));
     return static_cast<int32_t>(histograms_.size()) - 1;
   }
   const int32_t taken = free_histograms_.back();
@@ -271,8 +283,15 @@ void FitGrower::left_slots(const FitSplit& split, uint8_t* left) const {
   }
 }
 
-// Splits the nodes of a wave: rows into the other buffer, those of the left child first, each in their order.
-void FitGrower::partition(const std::vector<int32_t>& wave) {
+void FitGrower::left_words(const FitSplit& split, uint64_t* words) const {
+  uint8_t left[kFitMaxSlots];
+  left_slots(split, left);
+  std::fill_n(words, kFitMaxSlots / 64, uint64_t{0});
+  for (int32_t s = 0; s < kFitMaxSlots; ++s) words[s / 64] |= static_cast<uint64_t>(left[s]) << (s % 64);
+}
+
+// Rows of the wave's nodes go into the other buffer, those of the left child first, each in their order.
+void FitGrower::part_rows(const std::vector<int32_t>& wave, std::vector<int64_t>& n_left) {
   std::vector<Segment> segments;
   size_t words = 0;
   for (const int32_t n : wave) {
@@ -303,10 +322,10 @@ void FitGrower::partition(const std::vector<int32_t>& wave) {
   for (size_t i = 0; i < segments.size();) {
     FitNode& node = nodes_[static_cast<size_t>(segments[i].node)];
     size_t end = i;
-    int64_t n_left = 0;
-    while (end < segments.size() && segments[end].node == segments[i].node) n_left += segments[end++].n_left;
+    int64_t to_left = 0;
+    while (end < segments.size() && segments[end].node == segments[i].node) to_left += segments[end++].n_left;
     int64_t left_at = node.begin;
-    int64_t right_at = node.begin + n_left;
+    int64_t right_at = node.begin + to_left;
     for (; i < end; ++i) {
       segments[i].left_at = left_at;
       segments[i].right_at = right_at;
@@ -321,16 +340,29 @@ void FitGrower::partition(const std::vector<int32_t>& wave) {
                    masks_.data() + s.mask, to + s.left_at, to + s.right_at);
   });
   size_t at = 0;
-  for (const int32_t n : wave) {
-    int64_t n_left = 0;
-    for (; at < segments.size() && segments[at].node == n; ++at) n_left += segments[at].n_left;
+  for (size_t i = 0; i < wave.size(); ++i) {
+    n_left[i] = 0;
+    for (; at < segments.size() && segments[at].node == wave[i]; ++at) n_left[i] += segments[at].n_left;
+  }
+}
+
+// Splits the nodes of a wave.
+Status FitGrower::partition(const std::vector<int32_t>& wave) {
+  std::vector<int64_t> n_left(wave.size());
+  if (device_ != nullptr) {
+    if (Status status = part_on_device(wave, n_left); !status.ok()) return status;
+  } else {
+    part_rows(wave, n_left);
+  }
+  for (size_t i = 0; i < wave.size(); ++i) {
+    const int32_t n = wave[i];
     FitNode left;
     FitNode right;
     FitNode& node = nodes_[static_cast<size_t>(n)];
     const FitSplit& split = node.split;
     left.depth = right.depth = node.depth + 1;
     left.begin = node.begin;
-    left.end = right.begin = node.begin + n_left;
+    left.end = right.begin = node.begin + n_left[i];
     right.end = node.end;
     left.g = split.left_g;
     left.h = split.left_h;
@@ -352,6 +384,7 @@ void FitGrower::partition(const std::vector<int32_t>& wave) {
     nodes_.push_back(left);
     nodes_.push_back(right);
   }
+  return {};
 }
 
 void FitGrower::build_histograms(const std::vector<int32_t>& nodes) {
@@ -544,22 +577,22 @@ FitSplit FitGrower::scan_categories(const FitNode& node, int32_t f, const uint32
   for (int32_t s = 0; s < feature.n_slots(); ++s) {
     const bool others = s < feature.n_bins && s >= static_cast<int32_t>(feature.categories.size());
     if (others || !(h[s] > 0)) continue;
-    worker.gains[s] = g[s] * penalty_.g_unit / (h[s] * penalty_.h_unit + kCategorySmooth);
+    worker.gains[s] = g[s] * penalty_.g_unit / (h[s] * penalty_.h_unit + kFitCategorySmooth);
     order[n++] = s;
   }
   FitSplit best;
   best.feature = f;
-  const bool one_by_one = n <= kOneByOne;
-  const double l2 = args_.l2 + (one_by_one ? 0 : kCategoryL2);
+  const bool one_by_one = n <= kFitOneByOne;
+  const double l2 = args_.l2 + (one_by_one ? 0 : kFitCategoryL2);
   if (!one_by_one) {
     n = static_cast<int32_t>(
-        std::remove_if(order, order + n, [&](int32_t slot) { return h[slot] * rows_per_unit < kCategoryRows; }) -
+        std::remove_if(order, order + n, [&](int32_t slot) { return h[slot] * rows_per_unit < kFitCategoryRows; }) -
         order);
     std::sort(order, order + n, [&](int32_t a, int32_t b) {
       return worker.gains[a] != worker.gains[b] ? worker.gains[a] < worker.gains[b] : a < b;
     });
   }
-  const int32_t most = one_by_one ? n : std::min(kMostCategoriesLeft, (n + 1) / 2);
+  const int32_t most = one_by_one ? n : std::min(kFitMostCategoriesLeft, (n + 1) / 2);
   for (int side = 0; side < (one_by_one ? 1 : 2); ++side) {
     uint64_t left[kFitMaxSlots / 64] = {};
     double left_g = 0;
@@ -584,8 +617,8 @@ FitSplit FitGrower::scan_categories(const FitNode& node, int32_t f, const uint32
       const double right_h = node.h - left_h;
       if (left_h < h_least_ || right_h < h_least_) continue;
       if (!one_by_one) {
-        if (right_h * rows_per_unit < kGroupRows) break;
-        if (group < kGroupRows) continue;
+        if (right_h * rows_per_unit < kFitGroupRows) break;
+        if (group < kFitGroupRows) continue;
         group = 0;
       }
       double value = 0;
@@ -604,6 +637,15 @@ FitSplit FitGrower::scan_categories(const FitNode& node, int32_t f, const uint32
   best.missing_left = some_missing ? ((best.left[missing / 64] >> (missing % 64)) & 1) != 0 : best.left_h * 2 >= node.h;
   if (best.missing_left && feature.has_missing) best.left[missing / 64] |= uint64_t{1} << (missing % 64);
   return best;
+}
+
+double FitGrower::own_gain(const FitNode& node) const {
+  double value = 0;
+  return gain_of(node, node.g * penalty_.g_unit, node.h * penalty_.h_unit, args_.l2, &value);
+}
+
+bool FitGrower::is_worth(const FitSplit& split, double own) const {
+  return split.gain - own > args_.min_gain + kGainFloor * split.gain;
 }
 
 bool FitGrower::surely_enough_rows(const FitNode& node, const FitSplit& split) const {
@@ -638,8 +680,7 @@ void FitGrower::choose_split(int32_t n, Worker& worker) {
   FitNode& node = nodes_[static_cast<size_t>(n)];
   FitSplit* const candidates =
       candidates_.data() + static_cast<size_t>(candidate_row_[static_cast<size_t>(n)]) * bins_.features.size();
-  double value = 0;
-  const double own = gain_of(node, node.g * penalty_.g_unit, node.h * penalty_.h_unit, args_.l2, &value);
+  const double own = own_gain(node);
   std::vector<uint8_t> counted(bins_.features.size(), 0);
   node.split = FitSplit{};
   while (true) {
@@ -649,7 +690,7 @@ void FitGrower::choose_split(int32_t n, Worker& worker) {
         if (candidates[f].gain > (best != nullptr ? best->gain : -1)) best = &candidates[f];
       }
     }
-    if (best == nullptr || !(best->gain - own > args_.min_gain + kGainFloor * best->gain)) return;
+    if (best == nullptr || !is_worth(*best, own)) return;
     const size_t f = static_cast<size_t>(best->feature);
     if (counted[f] != 0 || surely_enough_rows(node, *best)) {
       node.split = *best;
@@ -661,6 +702,126 @@ void FitGrower::choose_split(int32_t n, Worker& worker) {
     if (!has_enough_rows(node, *best, worker.counts)) {
       candidates[f] = scan(node, best->feature, worker.counts, worker);
     }
+  }
+}
+
+Status FitGrower::start_on_device() {
+  waggle_fit_tree_args start = {};
+  start.g_scale = g_scale_;
+  start.h_scale = h_scale_;
+  start.bounded = bounded_ ? 1 : 0;
+  start.g_unit = penalty_.g_unit;
+  start.h_unit = penalty_.h_unit;
+  start.h_least = h_least_;
+  start.features = in_.features;
+  start.row_sample = in_.sampled ? args_.row_sample : 1;
+  start.seed = args_.seed;
+  start.round = static_cast<uint64_t>(in_.round);
+  if (Status status = device_->start_tree(start); !status.ok()) return status;
+  nodes_[0].end = start.n_rows;
+  nodes_[0].g = start.g;
+  nodes_[0].h = start.h;
+  return {};
+}
+
+Status FitGrower::part_on_device(const std::vector<int32_t>& wave, std::vector<int64_t>& n_left) {
+  std::vector<waggle_fit_part> parts(wave.size());
+  for (size_t i = 0; i < wave.size(); ++i) {
+    const FitNode& node = nodes_[static_cast<size_t>(wave[i])];
+    parts[i].begin = node.begin;
+    parts[i].end = node.end;
+    parts[i].depth = node.depth;
+    parts[i].feature = node.split.feature;
+    left_words(node.split, parts[i].left);
+  }
+  waggle_fit_parts_args call = {};
+  call.parts = parts.data();
+  call.n_parts = static_cast<int64_t>(parts.size());
+  if (Status status = device_->part(call); !status.ok()) return status;
+  for (size_t i = 0; i < wave.size(); ++i) n_left[i] = parts[i].n_left;
+  return {};
+}
+
+// What build_histograms and subtract_and_scan do. An empty wave: the root.
+Status FitGrower::search_on_device(const std::vector<int32_t>& wave, const std::vector<int32_t>& to_build) {
+  std::vector<int32_t> children;
+  std::vector<int32_t> subtractions;
+  for (size_t i = 0; i < wave.size(); ++i) {
+    const FitNode& parent = nodes_[static_cast<size_t>(wave[i])];
+    const FitNode& left = nodes_[static_cast<size_t>(parent.left)];
+    const FitNode& right = nodes_[static_cast<size_t>(parent.right)];
+    children.push_back(parent.left);
+    children.push_back(parent.right);
+    if (subtracted_[i] == 0) continue;
+    const bool left_smaller = left.n_rows() <= right.n_rows();
+    subtractions.push_back(left_smaller ? right.histogram : left.histogram);
+    subtractions.push_back(left_smaller ? left.histogram : right.histogram);
+  }
+  if (wave.empty()) children.push_back(0);
+  std::vector<waggle_fit_node> nodes;
+  nodes.reserve(children.size());
+  std::vector<int32_t> builds;
+  for (const int32_t child : children) {
+    if (std::find(to_build.begin(), to_build.end(), child) != to_build.end()) {
+      builds.push_back(static_cast<int32_t>(nodes.size()));
+    }
+    const FitNode& node = nodes_[static_cast<size_t>(child)];
+    nodes.push_back({node.begin, node.end, node.depth, node.histogram, node.g, node.h, node.lower, node.upper});
+  }
+  std::vector<waggle_fit_split> splits(nodes.size());
+  waggle_fit_search_args call = {};
+  call.nodes = nodes.data();
+  call.n_nodes = static_cast<int64_t>(nodes.size());
+  call.builds = builds.data();
+  call.n_builds = static_cast<int64_t>(builds.size());
+  call.subtractions = subtractions.data();
+  call.n_subtractions = static_cast<int64_t>(subtractions.size() / 2);
+  call.splits = splits.data();
+  if (Status status = device_->search(call); !status.ok()) return status;
+
+  // As choose_split: rows are counted where a split might leave too few of them, until one is confirmed.
+  std::vector<std::vector<int32_t>> counted(children.size());
+  std::vector<int32_t> asked(children.size());  // places in children
+  for (size_t i = 0; i < asked.size(); ++i) asked[i] = static_cast<int32_t>(i);
+  while (true) {
+    std::vector<int32_t> recounts;
+    std::vector<int32_t> again;
+    for (size_t i = 0; i < asked.size(); ++i) {
+      FitNode& node = nodes_[static_cast<size_t>(children[static_cast<size_t>(asked[i])])];
+      const waggle_fit_split& found = splits[i];
+      FitSplit best;
+      best.gain = found.gain;
+      best.feature = found.feature;
+      best.bin = found.bin;
+      best.missing_left = found.missing_left != 0;
+      std::copy_n(found.left, kFitMaxSlots / 64, best.left);
+      best.left_g = found.left_g;
+      best.left_h = found.left_h;
+      const double own = own_gain(node);
+      node.split = FitSplit{};
+      if (!(best.gain > -1) || !is_worth(best, own)) continue;
+      std::vector<int32_t>& known = counted[static_cast<size_t>(asked[i])];
+      if (surely_enough_rows(node, best) || std::find(known.begin(), known.end(), best.feature) != known.end()) {
+        node.split = best;
+        node.split.gain -= own;
+        continue;
+      }
+      known.push_back(best.feature);
+      recounts.push_back(best.feature);
+      again.push_back(asked[i]);
+    }
+    if (again.empty()) return {};
+    asked = again;
+    std::vector<waggle_fit_node> searched(asked.size());
+    for (size_t i = 0; i < asked.size(); ++i) searched[i] = nodes[static_cast<size_t>(asked[i])];
+    splits.resize(searched.size());
+    waggle_fit_search_args recount = {};
+    recount.nodes = searched.data();
+    recount.n_nodes = static_cast<int64_t>(searched.size());
+    recount.recounts = recounts.data();
+    recount.candidates = asked.data();
+    recount.splits = splits.data();
+    if (Status status = device_->search(recount); !status.ok()) return status;
   }
 }
 

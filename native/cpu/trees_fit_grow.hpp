@@ -9,6 +9,7 @@
 
 #include "cpu/table.hpp"
 #include "cpu/trees_fit_bins.hpp"
+#include "src/device_fit.hpp"
 #include "src/team.hpp"
 #include "waggle/ops/trees_fit.hpp"
 
@@ -47,17 +48,19 @@ struct FitTreeInput {
   const FitGradient* gradients = nullptr;  // [n]
   FitGradientSummary summary{};
   int64_t n_rows = 0;
-  bool sampled = false;               // rows are those given to `sample_rows`, else all
+  bool sampled = false;  // rows are those given to `sample_rows`, else all; a device draws them itself
+  int32_t round = 0;
   const uint8_t* features = nullptr;  // [p], 0 = not in this tree
   double max_step = 0;                // bound of a leaf's value, 0 = none
 };
 
 /// Splits are searched for in waves: those leaves that growth is about to split, and some that it may, are split
 /// together, which keeps threads busy; then growth is replayed in its own order, and what it did not choose is dropped.
-/// The tree is that of splitting one leaf after the other.
+/// The tree is that of splitting one leaf after the other. With a device (an open one), rows and histograms are there,
+/// and the tree is the same.
 class FitGrower {
  public:
-  FitGrower(const Table& table, const TreesFitArgs& args, const FitBins& bins, int workers);
+  FitGrower(const Table& table, const TreesFitArgs& args, const FitBins& bins, int workers, DeviceFit* device);
   ~FitGrower();
 
   /// Memory for the rows of a sampled tree, [n].
@@ -71,6 +74,8 @@ class FitGrower {
   const uint32_t* rows_of(const FitNode& node) const;
   /// Value of a leaf with these sums: −T(G)/(H + λ) within the node's bounds.
   double value_of(const FitNode& node, double g, double h) const;
+  /// Bit s of words [4]: rows in slot s of the split's feature go left.
+  void left_words(const FitSplit& split, uint64_t* words) const;
 
  private:
   struct Segment;
@@ -79,7 +84,9 @@ class FitGrower {
 
   void choose_wave(std::vector<int32_t>& wave);
   bool goes_first(int32_t a, int32_t b) const;
-  void partition(const std::vector<int32_t>& wave);
+  Status partition(const std::vector<int32_t>& wave);
+  void part_rows(const std::vector<int32_t>& wave, std::vector<int64_t>& n_left);
+  void total_root();
   void build_histograms(const std::vector<int32_t>& nodes);
   void subtract_and_scan(const std::vector<int32_t>& wave);
   void scan_block(int32_t node, int32_t block, Worker& worker);
@@ -92,6 +99,11 @@ class FitGrower {
   void count_rows(const FitNode& node, int32_t feature, uint32_t* counts) const;
   void left_slots(const FitSplit& split, uint8_t* left) const;
   double gain_of(const FitNode& node, double g, double h, double l2, double* value) const;
+  double own_gain(const FitNode& node) const;
+  bool is_worth(const FitSplit& split, double own) const;
+  Status start_on_device();
+  Status part_on_device(const std::vector<int32_t>& wave, std::vector<int64_t>& n_left);
+  Status search_on_device(const std::vector<int32_t>& wave, const std::vector<int32_t>& to_build);
   int32_t take_histogram();
   void drop_histogram(int32_t node);
 
@@ -101,6 +113,7 @@ class FitGrower {
   const TreesFitKernels& kernels_;
   const TreesFitArgs& args_;
   const FitBins& bins_;
+  DeviceFit* const device_;
   Team* team_ = nullptr;  // while growing
 
   FitTreeInput in_;
@@ -113,6 +126,7 @@ class FitGrower {
   int64_t n_leaves_ = 1;     // accepted
   int64_t max_leaves_ = 1;
   int32_t max_depth_ = 1;
+  bool last_wave_ = false;  // what it makes stays leaves
 
   std::vector<FitNode> nodes_;
   std::vector<int32_t> frontier_;  // leaves of the accepted tree that may be split

@@ -18,11 +18,20 @@ constexpr double kLeastShare = 1e-9;
 constexpr int64_t kTruncation = 30;
 constexpr double kScoreFloor = 0.01;
 
+#define WAGGLE_FIT_INLINE inline
+#include "cpu/simd/trees_fit_math.inc"
+
 double sigma(double s) { return 1.0 / (1.0 + std::exp(-s)); }
 
 double weight_of(const TreesFitRows& rows, int64_t r) { return rows.weights != nullptr ? rows.weights[r] : 1.0; }
 
 double trials_of(const TreesFitRows& rows, int64_t r) { return rows.trials != nullptr ? rows.trials[r] : 1.0; }
+
+double weight_between(const TreesFitRows& rows, int64_t begin, int64_t end) {
+  double sum = 0;
+  for (int64_t r = begin; r < end; ++r) sum += weight_of(rows, r) * trials_of(rows, r);
+  return sum;
+}
 
 // body(row, sums) adds to sums [n_sums].
 template <typename Body>
@@ -272,7 +281,7 @@ double FitObjective::evaluate(const TreesFitRows& rows, const double* scores, Te
     const int64_t end = std::min(n, begin + kChunkRows);
     const size_t at = static_cast<size_t>(c);
     losses[at] = chunk(rows, scores, begin, end, gradients, summaries != nullptr ? parts.data() + at * k : nullptr);
-    for (int64_t r = begin; r < end; ++r) weights[at] += weight_of(rows, r) * trials_of(rows, r);
+    weights[at] = weight_between(rows, begin, end);
   });
   if (summaries != nullptr) {
     for (size_t t = 0; t < k; ++t) {
@@ -285,7 +294,18 @@ double FitObjective::evaluate(const TreesFitRows& rows, const double* scores, Te
       }
     }
   }
-  const double weight = std::accumulate(weights.begin(), weights.end(), 0.0);
+  return mean_loss(losses, std::accumulate(weights.begin(), weights.end(), 0.0));
+}
+
+double FitObjective::total_weight(const TreesFitRows& rows, Team& team) const {
+  std::vector<double> weights(static_cast<size_t>((rows.x.rows + kChunkRows - 1) / kChunkRows));
+  team.run(static_cast<int64_t>(weights.size()), [&](int64_t c, int) {
+    weights[static_cast<size_t>(c)] = weight_between(rows, c * kChunkRows, std::min(rows.x.rows, (c + 1) * kChunkRows));
+  });
+  return std::accumulate(weights.begin(), weights.end(), 0.0);
+}
+
+double FitObjective::mean_loss(const std::vector<double>& losses, double weight) {
   return weight > 0 ? std::accumulate(losses.begin(), losses.end(), 0.0) / weight : 0.0;
 }
 
@@ -314,26 +334,11 @@ double FitObjective::chunk(const TreesFitRows& rows, const double* scores, int64
     const double w = weight_of(rows, r);
     const double y = rows.y[r];
     const double s = scores[r];
-    double g = 0;
-    double h = w;
-    switch (args_.objective) {
-      case TreesObjective::kPoisson: {
-        const double mean = std::exp(s);
-        g = w * (mean - y);
-        h = w * mean;
-        loss += w * (mean - y * s);
-        break;
-      }
-      case TreesObjective::kQuantile:
-        g = w * (y < s ? 1 - args_.quantile : -args_.quantile);
-        loss += w * (y < s ? (1 - args_.quantile) * (s - y) : args_.quantile * (y - s));
-        break;
-      default:  // squared
-        g = w * (s - y);
-        loss += w * (s - y) * (s - y);
-        break;
-    }
-    out[r - begin] = {static_cast<float>(g), static_cast<float>(h)};
+    const RowTerms row = args_.objective == TreesObjective::kPoisson    ? poisson_row(s, y, w)
+                         : args_.objective == TreesObjective::kQuantile ? quantile_row(s, y, w, args_.quantile)
+                                                                        : squared_row(s, y, w);
+    out[r - begin] = {row.g, row.h};
+    loss += row.loss;
   }
   if (summaries != nullptr) *summaries = summarize(out, end - begin);
   return loss;

@@ -32,6 +32,10 @@ class FitObjective {
   double evaluate(const TreesFitRows& rows, const double* scores, Team& team, FitGradient* gradients,
                   FitGradientSummary* summaries) const;
 
+  /// What a sum of losses is divided by, lambdarank's apart, and the sum of those of chunks, in order, divided.
+  double total_weight(const TreesFitRows& rows, Team& team) const;
+  static double mean_loss(const std::vector<double>& losses, double weight);
+
  private:
   double chunk(const TreesFitRows& rows, const double* scores, int64_t begin, int64_t end, FitGradient* gradients,
                FitGradientSummary* summaries) const;

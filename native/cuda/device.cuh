@@ -17,8 +17,12 @@
   } while (false)
 /// Declares the block's dynamic shared memory, aligned to 1,024 bytes.
 #define WAGGLE_DYNAMIC_SHARED(name) unsigned char* name = ::waggle::emulator::dynamic_shared()
+/// Tells the compiler that a pointer which a kernel read from memory is not to shared memory.
+#define WAGGLE_IS_GLOBAL(pointer) (void)(pointer)
 
 #else
+
+#define WAGGLE_IS_GLOBAL(pointer) __builtin_assume(__isGlobal(pointer))
 
 #define WAGGLE_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
   kernel<<<(grid), (block), (shared_bytes), (stream)>>>(__VA_ARGS__)

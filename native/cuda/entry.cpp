@@ -10,6 +10,7 @@
 #include "cuda/matrix.hpp"
 #include "cuda/ops/topk.cuh"
 #include "cuda/ops/trees.cuh"
+#include "cuda/ops/trees_fit.cuh"
 #include "cuda/owner.hpp"
 #include "cuda/resources.hpp"
 
@@ -165,8 +166,61 @@ int32_t forest_predict(void* state, waggle_forest* forest, const waggle_predict_
   });
 }
 
-constexpr waggle_op_table kOps = {
-    sizeof(waggle_op_table), topk_f32, matrix_open, matrix_close, topk, forest_open, forest_close, forest_predict};
+int32_t fit_open(void* state, const waggle_fit_args* args, waggle_fit** fit, waggle_text* error) {
+  if (state == nullptr || args == nullptr || fit == nullptr || args->struct_size < sizeof(waggle_fit_args)) {
+    return fail(error, WAGGLE_BACKEND_UNSUPPORTED, "the host's training arguments are too old");
+  }
+  return guarded(error, [&] {
+    return static_cast<Owner*>(state)->run([&](State& device) {
+      return guarded(error, [&] {
+        std::unique_ptr<waggle_fit> made;
+        const int32_t status = open_fit(device, *args, &made, error);
+        if (status == WAGGLE_BACKEND_OK) *fit = made.release();
+        return status;
+      });
+    });
+  });
+}
+
+void fit_close(void* state, waggle_fit* fit) {
+  if (state == nullptr || fit == nullptr) return;
+  (void)guarded(nullptr, [&] {
+    return static_cast<Owner*>(state)->run([fit](State& device) {
+      (void)cudaSetDevice(device.device);
+      delete fit;
+      return static_cast<int32_t>(WAGGLE_BACKEND_OK);
+    });
+  });
+}
+
+// A step of a training.
+template <typename Args, int32_t (*kStep)(State&, waggle_fit&, Args&, waggle_text*)>
+int32_t fit_step(void* state, waggle_fit* fit, Args* args, waggle_text* error) {
+  if (state == nullptr || fit == nullptr || args == nullptr || args->struct_size < sizeof(Args)) {
+    return fail(error, WAGGLE_BACKEND_UNSUPPORTED, "the host's training arguments are too old");
+  }
+  return guarded(error, [&] {
+    return static_cast<Owner*>(state)->run(
+        [&](State& device) { return guarded(error, [&] { return kStep(device, *fit, *args, error); }); });
+  });
+}
+
+constexpr waggle_op_table kOps = {sizeof(waggle_op_table),
+                                  topk_f32,
+                                  matrix_open,
+                                  matrix_close,
+                                  topk,
+                                  forest_open,
+                                  forest_close,
+                                  forest_predict,
+                                  fit_open,
+                                  fit_close,
+                                  fit_step<waggle_fit_gradients_args, fit_gradients_on_device>,
+                                  fit_step<waggle_fit_tree_args, fit_tree_on_device>,
+                                  fit_step<waggle_fit_parts_args, fit_parts_on_device>,
+                                  fit_step<waggle_fit_search_args, fit_search_on_device>,
+                                  fit_step<waggle_fit_leaves_args, fit_leaves_on_device>,
+                                  fit_step<waggle_fit_update_args, fit_update_on_device>};
 constexpr waggle_backend kBackend = {
     sizeof(waggle_backend), WAGGLE_BACKEND_ABI_VERSION, "cuda", probe, open, &kOps,
 };

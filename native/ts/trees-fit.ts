@@ -118,8 +118,9 @@ export interface TreesFitResult {
 /**
  * Gradient-boosted trees on histograms (Friedman 2001; Chen & Guestrin 2016; Ke et al. 2017): second-order splits and
  * leaves, learned sides for missing values, categories split in two by their gradients. Sums of gradients are integers
- * of 18 bits each, exact in any order: the same bits for a seed at any thread count and instruction set. How bins,
- * gains, categories and leaves are made is told in `include/waggle/ops/trees_fit.hpp`.
+ * of 18 bits each, exact in any order: the same bits for a seed at any thread count and instruction set, and on a GPU,
+ * which takes large trainings where there is one. How bins, gains, categories and leaves are made is told in
+ * `include/waggle/ops/trees_fit.hpp`.
  *
  * @param o shapes as in {@link TreesFitInput}; `signal` is polled between waves of splits
  * @returns a model whose `predict` decides on each float as training did on its bin, and how learning went;
@@ -128,8 +129,8 @@ export interface TreesFitResult {
  * @throws WAGGLE_NATIVE_NAN naming row (and feature) of a label, weight, trial or offset that is not finite, or of an
  *   infinite x, and when gradients overflow; WAGGLE_NATIVE_INVALID_ARGUMENT naming the row of a label out of range, a
  *   negative weight or a category that is none, or when there is nothing to learn (one class, no weight);
- *   WAGGLE_NATIVE_SHAPE, also for groups that do not add up; _DTYPE, _DETACHED, _LEASED, _BUSY, _OUT_OF_MEMORY;
- *   WAGGLE_ABORTED
+ *   WAGGLE_NATIVE_SHAPE, also for groups that do not add up; WAGGLE_NATIVE_BACKEND when a GPU that was insisted on
+ *   fails; _DTYPE, _DETACHED, _LEASED, _BUSY, _OUT_OF_MEMORY; WAGGLE_ABORTED
  */
 export async function treesFit(
   o: TreesFitInput & { readonly signal?: AbortSignal | undefined },

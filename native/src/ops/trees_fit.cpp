@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cpu/trees_fit.hpp"
+#include "src/device_fit.hpp"
 #include "src/registry.hpp"
 
 namespace waggle {
@@ -186,6 +187,21 @@ Status check(const TreesFitArgs& args) {
   return check_rows(args, args.validation, "validation ");
 }
 
+// Below this, steps of microseconds and the copy take longer than the rows do here.
+constexpr int64_t kRowsWorthACopy = 50'000;
+constexpr double kVisitsWorthACopy = 5e8;
+
+bool worth_the_copy(const TreesFitArgs& args) {
+  return args.train.x.rows >= kRowsWorthACopy &&
+         static_cast<double>(args.train.x.rows) * static_cast<double>(args.train.x.cols) * args.n_trees >=
+             kVisitsWorthACopy;
+}
+
+bool goes_to_device(const Registry& r, const TreesFitArgs& args, const RunContext& context) {
+  if (r.plugin == nullptr || r.plugin->ops->fit_open == nullptr) return false;
+  return r.plugin_forced || (context.parallel && args.threads != 1 && worth_the_copy(args));
+}
+
 }  // namespace
 
 Status trees_fit(const TreesFitArgs& args, const RunContext& context, TreesFitResult* result) {
@@ -194,8 +210,19 @@ Status trees_fit(const TreesFitArgs& args, const RunContext& context, TreesFitRe
     if (!r.status.ok()) return r.status;
     *result = {};
     if (Status status = check(args); !status.ok()) return status;
-    if (Status status = cpu::trees_fit(*r.table, args, context, result); !status.ok()) return status;
-    return trees::validate(result->ensemble);
+    Status status;
+    if (goes_to_device(r, args, context)) {
+      DeviceFit device(r);
+      status = cpu::trees_fit(*r.table, args, context, result, &device);
+      // A failing device costs time, not the model, unless the caller insisted on it.
+      if (device.failed() && !r.plugin_forced && !context.stop_requested()) {
+        *result = {};
+        status = cpu::trees_fit(*r.table, args, context, result);
+      }
+    } else {
+      status = cpu::trees_fit(*r.table, args, context, result);
+    }
+    return status.ok() ? trees::validate(result->ensemble) : status;
   });
 }
 

@@ -11,6 +11,7 @@
 #include "cpu/table.hpp"
 #include "cpu/trees_fit.hpp"
 #include "test/conformance/case.hpp"
+#include "waggle/backend.hpp"
 #include "waggle/ops/trees_fit.hpp"
 
 namespace waggle::conformance {
@@ -304,6 +305,27 @@ class Reference {
   std::vector<Real> scores_;
 };
 
+// A model must not depend on the instruction set or device that fitted it, nor on the number of threads.
+std::string same_bits_as_scalar(const TreesFitArgs& args, const TreesFitResult& result) {
+  const bool has_device_form = args.objective != TreesObjective::kSoftmax &&
+                               args.objective != TreesObjective::kLambdaRank &&
+                               (args.objective != TreesObjective::kQuantile || args.train.weights == nullptr);
+  if (result.on_device != (has_device_form && backend_info().backend == "cuda")) return "not where it was to be fitted";
+  TreesFitResult scalar;
+  RunContext serial;
+  serial.parallel = false;
+  if (!cpu::trees_fit(*cpu::table_for(cpu::Simd::kScalar), args, serial, &scalar).ok()) return "scalar fit failed";
+  std::vector<uint8_t> found, expected;
+  if (!trees::write(result.ensemble, &found).ok() || !trees::write(scalar.ensemble, &expected).ok()) {
+    return "a model cannot be written";
+  }
+  if (found != expected || scalar.train_loss != result.train_loss || scalar.validation_loss != result.validation_loss ||
+      scalar.gain != result.gain || scalar.splits != result.splits) {
+    return "differs in bits from the scalar fit on one thread";
+  }
+  return {};
+}
+
 class TreesFitCase final : public Case {
  public:
   explicit TreesFitCase(const Shape& shape) : s_(shape) {}
@@ -399,7 +421,7 @@ class TreesFitCase final : public Case {
         }
       }
     }
-    return same_bits_as_scalar();
+    return same_bits_as_scalar(args_, result_);
   }
 
   double multiply_adds() const override { return static_cast<double>(s_.n) * static_cast<double>(s_.p) * s_.rounds; }
@@ -432,25 +454,141 @@ class TreesFitCase final : public Case {
     return a;
   }
 
-  // A model must not depend on the instruction set that fitted it, nor on the number of threads.
-  std::string same_bits_as_scalar() const {
-    TreesFitResult scalar;
-    RunContext serial;
-    serial.parallel = false;
-    if (!cpu::trees_fit(*cpu::table_for(cpu::Simd::kScalar), args_, serial, &scalar).ok()) return "scalar fit failed";
-    std::vector<uint8_t> found, expected;
-    if (!trees::write(result_.ensemble, &found).ok() || !trees::write(scalar.ensemble, &expected).ok()) {
-      return "a model cannot be written";
-    }
-    if (found != expected || scalar.train_loss != result_.train_loss) {
-      return "differs in bits from the scalar fit on one thread";
-    }
-    return {};
-  }
-
   Shape s_;
   std::vector<float> x_;
   std::vector<double> y_, trials_, weights_, offset_;
+  std::vector<int8_t> monotone_;
+  std::vector<int32_t> categorical_;
+  TreesFitArgs args_;
+  TreesFitResult result_;
+};
+
+struct WideShape {
+  int64_t n;
+  int64_t p;
+  TreesObjective objective = TreesObjective::kLogistic;
+  int32_t categorical = 0;  // the first features
+  int32_t categories = 0;   // of each
+  double missing = 0;
+  double row_sample = 1;
+  double feature_sample = 1;
+  TreesGrowth growth = TreesGrowth::kLeaf;
+  int32_t depth = 0;
+  int32_t leaves = 16;
+  int64_t min_rows = 20;
+  bool monotone = false;
+  bool weights = false;
+  int64_t validation = 0;  // rows
+  uint64_t seed = 1;
+};
+
+// Rows, features and categories of more than one block, unit or group of whoever fits them: bits against the scalar
+// fit.
+class WideCase final : public Case {
+ public:
+  explicit WideCase(const WideShape& shape) : s_(shape) {}
+
+  std::string name() const override {
+    char text[240];
+    std::snprintf(text, sizeof text,
+                  "trees.fit/wide objective=%d n=%lld p=%lld leaves=%d categorical=%dx%d missing=%g rowSample=%g "
+                  "featureSample=%g%s%s%s validation=%lld seed=%llu",
+                  static_cast<int>(s_.objective), static_cast<long long>(s_.n), static_cast<long long>(s_.p), s_.leaves,
+                  s_.categorical, s_.categories, s_.missing, s_.row_sample, s_.feature_sample,
+                  s_.growth == TreesGrowth::kDepth ? " depth" : "", s_.monotone ? " monotone" : "",
+                  s_.weights ? " weights" : "", static_cast<long long>(s_.validation),
+                  static_cast<unsigned long long>(s_.seed));
+    return text;
+  }
+
+  void prepare() override {
+    Random random(s_.seed);
+    const size_t n = static_cast<size_t>(s_.n + s_.validation);
+    const size_t p = static_cast<size_t>(s_.p);
+    std::vector<double> effects(static_cast<size_t>(s_.categories));
+    for (double& effect : effects) effect = 2 * random.uniform() - 1;
+    x_.resize(n * p);
+    y_.resize(n);
+    weights_.resize(n);
+    monotone_.resize(p);
+    categorical_.clear();
+    for (int32_t f = 0; f < s_.categorical; ++f) categorical_.push_back(f);
+    for (size_t f = 0; f < p; ++f) {
+      monotone_[f] = static_cast<int32_t>(f) >= s_.categorical ? static_cast<int8_t>(static_cast<int>(f % 3) - 1) : 0;
+    }
+    for (size_t r = 0; r < n; ++r) {
+      double signal = 0;
+      for (size_t f = 0; f < p; ++f) {
+        float& x = x_[r * p + f];
+        if (random.uniform() < s_.missing) {
+          x = std::numeric_limits<float>::quiet_NaN();
+        } else if (static_cast<int32_t>(f) < s_.categorical) {
+          const double skewed = random.uniform() * random.uniform() * s_.categories;
+          x = static_cast<float>(std::floor(skewed)) * 7;
+          signal += effects[static_cast<size_t>(skewed)];
+        } else {
+          // Of a few values, of one value mostly, of as many as there are rows.
+          const double u = random.uniform();
+          x = static_cast<float>(f % 3 == 0 ? std::floor(u * 9) : f % 3 == 1 ? std::max(0.0, u - 0.8) : u);
+          if (f % 5 == 2) signal += std::sin(5 * u) * 0.7;
+        }
+      }
+      weights_[r] = 0.05 + random.uniform();
+      const double noise = random.uniform();
+      switch (s_.objective) {
+        case TreesObjective::kLogistic:
+          y_[r] = noise < 1 / (1 + std::exp(1 - signal)) ? 1 : 0;
+          break;
+        case TreesObjective::kPoisson:
+          y_[r] = std::floor(std::exp(0.5 * signal) * 3 * noise);
+          break;
+        default:
+          y_[r] = signal + noise;
+      }
+    }
+  }
+
+  Status call(const RunContext& context) override {
+    args_ = {};
+    args_.train = rows(0, s_.n);
+    if (s_.validation > 0) args_.validation = rows(s_.n, s_.validation);
+    args_.early_stopping_rounds = s_.validation > 0 ? 2 : 0;
+    args_.objective = s_.objective;
+    args_.quantile = kQuantile;
+    args_.categorical = categorical_.data();
+    args_.n_categorical = static_cast<int64_t>(categorical_.size());
+    args_.monotone = s_.monotone ? monotone_.data() : nullptr;
+    args_.n_trees = s_.validation > 0 ? 6 : 3;
+    args_.learning_rate = kRate;
+    args_.max_leaves = s_.leaves;
+    args_.max_depth = s_.depth;
+    args_.growth = s_.growth;
+    args_.min_child_rows = s_.min_rows;
+    args_.row_sample = s_.row_sample;
+    args_.feature_sample = s_.feature_sample;
+    args_.seed = s_.seed;
+    return trees_fit(args_, context, &result_);
+  }
+
+  std::string verify() override {
+    int32_t n_splits = 0;
+    for (const double splits : result_.splits) n_splits += static_cast<int32_t>(splits);
+    if (n_splits < result_.best_round * 3) return "hardly a split";
+    return same_bits_as_scalar(args_, result_);
+  }
+
+ private:
+  TreesFitRows rows(int64_t first, int64_t n) const {
+    TreesFitRows out;
+    out.x = {x_.data() + first * s_.p, n, s_.p};
+    out.y = y_.data() + first;
+    out.weights = s_.weights ? weights_.data() + first : nullptr;
+    return out;
+  }
+
+  WideShape s_;
+  std::vector<float> x_;
+  std::vector<double> y_, weights_;
   std::vector<int8_t> monotone_;
   std::vector<int32_t> categorical_;
   TreesFitArgs args_;
@@ -484,6 +622,20 @@ void add_trees_fit_cases(Cases& cases, bool for_bench) {
   add({.n = 300, .p = 3, .objective = O::kQuantile, .weights = true, .offset = true, .seed = 16});
   add({.n = 300, .p = 4, .min_gain = 3, .categorical = 4, .seed = 17});
   add({.n = 1201, .p = 7, .rounds = 2, .leaves = 20, .missing = 0.05, .categorical = 2, .seed = 18});
+  add({.n = 300, .p = 3, .objective = O::kQuantile, .missing = 0.1, .offset = true, .seed = 19});
+
+  const auto wide = [&](const WideShape& shape) { cases.push_back(std::make_unique<WideCase>(shape)); };
+  wide({.n = 9000, .p = 5, .leaves = 31, .seed = 30});
+  wide({.n = 4097, .p = 37, .missing = 0.1, .weights = true, .seed = 31});
+  wide({.n = 6000, .p = 6, .categorical = 3, .categories = 60, .missing = 0.05, .seed = 32});
+  wide({.n = 5000, .p = 4, .categorical = 2, .categories = 300, .min_rows = 200, .seed = 33});
+  wide({.n = 5000, .p = 8, .categorical = 2, .categories = 9, .missing = 0.1, .row_sample = 0.4, .seed = 34});
+  wide({.n = 3000, .p = 40, .feature_sample = 0.3, .growth = TreesGrowth::kDepth, .depth = 4, .seed = 35});
+  wide({.n = 3000, .p = 6, .growth = TreesGrowth::kDepth, .leaves = 13, .min_rows = 150, .seed = 36});
+  wide({.n = 4000, .p = 9, .objective = O::kSquared, .missing = 0.2, .monotone = true, .weights = true, .seed = 37});
+  wide({.n = 4000, .p = 5, .objective = O::kPoisson, .row_sample = 0.5, .leaves = 9, .seed = 38});
+  wide({.n = 9500, .p = 5, .objective = O::kQuantile, .missing = 0.1, .row_sample = 0.9, .leaves = 4, .seed = 39});
+  wide({.n = 3000, .p = 5, .categorical = 1, .categories = 30, .row_sample = 0.7, .validation = 900, .seed = 40});
 }
 
 }  // namespace waggle::conformance

@@ -43,7 +43,28 @@ int32_t topk(void*, const waggle_topk_f32_args* args, waggle_text* error) {
   return WAGGLE_BACKEND_UNSUPPORTED;
 }
 
-const waggle_op_table kOps = {sizeof(waggle_op_table), topk};
+// "breaks": a training begins and then loses its device.
+int32_t fit_open(void*, const waggle_fit_args*, waggle_fit** fit, waggle_text* error) {
+  if (told("fails")) {
+    std::snprintf(error->text, sizeof error->text, "no memory left");
+    return WAGGLE_BACKEND_OUT_OF_MEMORY;
+  }
+  if (!told("breaks")) return WAGGLE_BACKEND_UNSUPPORTED;
+  static int memory = 0;
+  *fit = reinterpret_cast<waggle_fit*>(&memory);
+  return WAGGLE_BACKEND_OK;
+}
+
+void fit_close(void*, waggle_fit*) {}
+
+int32_t fit_gradients(void*, waggle_fit*, waggle_fit_gradients_args*, waggle_text* error) {
+  std::snprintf(error->text, sizeof error->text, "the device fell off the bus");
+  return WAGGLE_BACKEND_FAILED;
+}
+
+const waggle_op_table kOps = {
+    sizeof(waggle_op_table), topk,    nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, fit_open, fit_close,
+    fit_gradients,           nullptr, nullptr, nullptr, nullptr, nullptr};
 const waggle_op_table kNoOps = {sizeof(waggle_op_table), nullptr};
 waggle_backend backend = {sizeof(waggle_backend), WAGGLE_BACKEND_ABI_VERSION, "cuda", probe, open, &kOps};
 

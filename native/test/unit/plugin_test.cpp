@@ -5,8 +5,31 @@
 
 #include "waggle/backend.hpp"
 #include "waggle/ops/topk.hpp"
+#include "waggle/ops/trees_fit.hpp"
 
 using namespace waggle;
+
+namespace {
+
+// Enough rows and features to be sent to a device, but for those columns that say nothing.
+Status train(TreesFitResult* result) {
+  constexpr int64_t kRows = 50'000;
+  constexpr int64_t kFeatures = 100;
+  std::vector<float> x(kRows * kFeatures, 1.0f);
+  std::vector<double> y(kRows);
+  for (int64_t r = 0; r < kRows; ++r) {
+    x[static_cast<size_t>(r * kFeatures)] = static_cast<float>(r % 10);
+    y[static_cast<size_t>(r)] = r % 10 < 4 ? 1 : 0;
+  }
+  TreesFitArgs args;
+  args.train.x = {x.data(), kRows, kFeatures};
+  args.train.y = y.data();
+  args.objective = TreesObjective::kSquared;
+  args.max_leaves = 2;
+  return trees_fit(args, RunContext{}, result);
+}
+
+}  // namespace
 
 int main(int argc, char** argv) {
   const std::string behaviour = argc > 1 ? argv[1] : "";
@@ -48,6 +71,19 @@ int main(int argc, char** argv) {
     const bool from_plugin = forced && behaviour == "writes_answer";
     if (row != (from_plugin ? 7 : 1) || score != (from_plugin ? 42.0f : 3.0f)) return wrong("answer");
   }
-  std::printf("1 passed, 0 failed\n");
+
+  TreesFitResult result;
+  const Status trained = train(&result);
+  if (forced && (!loads || behaviour == "fails" || behaviour == "breaks")) {
+    if (trained.code() != (behaviour == "fails" ? Code::kOutOfMemory : Code::kBackend)) {
+      return wrong("a forced choice that cannot train must be an error");
+    }
+    std::printf("error: %s\n", trained.text().c_str());
+  } else if (!trained.ok()) {
+    return wrong(trained.text().c_str());
+  } else if (result.on_device || result.train_loss.size() != 100 || !(result.train_loss.back() < 1e-4)) {
+    return wrong("the CPU did not take over");
+  }
+  std::printf("2 passed, 0 failed\n");
   return 0;
 }

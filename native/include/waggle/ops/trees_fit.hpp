@@ -83,6 +83,13 @@ struct TreesFitResult {
   /// Of the ensemble's splits, by feature: the sum of their gains, and their number.
   std::vector<double> gain;
   std::vector<double> splits;
+  bool on_device = false;
+  /// Where the time went.
+  struct Seconds {
+    double bin = 0;
+    double upload = 0;
+    double boost = 0;
+  } seconds;
 };
 
 /// Second-order boosting on histograms (Friedman 2001; Chen & Guestrin 2016; Ke et al. 2017).
@@ -90,7 +97,8 @@ struct TreesFitResult {
 /// Features become at most max_bins bins and one for NaN: every value its own while they are that few, quantiles of up
 /// to 200,000 sampled rows otherwise. A row's gradient and curvature are rounded to 18 bits of the largest one of the
 /// tree, so that sums of them are integers and exact in every order; leaves are computed from the unrounded ones, in a
-/// fixed order. So the model has the same bits for a seed at any thread count and SIMD level.
+/// fixed order. So the model has the same bits for a seed at any thread count and SIMD level, and on an accelerator
+/// (which takes large trainings of all objectives but softmax, LambdaRank and weighted quantiles).
 ///
 /// A split's gain is T(G_l)²/(H_l + λ) + T(G_r)²/(H_r + λ) − T(G)²/(H + λ), T(G) = sign(G) · max(|G| − l1, 0); ties go
 /// to the lower feature, then to missing values on the right, then to the lower cut. Categories are ordered by
