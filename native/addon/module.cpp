@@ -106,6 +106,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("indexStats", Napi::Function::New(env, index_stats, "indexStats"));
   exports.Set("indexClose", Napi::Function::New(env, index_close, "indexClose"));
   exports.Set("hashFeatures", Napi::Function::New(env, hash_features_job, "hashFeatures"));
+  exports.Set("effectsFit", Napi::Function::New(env, effects_fit_job, "effectsFit"));
   exports.Set("glmSparse", Napi::Function::New(env, glm_sparse_job, "glmSparse"));
   exports.Set("ftrlCreate", Napi::Function::New(env, ftrl_create, "ftrlCreate"));
   exports.Set("ftrlLearn", Napi::Function::New(env, ftrl_learn, "ftrlLearn"));

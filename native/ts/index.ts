@@ -15,6 +15,13 @@ export {
   type DeviceTopkResult,
 } from './device-matrix.js';
 export {
+  type EffectsBelief,
+  type EffectsFitInput,
+  type EffectsFitResult,
+  type EffectsLevel,
+  effectsFit,
+} from './effects-fit.js';
+export {
   type EncodedDtype,
   type EncodedMatrix,
   type EncodeInput,

@@ -117,6 +117,7 @@ export interface Addon {
     indices: Int32Array,
     values: Column<Float32Array>,
   ): SubmittedJob<RawHashReport>;
+  effectsFit(...args: EffectsFitArguments): SubmittedJob<RawEffectsFit>;
   glmSparse(...args: GlmSparseArguments): SubmittedJob<RawGlmSparse>;
   ftrlCreate(
     nFeatures: number,
@@ -201,6 +202,35 @@ export type GlmSparseArguments = [
   start: Column<Float64Array>,
   coefficients: Float64Array,
 ];
+
+export type EffectsFitArguments = [
+  link: number,
+  nRows: number,
+  successes: Float64Array,
+  exposure: Float64Array,
+  offset: Column<Float64Array>,
+  levels: Float64Array,
+  codes: Int32Array,
+  columns: Column<Float64Array>,
+  nColumns: number,
+  columnBeliefs: Column<Float64Array>,
+  baseMean: number,
+  baseVariance: number,
+  dispersion: number,
+  maxIterations: number,
+  tolerance: number,
+  traceProbes: number,
+  start: Column<Float64Array>,
+  state: Float64Array,
+  information: Float64Array,
+  traces: Column<Float64Array>,
+];
+
+export interface RawEffectsFit {
+  readonly iterations: number;
+  readonly products: number;
+  readonly converged: boolean;
+}
 
 export interface RawGlmSparse {
   readonly intercept: number;

@@ -42,6 +42,7 @@ Napi::Value write_trees(const Napi::CallbackInfo& info);
 Napi::Value close_trees(const Napi::CallbackInfo& info);
 Napi::Value rank_batch_job(const Napi::CallbackInfo& info);
 Napi::Value hash_features_job(const Napi::CallbackInfo& info);
+Napi::Value effects_fit_job(const Napi::CallbackInfo& info);
 Napi::Value glm_sparse_job(const Napi::CallbackInfo& info);
 Napi::Value ftrl_create(const Napi::CallbackInfo& info);
 Napi::Value ftrl_learn(const Napi::CallbackInfo& info);

@@ -41,6 +41,7 @@ void add_trees_shap_cases(Cases& cases, bool for_bench);
 void add_rank_batch_cases(Cases& cases, bool for_bench);
 void add_trees_fit_cases(Cases& cases, bool for_bench);
 void add_sparse_cases(Cases& cases, bool for_bench);
+void add_effects_cases(Cases& cases, bool for_bench);
 
 inline Cases all_cases(bool for_bench) {
   Cases cases;
@@ -55,6 +56,7 @@ inline Cases all_cases(bool for_bench) {
   add_rank_batch_cases(cases, for_bench);
   add_trees_fit_cases(cases, for_bench);
   add_sparse_cases(cases, for_bench);
+  add_effects_cases(cases, for_bench);
   return cases;
 }
 

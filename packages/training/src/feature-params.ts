@@ -109,13 +109,16 @@ export async function estimateFeatureParams(
     successes,
     exposure: trials.map((n, i) => n * maturity[i]!),
     offset: new Float64Array(train.length),
-    codes: names.map((name) => Int32Array.from(levels[name])),
-    columns: x,
+    codes: interleave(
+      names.map((name) => levels[name]),
+      new Int32Array(train.length * names.length),
+    ),
+    columns: interleave(x, new Float64Array(train.length * x.length)),
   };
   const size = names.map((name) =>
     levels[name].reduce((most, code) => Math.max(most, code + 1), 0),
   );
-  const fit = (start?: Float64Array): EffectSolution =>
+  const fit = (start?: Float64Array): Promise<EffectSolution> =>
     solveEffects(
       problem,
       {
@@ -125,12 +128,11 @@ export async function estimateFeatureParams(
         base: { mean: link === 'log' ? Math.log(rate) : Math.log(rate / (1 - rate)), variance: 1 },
         dispersion: link === 'log' ? FIRST_DISPERSION : 0,
       },
-      start,
+      { start, signal },
     );
-  let solution = fit();
+  let solution = await fit();
   // Answers are single trials: what groups spread by shows in the effects and in what is left open about them.
   for (let round = 0; link === 'logit' && round < VARIANCE_ROUNDS; round++) {
-    throwIfAborted(signal);
     names.forEach((name, l) => {
       let square = 0;
       let known = 0;
@@ -141,7 +143,7 @@ export async function estimateFeatureParams(
       });
       variance[name] = Math.max(square / Math.max(known, 1), MIN_VARIANCE);
     });
-    solution = fit(solution.state);
+    solution = await fit(solution.state);
   }
   const params: Record<string, number> = {};
   const { weights } = solution;
@@ -198,6 +200,17 @@ function termVariance(column: Float64Array): number {
   const n = Math.max(column.length, 1);
   const spread = square / n - (sum / n) ** 2;
   return spread > 1e-12 ? TERM_SD ** 2 / spread : 1e-6;
+}
+
+/** Columns into rows. */
+function interleave<T extends Float64Array | Int32Array>(
+  columns: readonly ArrayLike<number>[],
+  out: T,
+): T {
+  columns.forEach((column, c) => {
+    for (let i = 0; i < column.length; i++) out[i * columns.length + c] = column[i]!;
+  });
+  return out;
 }
 
 /** The described part of a set's features alone: no counting, so its dataset costs next to nothing. */

@@ -32,17 +32,23 @@ interface Units {
   readonly n: number;
   readonly ofFact: Int32Array;
   readonly offset: Float64Array;
-  /** Per level. */
-  readonly codes: readonly Int32Array[];
+  /** [n × levels] */
+  readonly codes: Int32Array;
 }
+
+/**
+ * Refits in runs of neighbours, each run on a thread of its own. A run starts from what is believed, so the number of
+ * runs decides last bits and is the same on every machine.
+ */
+const RUNS = 4;
 
 /** Joins key values; control characters do not occur in ids and categories. */
 const SEPARATOR = '\u0001';
 
 /**
- * Solves a fit at every given refit time from the facts available then. One statement for the facts; each refit starts from the
+ * Solves a fit at every given refit time from the facts available then. One statement for the facts; refits start from the
  * solution of the one before, which saves steps and changes nothing beyond the solver's tolerance.
- * Memory O(facts); time O(refits · solve).
+ * Memory O(facts + refits · groups); time O(refits · solve).
  * @param refitMs ascending multiples of the fit's period
  */
 export async function refitEffects(
@@ -56,9 +62,6 @@ export async function refitEffects(
   const facts = await store.queryColumns(fitFactsSql(compile, fit, lastMs), query);
   const groups = fit.levels.map(() => new Map<string, number>());
   const units = unitsOf(facts, fit, groups);
-  const availableMs = numbers(facts, 't_ms');
-  const successes = numbers(facts, 'n');
-  const trials = numbers(facts, 'd');
   const param = (name: string) => compile.params[name]!;
   const beliefs: EffectBeliefs = {
     link: fit.link,
@@ -69,42 +72,26 @@ export async function refitEffects(
     base: { mean: baseOf(fit, param(fit.baseRate)), variance: 1 / param(fit.baseStrength) },
     dispersion: param(fit.dispersion),
   };
-
   const solved = new Map<number, EffectSolution>();
-  const seen = new Float64Array(units.n);
-  const exposed = new Float64Array(units.n);
-  const spanMs = fit.windowDays * DAY_MS;
-  let entering = 0;
-  let leaving = 0;
-  let start: Float64Array | undefined;
-  for (const at of refitMs) {
-    // Facts come in order of availability, and leave in the same order.
-    for (; entering < facts.nRows && availableMs[entering]! <= at; entering++) {
-      const unit = units.ofFact[entering]!;
-      seen[unit] = seen[unit]! + successes[entering]!;
-      exposed[unit] = exposed[unit]! + trials[entering]!;
+  const solveRun = async (times: readonly number[]): Promise<void> => {
+    const countAt = counterOf(facts, units, fit.windowDays * DAY_MS);
+    let start: Float64Array | undefined;
+    for (const at of times) {
+      const { offset, codes } = units;
+      const solution = await solveEffects({ ...countAt(at), offset, codes }, beliefs, {
+        start,
+        signal: query?.signal,
+      });
+      start = solution.state;
+      solved.set(at, solution);
     }
-    for (; leaving < entering && availableMs[leaving]! + spanMs <= at; leaving++) {
-      const unit = units.ofFact[leaving]!;
-      seen[unit] = Math.max(0, seen[unit]! - successes[leaving]!);
-      exposed[unit] = Math.max(0, exposed[unit]! - trials[leaving]!);
-    }
-    const present: number[] = [];
-    for (let u = 0; u < units.n; u++) if (exposed[u]! > 0) present.push(u);
-    const pick = (column: Float64Array) => Float64Array.from(present, (u) => column[u]!);
-    const solution = solveEffects(
-      {
-        successes: pick(seen),
-        exposure: pick(exposed),
-        offset: pick(units.offset),
-        codes: units.codes.map((code) => Int32Array.from(present, (u) => code[u]!)),
-      },
-      beliefs,
-      start,
-    );
-    start = solution.state;
-    solved.set(at, solution);
+  };
+  const perRun = Math.ceil(refitMs.length / RUNS);
+  const runs: Promise<void>[] = [];
+  for (let from = 0; from < refitMs.length; from += perRun) {
+    runs.push(solveRun(refitMs.slice(from, from + perRun)));
   }
+  await Promise.all(runs);
   return {
     base: (at) => solved.get(at)!.base,
     effect: (at, level, group) => (group < 0 ? 0 : solved.get(at)!.effects[level]![group]!),
@@ -113,6 +100,35 @@ export async function refitEffects(
       const key = keyOf(fit.levels[level]!.by.map(keyValue));
       return key === undefined ? -1 : (groups[level]!.get(key) ?? -1);
     },
+  };
+}
+
+/** Counts of every unit at ascending moments: what was available then, no longer ago than `spanMs`. */
+function counterOf(
+  facts: ColumnTable,
+  units: Units,
+  spanMs: number,
+): (atMs: number) => { successes: Float64Array; exposure: Float64Array } {
+  const availableMs = numbers(facts, 't_ms');
+  const successes = numbers(facts, 'n');
+  const trials = numbers(facts, 'd');
+  const seen = new Float64Array(units.n);
+  const exposed = new Float64Array(units.n);
+  let entering = 0;
+  let leaving = 0;
+  return (atMs) => {
+    // Facts come in order of availability, and leave in the same order.
+    for (; entering < facts.nRows && availableMs[entering]! <= atMs; entering++) {
+      const unit = units.ofFact[entering]!;
+      seen[unit] = seen[unit]! + successes[entering]!;
+      exposed[unit] = exposed[unit]! + trials[entering]!;
+    }
+    for (; leaving < entering && availableMs[leaving]! + spanMs <= atMs; leaving++) {
+      const unit = units.ofFact[leaving]!;
+      seen[unit] = Math.max(0, seen[unit]! - successes[leaving]!);
+      exposed[unit] = Math.max(0, exposed[unit]! - trials[leaving]!);
+    }
+    return { successes: seen.slice(), exposure: exposed.slice() };
   };
 }
 
@@ -154,22 +170,22 @@ function unitsOf(
       if (nRows > 0) columns.set(key, stringData(facts, keyColumn(key)));
     }
   }
-  const codes = fit.levels.map((level, l) => {
+  const codes = new Int32Array(first.length * fit.levels.length);
+  fit.levels.forEach((level, l) => {
     const known = groups[l]!;
-    return Int32Array.from(first, (i) => {
+    first.forEach((i, unit) => {
       const key = keyOf(
         level.by.map((k) => {
           const column = columns.get(k)!;
           return column.dictionary[column.codes[i]!]!;
         }),
       );
-      if (key === undefined) return -1;
-      let group = known.get(key);
-      if (group === undefined) {
+      let group = key === undefined ? -1 : known.get(key);
+      if (key !== undefined && group === undefined) {
         group = known.size;
         known.set(key, group);
       }
-      return group;
+      codes[unit * fit.levels.length + l] = group!;
     });
   });
   return { n: first.length, ofFact, offset: Float64Array.from(first, (i) => offsets[i]!), codes };
