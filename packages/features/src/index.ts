@@ -14,5 +14,7 @@ export * from './query-columns.js';
 export * from './send-history.js';
 export * from './sets/accept.js';
 export * from './sets/ctr.js';
+export * from './sets/sent.js';
+export * from './sets/sent-sources.js';
 export * from './snapshot.js';
 export * from './sources.js';

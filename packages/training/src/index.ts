@@ -56,6 +56,7 @@ export {
   estimateAcceptParams,
   estimateCtrParams,
   estimateFeatureParams,
+  estimateSentParams,
   type FeatureParamsOptions,
   type OffsetTerm,
 } from './feature-params.js';
@@ -107,6 +108,14 @@ export {
   uncertaintyOf,
 } from './selection.js';
 export { findMoved, MAX_SHIFT, MAX_SPREAD, type MovedFeature } from './stability.js';
+export { linearModelCard } from './suite/linear-card.js';
+export { type ModelCard, renderModelCard } from './suite/model-card.js';
+export {
+  type JudgedRows,
+  type Limits,
+  type SliceOfModel,
+  sliceTable,
+} from './suite/slice-table.js';
 export {
   rawLogits,
   type TrainedModel,
@@ -114,4 +123,5 @@ export {
   type TrainOptions,
   trainAccept,
   trainCtr,
+  trainSent,
 } from './train.js';
