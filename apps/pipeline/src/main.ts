@@ -74,7 +74,10 @@ export async function runCli(argv: readonly string[]): Promise<number> {
     .action(bind(async () => (await import('./commands/embed.js')).embedCommand));
   cli
     .command('train', 'Train, calibrate and gate pCTR and p(accept), or the models that are named')
-    .option('--model <names>', 'pctr, accept, sent; several between commas (default pctr,accept)')
+    .option(
+      '--model <names>',
+      'pctr, accept, sent, pcvr, answers; several between commas (default pctr,accept)',
+    )
     .option('--as-of <time>', 'Use nothing later than this (RFC 3339; default: end of the data)')
     .option('--seed <n>', 'Seed of the bootstrap', { default: 1 })
     .action(bind(async () => (await import('./commands/train.js')).trainCommand));

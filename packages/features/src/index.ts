@@ -1,4 +1,5 @@
 export * from './compile-sql.js';
+export * from './conversions.js';
 export * from './dataset.js';
 export * from './definition.js';
 export * from './effects/solve.js';
@@ -7,6 +8,7 @@ export * from './expression.js';
 export * from './feature-store.js';
 export * from './label.js';
 export * from './leaks.js';
+export * from './offer-answers.js';
 export * from './offline.js';
 export * from './online-features.js';
 export * from './online-program.js';

@@ -1,4 +1,5 @@
 export * from './calibration.js';
+export * from './effects-model.js';
 export { rankingErrors } from './errors.js';
 export * from './feature-matrix.js';
 export * from './linear-model.js';

@@ -9,7 +9,6 @@ import {
   normalisedEntropy,
   relativeLogLossDifference,
 } from '@waggle/measurement';
-import type { LinearModelName } from '@waggle/ranking';
 import { LABEL_HORIZON_MS } from './dataset.js';
 
 /** The worst relative log-loss against the prior that may be released, at 95 % confidence. */
@@ -39,7 +38,7 @@ export interface GateMetrics {
 
 /** Why a model was or was not released; plain JSON. */
 export interface GateReport {
-  readonly model: LinearModelName;
+  readonly model: string;
   readonly passed: boolean;
   readonly released: 'model' | 'prior_only';
   readonly checks: readonly GateCheck[];
@@ -90,7 +89,7 @@ export interface GateRows {
 }
 
 export interface GateOptions {
-  readonly name: LinearModelName;
+  readonly name: string;
   readonly seed: number;
   readonly nReplicates?: number;
   /** Checks made before: a leak found, a fit that failed. Any that failed fails the gate. */

@@ -40,6 +40,7 @@ import { type GateCheck, type GateReport, runGate } from './gate.js';
 import { findLeaks, LEAK_AUC, type LeakSuspect } from './leakage.js';
 import { findMoved, type MovedFeature } from './stability.js';
 import { type JudgedRows, type SliceOfModel, sliceTable } from './suite/slice-table.js';
+import { firstSeen } from './suite/suite-model.js';
 
 export interface TrainOptions {
   /** The set that the dataset was built with. */
@@ -374,19 +375,6 @@ function judge(
     expected: model.map((p, i) => p * trials[i]!),
     observed: successes,
   };
-}
-
-/** When the entity of each of the given rows was first decided on in the whole dataset. */
-export function firstSeen(
-  entity: StringColumn,
-  decisionTsMs: Float64Array,
-  rows: Uint32Array,
-): Float64Array {
-  const first = new Map<number, number>();
-  entity.codes.forEach((code, i) => {
-    first.set(code, Math.min(first.get(code) ?? Number.POSITIVE_INFINITY, decisionTsMs[i]!));
-  });
-  return Float64Array.from(rows, (row) => first.get(entity.codes[row]!)!);
 }
 
 /** One feature of every row. */
