@@ -59,7 +59,7 @@ export async function runCli(argv: readonly string[]): Promise<number> {
     .action(bind(async () => (await import('./commands/ingest.js')).ingestCommand));
   cli
     .command('features', 'Build the training rows and show every feature')
-    .option('--set <name>', 'ctr or accept', { default: 'ctr' })
+    .option('--set <name>', 'ctr, accept or sent', { default: 'ctr' })
     .option('--as-of <time>', 'Use nothing later than this (RFC 3339; default: end of the data)')
     .option('--out <file>', 'Also write the rows as a column file')
     .action(bind(async () => (await import('./commands/features.js')).featuresCommand));
@@ -73,7 +73,11 @@ export async function runCli(argv: readonly string[]): Promise<number> {
     .option('--hashed', 'Use the hashed n-gram embedder on purpose')
     .action(bind(async () => (await import('./commands/embed.js')).embedCommand));
   cli
-    .command('train', 'Train, calibrate and gate pCTR and p(accept)')
+    .command('train', 'Train, calibrate and gate pCTR and p(accept), or the models that are named')
+    .option(
+      '--model <names>',
+      'pctr, accept, sent, pcvr, answers; several between commas (default pctr,accept)',
+    )
     .option('--as-of <time>', 'Use nothing later than this (RFC 3339; default: end of the data)')
     .option('--seed <n>', 'Seed of the bootstrap', { default: 1 })
     .action(bind(async () => (await import('./commands/train.js')).trainCommand));

@@ -1,7 +1,12 @@
 import { join } from 'node:path';
 import { type ModelLineage, ModelRegistry } from '@waggle/models';
 import { type LinearModel, parseLinearModel } from '@waggle/ranking';
-import type { GateReport } from '@waggle/training';
+import {
+  type GateReport,
+  type ModelCard,
+  renderModelCard,
+  type SuiteModel,
+} from '@waggle/training';
 import type { CommandContext } from './context.js';
 import type { DataRange } from './data-range.js';
 import { pipelineError } from './errors.js';
@@ -18,12 +23,17 @@ export interface ServableModel {
 
 export type ModelName = 'pctr' | 'accept';
 
+/** The file of a version that tells people about it. */
+export const CARD_FILE = 'card.md';
+
 const utf8 = new TextDecoder('utf-8', { fatal: true });
 
 /** The models that training made on this machine, over the registry of @waggle/models. */
 export interface NetworkModels {
-  /** Keeps a model and makes it the one that releases take. */
-  save(name: ModelName, trained: ServableModel, range: DataRange): Promise<void>;
+  /** Keeps a model with its card and makes it the active one, which releases take. @returns its version in the registry */
+  save(trained: ServableModel, card: ModelCard, range: DataRange): Promise<string>;
+  /** Keeps a further model with its card; active only when it passed its gate. @returns its version */
+  saveSuite(model: SuiteModel, range: DataRange): Promise<string>;
   /** The models that training promoted last. @throws WAGGLE_NO_MODEL */
   latest(): Promise<Readonly<Record<ModelName, ServableModel>>>;
 }
@@ -53,7 +63,7 @@ export async function openRegistry(
     };
   };
   return {
-    async save(name, trained, range) {
+    async save(trained, card, range) {
       const metrics: ModelLineage['metrics'] = {};
       for (const [key, value] of Object.entries(trained.model.metrics)) {
         metrics[key] =
@@ -64,31 +74,48 @@ export async function openRegistry(
               : null;
       }
       const manifest = await registry.register({
-        name,
+        name: trained.model.name,
         artifacts: {
+          [CARD_FILE]: new TextEncoder().encode(renderModelCard(card)),
           'model.json': json(trained.model),
           'model.onnx': trained.onnx,
           'gate.json': json(trained.gate),
           'params.json': json(trained.params),
         },
-        lineage: {
-          dataRange: {
-            from: new Date(range.fromMs).toISOString(),
-            to: new Date(range.asOfMs).toISOString(),
-          },
-          featureSetFingerprint: trained.model.featureSetFingerprint,
-          codeVersion: CODE_VERSION,
-          metrics,
-        },
+        lineage: { ...lineageOf(range, trained.model.featureSetFingerprint), metrics },
       });
       await registry.promote({
         version: manifest.version,
         by: 'waggle train',
         reason: (trained.gate?.summary ?? '').slice(0, 4096),
       });
+      return manifest.version;
+    },
+    async saveSuite({ name, artifacts, card, fingerprint, metrics }, range) {
+      const { version } = await registry.register({
+        name,
+        artifacts: { ...artifacts, [CARD_FILE]: new TextEncoder().encode(renderModelCard(card)) },
+        lineage: { ...lineageOf(range, fingerprint), metrics },
+      });
+      if (card.gate.passed) {
+        const reason = card.gate.summary.slice(0, 4096);
+        await registry.promote({ version, by: 'waggle train', reason });
+      }
+      return version;
     },
     async latest() {
       return { pctr: await load('pctr'), accept: await load('accept') };
     },
+  };
+}
+
+function lineageOf(range: DataRange, featureSetFingerprint: string): Omit<ModelLineage, 'metrics'> {
+  return {
+    dataRange: {
+      from: new Date(range.fromMs).toISOString(),
+      to: new Date(range.asOfMs).toISOString(),
+    },
+    featureSetFingerprint,
+    codeVersion: CODE_VERSION,
   };
 }

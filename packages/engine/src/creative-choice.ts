@@ -43,12 +43,10 @@ export function fillBestCreatives(
 ): void {
   const missing = campaignRows.filter((row) => best[row]! < 0);
   if (missing.length === 0) return;
-  const { features, scorer } = release.pctr;
   const { offsets, campaigns, creatives } = pairsOf(release, missing);
   const p = scratch.p(campaigns.length);
   const top = { publicationRow, tsMs: release.asOfMs, position: 1, nAds: 1 };
-  features.evaluateSums(top, campaigns, creatives, scorer.weights, p);
-  scorer.scoreSums(p, campaigns.length, p);
+  release.pctr.probabilities(top, campaigns, creatives, p);
   for (let i = 0; i < missing.length; i++) {
     let winner = offsets[i]!;
     for (let j = winner + 1; j < offsets[i + 1]!; j++) if (p[j]! > p[winner]!) winner = j;

@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto';
 import {
   type ColumnTable,
   isWaggleError,
@@ -20,19 +19,13 @@ import {
   OnlineFeatures,
 } from '@waggle/features';
 import type { Runner } from '@waggle/models';
-import {
-  type LinearModel,
-  LinearScorer,
-  logit,
-  OnnxScorer,
-  parseLinearModel,
-  sigmoid,
-} from '@waggle/ranking';
+import { type HeadModel, logit, OnnxScorer, sigmoid } from '@waggle/ranking';
 import type { Release } from '@waggle/releases';
 import { EligibilityIndex, ExactIndex, type PublicationRules, SERVABLE } from '@waggle/retrieval';
 import { type Duals, parseDuals } from './duals.js';
 import { engineError } from './errors.js';
 import { type EnginePolicy, parsePolicy } from './policy.js';
+import { openServedModel, type ServedModel, sha256Hex } from './served-model.js';
 
 export interface LoadDependencies {
   readonly logger: Logger;
@@ -44,13 +37,6 @@ export interface LoadDependencies {
   readonly runner?: Runner | (() => Runner);
   /** A runner that has not answered for all twins by then counts as unavailable. @default 10 s */
   readonly twinTimeoutMs?: number;
-}
-
-/** A model with the features it reads. */
-export interface ServedModel {
-  readonly model: LinearModel;
-  readonly scorer: LinearScorer;
-  readonly features: OnlineFeatures;
 }
 
 export const PRICING_CODES = { cpc: 0, cpm: 1, flat: 2 } as const satisfies Record<
@@ -142,7 +128,7 @@ export async function loadRankingRelease(
   deps: LoadDependencies,
 ): Promise<RankingRelease> {
   try {
-    const loaded = load(release, deps);
+    const loaded = await load(release, deps);
     return await checkTwins(release, loaded, deps);
   } catch (cause) {
     if (cause instanceof WaggleError && /^WAGGLE_RELEASE_/.test(cause.code)) throw cause;
@@ -154,7 +140,7 @@ export async function loadRankingRelease(
   }
 }
 
-function load(release: Release, { logger }: LoadDependencies): RankingRelease {
+async function load(release: Release, { logger }: LoadDependencies): Promise<RankingRelease> {
   const unservable = (why: string) =>
     engineError('WAGGLE_RELEASE_UNSERVABLE', `release ${release.id}: ${why}`, {
       details: { release: release.id },
@@ -223,31 +209,20 @@ function load(release: Release, { logger }: LoadDependencies): RankingRelease {
     }
   }
 
-  const served = (file: string, name: LinearModel['name'], set: FeatureSet): ServedModel => {
-    const model = parseLinearModel(release.json('models', file));
-    if (model.name !== name) throw unservable(`models/${file} is a model of ${model.name}`);
-    if (model.featureSetFingerprint !== set.fingerprint) {
-      throw unservable(
-        `${model.version} reads features ${model.featureSetFingerprint}, this build declares ${set.fingerprint}`,
-      );
-    }
-    if (model.featureNames.join() !== set.names.join()) {
-      throw unservable(`${model.version} names other features than ${set.fingerprint}`);
-    }
-    const scorer = new LinearScorer(model);
-    if (scorer.slicedBy !== undefined) {
-      throw unservable(
-        `${model.version} is calibrated by ${scorer.slicedBy}, which requests do not carry`,
-      );
-    }
-    return {
-      model,
-      scorer,
-      features: new OnlineFeatures(set, snapshot, embeddings),
-    };
-  };
-  const pctr = served('pctr.json', 'pctr', ctrFeatures);
-  const accept = served('accept.json', 'accept', acceptFeatures);
+  const served = (name: HeadModel['name'], set: FeatureSet): Promise<ServedModel> =>
+    openServedModel(
+      {
+        json: release.json('models', `${name}.json`),
+        trees: () => release.read('models', `${name}.trees`),
+        online: () => new OnlineFeatures(set, snapshot, embeddings),
+      },
+      `${name}.json`,
+      name,
+      set,
+      unservable,
+    );
+  const pctr = await served('pctr', ctrFeatures);
+  const accept = await served('accept', acceptFeatures);
 
   const policy = parsePolicy(release.json('engine', 'policy.json'));
   const duals = parseDuals(release.json('duals', 'duals.json'));
@@ -330,7 +305,7 @@ async function checkTwins(
     if (model.onnxSha256 === undefined) continue;
     const file = `${model.name}.onnx`;
     const bytes = release.read('models', file);
-    if (createHash('sha256').update(bytes).digest('hex') !== model.onnxSha256) {
+    if (sha256Hex(bytes) !== model.onnxSha256) {
       throw twinError(release, `models/${file} is not the twin of ${model.version}`);
     }
     twins.push({ served, bytes });
@@ -382,14 +357,14 @@ async function checkTwins(
 /** @returns how the twin differs, or undefined when it does not */
 async function answersOf(
   runner: Runner,
-  { model, scorer, features }: ServedModel,
+  { model, scoreRows, features }: ServedModel,
   bytes: Uint8Array,
   x: Float32Array,
 ): Promise<string | undefined> {
   const n = x.length / features.nFeatures;
   const twin = await OnnxScorer.open(runner, model, bytes);
   const answers = await twin.score(x, n);
-  const expected = scorer.scoreInto(x, n, new Float64Array(n));
+  const expected = scoreRows(x, n);
   for (let i = 0; i < n; i++) {
     if (Math.abs(answers[i]! - expected[i]!) > TWIN_TOLERANCE) {
       return `answers ${answers[i]}, ${model.version} ${expected[i]}`;
@@ -554,9 +529,8 @@ function averageLogits(
 ): Float64Array {
   const { campaignRows, creativeRows } = pairs;
   const n = campaignRows.length;
-  const { features, scorer } = served;
+  const { features } = served;
   const x = new Float32Array(n * features.nFeatures);
-  const p = new Float64Array(n);
   const total = new Float64Array(n);
   const used = Math.min(PRIOR_SAMPLE, nPublications);
   for (let s = 0; s < used; s++) {
@@ -567,7 +541,7 @@ function averageLogits(
       creativeRows,
       x,
     );
-    scorer.scoreInto(x, n, p);
+    const p = served.scoreRows(x, n);
     for (let i = 0; i < n; i++) {
       total[i]! += logit(Math.min(1 - 1e-9, Math.max(1e-9, p[i]!))) / used;
     }

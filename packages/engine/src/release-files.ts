@@ -1,6 +1,6 @@
 import { type ColumnTable, encodeColumns, numericColumn } from '@waggle/core';
 import { encodeSnapshot, type FeatureSnapshot } from '@waggle/features';
-import type { LinearModel } from '@waggle/ranking';
+import type { HeadModel } from '@waggle/ranking';
 import type { ReleaseInput } from '@waggle/releases';
 import type { Catalog } from './catalog.js';
 import type { Duals } from './duals.js';
@@ -27,8 +27,11 @@ export interface RankingReleaseInput {
     readonly degraded?: 'hashed_embedder';
   };
   readonly models: {
-    readonly pctr: LinearModel;
-    readonly accept: LinearModel;
+    readonly pctr: HeadModel;
+    readonly accept: HeadModel;
+    /** The ensembles of models that are trees. */
+    readonly pctrTrees?: Uint8Array;
+    readonly acceptTrees?: Uint8Array;
     readonly pctrOnnx?: Uint8Array;
     readonly acceptOnnx?: Uint8Array;
   };
@@ -73,6 +76,8 @@ export function rankingReleaseFiles(input: RankingReleaseInput): ReleaseInput {
       models: {
         'pctr.json': json(models.pctr),
         'accept.json': json(models.accept),
+        ...(models.pctrTrees === undefined ? {} : { 'pctr.trees': models.pctrTrees }),
+        ...(models.acceptTrees === undefined ? {} : { 'accept.trees': models.acceptTrees }),
         ...(models.pctrOnnx === undefined ? {} : { 'pctr.onnx': models.pctrOnnx }),
         ...(models.acceptOnnx === undefined ? {} : { 'accept.onnx': models.acceptOnnx }),
       },

@@ -101,10 +101,8 @@ export function scoreBlock(
   if (context.priorOnly) {
     for (let i = 0; i < n; i++) pClick[i] = priorClickRate(campaigns, campaignRows[i]!);
   } else {
-    const { features, scorer } = pctr;
     const at = { publicationRow, tsMs, position, nAds };
-    features.evaluateSums(at, campaignRows, creativeRows, scorer.weights, pClick);
-    scorer.scoreSums(pClick, n, pClick);
+    pctr.probabilities(at, campaignRows, creativeRows, pClick);
   }
 
   const spendMicros = new Float64Array(n);
@@ -142,8 +140,7 @@ export function scoreBlock(
     const priceMicros = scratch.column(n);
     for (let i = 0; i < n; i++) priceMicros[i] = campaigns.bidMicros[campaignRows[i]!]!;
     const { menuSize } = context;
-    const sums = scratch.sums(n);
-    accept.features.evaluateSums(
+    accept.probabilities(
       {
         publicationRow,
         tsMs,
@@ -156,10 +153,8 @@ export function scoreBlock(
       },
       campaignRows,
       creativeRows,
-      accept.scorer.weights,
-      sums,
+      q,
     );
-    accept.scorer.scoreSums(sums, n, q);
   }
 
   let goalUnits: Float32Array | undefined;

@@ -2,7 +2,6 @@
 export class ScoringScratch {
   #p = new Float64Array(0);
   #column = new Float64Array(0);
-  #sums = new Float64Array(0);
 
   p(length: number): Float64Array {
     if (this.#p.length < length) this.#p = new Float64Array(length);
@@ -12,10 +11,5 @@ export class ScoringScratch {
   column(length: number): Float64Array {
     if (this.#column.length < length) this.#column = new Float64Array(length);
     return this.#column;
-  }
-
-  sums(length: number): Float64Array {
-    if (this.#sums.length < length) this.#sums = new Float64Array(length);
-    return this.#sums;
   }
 }

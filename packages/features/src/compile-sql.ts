@@ -46,6 +46,7 @@ const REQUEST_COLUMN: Readonly<Record<(typeof REQUEST_FIELDS)[number], string>> 
   position: 'position',
   nAds: 'n_ads',
   menuSize: 'menu_size',
+  leadMs: 'lead_ms',
 };
 const CANDIDATE_COLUMN: Readonly<Record<(typeof CANDIDATE_FIELDS)[number], string>> = {
   priceMicros: 'price_micros',
@@ -65,6 +66,7 @@ export function spineSql(columns: Readonly<Record<string, string>>, from: string
     position: '0',
     n_ads: 'nan',
     menu_size: 'nan',
+    lead_ms: 'nan',
     price_micros: 'nan',
     est_payout_micros: 'nan',
     rank: 'nan',
@@ -77,6 +79,7 @@ export function spineSql(columns: Readonly<Record<string, string>>, from: string
     position: 'UInt8',
     n_ads: 'Float64',
     menu_size: 'Float64',
+    lead_ms: 'Float64',
     price_micros: 'Float64',
     est_payout_micros: 'Float64',
     rank: 'Float64',
@@ -482,7 +485,7 @@ export function fitFactsSql(options: CompileOptions, fit: EffectFit, lastMs: num
   const source = options.set.sources.find((s) => s.name === fit.source)!;
   const context = new Set(source.context ?? []);
   const has = (column: string) => (context.has(column) ? `toFloat64(${column})` : 'nan');
-  const facts = `SELECT ${source.unit === undefined ? "''" : source.unit} AS unit, toInt64(event_ms) AS event_ms, toInt64(available_ms) AS t_ms, toInt64(event_ms) AS ts_ms, publication_id, campaign_id, creative_id, toUInt8(position) AS position, ${['n_ads', 'menu_size', 'price_micros', 'est_payout_micros', 'rank'].map((c) => `${has(c)} AS ${c}`).join(', ')}, toFloat64(${fit.successes}) AS n, toFloat64(${fit.trials}) AS d FROM (${source.sql(options.read)}) WHERE t_ms <= ${lastMs} AND d > 0`;
+  const facts = `SELECT ${source.unit === undefined ? "''" : source.unit} AS unit, toInt64(event_ms) AS event_ms, toInt64(available_ms) AS t_ms, toInt64(event_ms) AS ts_ms, publication_id, campaign_id, creative_id, toUInt8(position) AS position, ${['n_ads', 'menu_size', 'lead_ms', 'price_micros', 'est_payout_micros', 'rank'].map((c) => `${has(c)} AS ${c}`).join(', ')}, toFloat64(${fit.successes}) AS n, toFloat64(${fit.trials}) AS d FROM (${source.sql(options.read)}) WHERE t_ms <= ${lastMs} AND d > 0`;
   const described =
     fit.offset === undefined
       ? { select: [], joins: [] }

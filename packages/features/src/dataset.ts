@@ -12,6 +12,7 @@ import {
 import { clickMaturity } from './label.js';
 import { computeLeaves, evaluateLeaves } from './leaves.js';
 import { numbers } from './query-columns.js';
+import { acceptancesSql, sentByDueTimeSql } from './sets/sent-sources.js';
 import { clicksPerPlacementSql, offerOutcomesSql } from './sources.js';
 
 /** Training rows: features as they were known at each decision, and what came of it. */
@@ -23,9 +24,9 @@ export interface Dataset {
   readonly x: Float32Array;
   /** When each ad ran (or each offer was shown), UTC ms; ascending. */
   readonly decisionTsMs: Float64Array;
-  /** Unique verified clicks within 72 h seen by `asOfMs`; 1 or 0 for an accepted offer. */
+  /** Unique verified clicks within 72 h seen by `asOfMs`; 1 or 0 for an offer (accepted) or an acceptance (sent in time). */
   readonly successes: Float64Array;
-  /** Delivered emails; 1 for an offer. */
+  /** Delivered emails; 1 for an offer or an acceptance. */
   readonly trials: Float64Array;
   /** Share of the successes that has arrived by `asOfMs`, in (0, 1]; its logarithm is the offset. */
   readonly maturity: Float64Array;
@@ -58,6 +59,9 @@ export interface DatasetOptions {
 function decisionsSql(set: FeatureSet, options: DatasetOptions, visibility: Visibility): string {
   const read = tableReader(visibility);
   const inRange = `toUnixTimestamp64Milli(ts) >= ${options.fromMs} AND toUnixTimestamp64Milli(ts) < ${options.toMs}`;
+  if (set.row === 'acceptance') {
+    return `(SELECT *, row_number() OVER (ORDER BY accepted_ms, event_id) AS row_ordinal, accepted_ms AS decision_ms FROM (${acceptancesSql(read)}) WHERE accepted_ms >= ${options.fromMs} AND accepted_ms < ${options.toMs})`;
+  }
   return set.row === 'placement'
     ? `(SELECT *, row_number() OVER (ORDER BY ts, event_id) AS row_ordinal, toUnixTimestamp64Milli(ts) AS decision_ms FROM ${read.events('placements', `type = 'placement.sent' AND delivered > 0 AND ${inRange}`)})`
     : `(SELECT *, row_number() OVER (ORDER BY ts, event_id) AS row_ordinal, toUnixTimestamp64Milli(ts) AS decision_ms FROM ${read.events('offers', `type = 'offer.shown' AND ${inRange}`)})`;
@@ -78,12 +82,12 @@ export function decisionSpineSql(
     creative_id: 'creative_id',
     price_micros: 'price_micros',
   };
-  return spineSql(
-    set.row === 'placement'
-      ? { ...common, position: 'position', n_ads: 'n_ads' }
-      : { ...common, menu_size: 'menu_size', rank: 'rank', est_payout_micros: 'est_payout_micros' },
-    decisionsSql(set, options, visibility),
-  );
+  const own = {
+    placement: { position: 'position', n_ads: 'n_ads' },
+    offer: { menu_size: 'menu_size', rank: 'rank', est_payout_micros: 'est_payout_micros' },
+    acceptance: { position: 'position', n_ads: 'n_ads', lead_ms: 'lead_ms' },
+  };
+  return spineSql({ ...common, ...own[set.row] }, decisionsSql(set, options, visibility));
 }
 
 /**
@@ -122,6 +126,12 @@ export function labelSql(set: FeatureSet, options: DatasetOptions): string {
   const visibility = { untilMs: options.asOfMs };
   const read = tableReader(visibility);
   const ids = `toFloat64(d.row_ordinal) AS ordinal, toFloat64(d.decision_ms) AS decision_ms, d.publication_id AS publication_id, d.campaign_id AS campaign_id, d.creative_id AS creative_id`;
+  if (set.row === 'acceptance') {
+    return `SELECT ${ids}, d.placement_id AS row_id, toFloat64(o.sent) AS successes, toFloat64(d.due_ms <= ${options.asOfMs}) AS trials
+FROM ${decisionsSql(set, options, visibility)} AS d
+LEFT JOIN (${sentByDueTimeSql(read)}) AS o ON o.placement_id = d.placement_id
+ORDER BY ordinal`;
+  }
   return set.row === 'placement'
     ? `SELECT ${ids}, d.placement_id AS row_id, c.clicks AS successes, toFloat64(d.delivered) AS trials
 FROM ${decisionsSql(set, options, visibility)} AS d
@@ -134,8 +144,8 @@ ORDER BY ordinal`;
 }
 
 /**
- * Features of the decisions joined with their labels. Rows without trials are left out: withdrawn offers, and offers that may
- * still be answered. Those count from their expiry on, whatever was said until then, since answers come early and silence
+ * Features of the decisions joined with their labels. Rows without trials are left out: withdrawn offers, acceptances whose issue
+ * is not yet due, and offers that may still be answered. Those count from their expiry on, whatever was said until then, since answers come early and silence
  * late: counting them as they are decided would make the newest rows look accepted. Cost: one pass over the tenant's events; memory O(rows × features).
  */
 export async function buildDataset(

@@ -31,6 +31,8 @@ export interface TableReader {
   events(table: string, condition?: string): string;
   /** The same without the cost of deduplication: only under an aggregate that repeats cannot change. */
   repeatable(table: string, condition?: string): string;
+  /** Versions of an entity table, those that are still unknown left out, as a sub-select in brackets. */
+  versions(table: string): string;
 }
 
 /**
@@ -97,7 +99,7 @@ export interface EffectFit {
 export interface FeatureSetSpec {
   readonly name: string;
   /** A decision is a row of this kind. */
-  readonly row: 'placement' | 'offer';
+  readonly row: 'placement' | 'offer' | 'acceptance';
   readonly params: Readonly<Record<string, number>>;
   readonly sources: readonly FactSource[];
   readonly fits: readonly EffectFit[];
@@ -118,6 +120,7 @@ export interface FeatureSet extends FeatureSetSpec {
 const REPLACED_READER: TableReader = {
   events: (table, condition = '1') => `(${table} WHERE ${condition})`,
   repeatable: (table, condition = '1') => `(${table} WHERE ${condition})`,
+  versions: (table) => `(${table})`,
 };
 
 /**

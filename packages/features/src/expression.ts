@@ -25,8 +25,8 @@ export type EntityName = 'publication' | 'campaign' | 'creative';
 /** What a value depends on; `request` and `candidate` change with every call, the rest with the snapshot. */
 export type Dependency = EntityName | 'request' | 'candidate';
 
-/** Known per request: when the ad runs, where, beside how many others, on how long a menu. */
-export const REQUEST_FIELDS = ['tsMs', 'position', 'nAds', 'menuSize'] as const;
+/** Known per request: when the ad runs, where, beside how many others, on how long a menu, how long before its issue. */
+export const REQUEST_FIELDS = ['tsMs', 'position', 'nAds', 'menuSize', 'leadMs'] as const;
 /** Known per candidate of a request. */
 export const CANDIDATE_FIELDS = ['priceMicros', 'estPayoutMicros', 'rank'] as const;
 export type RequestField = (typeof REQUEST_FIELDS)[number];

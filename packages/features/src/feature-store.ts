@@ -43,6 +43,7 @@ export function tableReader(visibility: Visibility = {}): TableReader {
   return {
     events: (table, condition) => select(table, condition, ' FINAL'),
     repeatable: (table, condition) => select(table, condition, ''),
+    versions: entityReader(visibility),
   };
 }
 

@@ -18,6 +18,7 @@ export interface HypotheticalDecision {
   readonly position: number;
   readonly nAds: number;
   readonly menuSize?: number;
+  readonly leadMs?: number;
   readonly priceMicros?: number;
   readonly estPayoutMicros?: number;
   readonly rank?: number;
@@ -81,7 +82,7 @@ function literalSpine(decisions: readonly HypotheticalDecision[], asOfMs: number
       cell(d.creativeId),
       d.tsMs,
       d.position,
-      ...[d.nAds, d.menuSize, d.priceMicros, d.estPayoutMicros, d.rank].map(number),
+      ...[d.nAds, d.menuSize, d.priceMicros, d.estPayoutMicros, d.rank, d.leadMs].map(number),
     ].join('\t'),
   );
   return spineSql(
@@ -98,7 +99,8 @@ function literalSpine(decisions: readonly HypotheticalDecision[], asOfMs: number
       price_micros: 'c9',
       est_payout_micros: 'c10',
       rank: 'c11',
+      lead_ms: 'c12',
     },
-    `format(TSV, 'c1 UInt64, c2 String, c3 String, c4 String, c5 Int64, c6 UInt8, c7 Float64, c8 Float64, c9 Float64, c10 Float64, c11 Float64', ${stringSql(`${lines.join('\n')}\n`)})`,
+    `format(TSV, 'c1 UInt64, c2 String, c3 String, c4 String, c5 Int64, c6 UInt8, c7 Float64, c8 Float64, c9 Float64, c10 Float64, c11 Float64, c12 Float64', ${stringSql(`${lines.join('\n')}\n`)})`,
   );
 }

@@ -35,6 +35,8 @@ export interface FeatureContext {
   /** Ads in the same email, this one included. */
   readonly nAds: number;
   readonly menuSize?: number;
+  /** From an acceptance to the planned send; missing where no issue was chosen yet. */
+  readonly leadMs?: number;
   /** Per candidate, each [nCandidates]; missing ones count as unknown. */
   readonly priceMicros?: ArrayLike<number>;
   readonly estPayoutMicros?: ArrayLike<number>;

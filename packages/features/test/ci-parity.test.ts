@@ -5,7 +5,7 @@ import { DAY_MS, HOUR_MS, Rng } from '@waggle/core';
 import { writeWorld } from '@waggle/simulator';
 import type { Store } from '@waggle/store';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { acceptFeatures, ctrFeatures } from '../src/index.js';
+import { acceptFeatures, ctrFeatures, sentFeatures } from '../src/index.js';
 import { compareOfflineOnline, openOnline, parityCases } from './support/parity.js';
 import { openTemporaryStore } from './support/small-world.js';
 
@@ -16,6 +16,7 @@ const TABLES = [
   'publications',
   'campaigns',
   'creatives',
+  'posts',
   'sends',
   'offers',
   'placements',
@@ -105,7 +106,7 @@ test.each([
   'every feature of a ci world agrees offline and online %s',
   async (_, beforeEndMs) => {
     const asOfMs = endMs - beforeEndMs;
-    const sets = [ctrFeatures, acceptFeatures];
+    const sets = [ctrFeatures, acceptFeatures, sentFeatures];
     const o = { tenantId, asOfMs, ids, embeddings, embeddingModel: MODEL };
     const online = await openOnline(store, sets, o);
     const cases = parityCases(

@@ -28,7 +28,7 @@ afterAll(() => close?.());
 /** ClickHouse's vectorised exp and log differ from V8's in the last bits; errors grow through a few levels. */
 const RELATIVE = 1e-9;
 
-const FIELDS = ['tsMs', 'position', 'nAds', 'menuSize'] as const;
+const FIELDS = ['tsMs', 'position', 'nAds', 'menuSize', 'leadMs'] as const;
 const UNARY_OPS: UnaryOp[] = [
   'log',
   'log1p',
@@ -80,6 +80,7 @@ const rows = fc.array(
     position: number,
     nAds: fc.oneof(number, fc.constant(Number.POSITIVE_INFINITY)),
     menuSize: number,
+    leadMs: number,
   }),
   { minLength: 8, maxLength: 8 },
 ) as fc.Arbitrary<Row[]>;
@@ -227,7 +228,7 @@ describe('one expression, two compilers', () => {
   });
 
   test('a clamp keeps a missing value missing', () => {
-    const row = { tsMs: Number.NaN, position: 9, nAds: -9, menuSize: 0 };
+    const row = { tsMs: Number.NaN, position: 9, nAds: -9, menuSize: 0, leadMs: 0 };
     expect(evaluate(clamp(request('tsMs'), 0, 1), row)).toBeNaN();
     expect(evaluate(clamp(request('position'), 0, 1), row)).toBe(1);
     expect(evaluate(clamp(request('nAds'), 0, 1), row)).toBe(0);

@@ -1,6 +1,6 @@
 import { DAY_MS, HOUR_MS } from '@waggle/core';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { acceptFeatures, ctrFeatures } from '../src/index.js';
+import { acceptFeatures, ctrFeatures, sentFeatures } from '../src/index.js';
 import { compareOfflineOnline, openOnline, parityCases } from './support/parity.js';
 import { buildSmallWorld, type SmallWorld, WORLD } from './support/small-world.js';
 
@@ -21,7 +21,7 @@ describe('offline SQL and online evaluation agree on every feature, value by val
   };
   for (const [name, asOfMs] of Object.entries(moments)) {
     test(name, async () => {
-      const sets = [ctrFeatures, acceptFeatures];
+      const sets = [ctrFeatures, acceptFeatures, sentFeatures];
       const o = { tenantId: WORLD.tenantId, asOfMs, ids: world.ids, embeddings: world.embeddings };
       const online = await openOnline(world.store, sets, o);
       const cases = parityCases(

@@ -31,19 +31,27 @@ export interface LinearModel {
   /** SHA-256 of its ONNX twin, when one was exported. */
   readonly onnxSha256?: string;
 }
-export type LinearModelName = 'pctr' | 'accept';
+export type LinearModelName = 'pctr' | 'accept' | 'sent';
 
 /** What ranking needs to know of a feature set; `FeatureSet` of @waggle/features is one. */
 export interface FeatureSetShape {
-  /** `ctr` or `accept`. */
+  /** `ctr`, `accept` or `sent`. */
   readonly name: string;
   readonly names: readonly string[];
   readonly fingerprint: string;
 }
 
 /** The feature that carries the empirical-Bayes prior as a logit, per feature set. */
-export const PRIOR_FEATURE = { ctr: 'prior_logit_ctr', accept: 'prior_logit_accept' } as const;
-export const MODEL_OF_SET = { ctr: 'pctr', accept: 'accept' } as const;
+export const PRIOR_FEATURE = {
+  ctr: 'prior_logit_ctr',
+  accept: 'prior_logit_accept',
+  sent: 'prior_logit_sent',
+} as const;
+export const MODEL_OF_SET = { ctr: 'pctr', accept: 'accept', sent: 'sent' } as const;
+
+const isSetName = (name: string): name is keyof typeof MODEL_OF_SET =>
+  Object.hasOwn(MODEL_OF_SET, name);
+const MODEL_NAMES: readonly unknown[] = Object.values(MODEL_OF_SET);
 
 /** The version string of a model: its name and the first 12 hex digits of its content's SHA-256. */
 export function linearModelVersion(model: Omit<LinearModel, 'version'>): string {
@@ -62,7 +70,7 @@ export function sealLinearModel(model: Omit<LinearModel, 'version'>): LinearMode
  * @throws WAGGLE_RANKING_MODEL_INVALID when the set has no prior feature
  */
 export function priorOnlyModel(set: FeatureSetShape): LinearModel {
-  if (set.name !== 'ctr' && set.name !== 'accept') {
+  if (!isSetName(set.name)) {
     throw rankingError('WAGGLE_RANKING_MODEL_INVALID', `no model reads feature set ${set.name}`);
   }
   const index = set.names.indexOf(PRIOR_FEATURE[set.name]);
@@ -95,8 +103,7 @@ export function parseLinearModel(value: unknown): LinearModel {
   if (typeof value !== 'object' || value === null) throw fail('not an object');
   const m = value as Record<string, unknown>;
   if (m['kind'] !== 'linear_logistic') throw fail(`unknown kind ${String(m['kind'])}`);
-  if (m['name'] !== 'pctr' && m['name'] !== 'accept')
-    throw fail(`unknown name ${String(m['name'])}`);
+  if (!MODEL_NAMES.includes(m['name'])) throw fail(`unknown name ${String(m['name'])}`);
   if (!isTextArray(m['featureNames'])) throw fail('featureNames is not a list of strings');
   if (new Set(m['featureNames']).size !== m['featureNames'].length) {
     throw fail('featureNames repeat');

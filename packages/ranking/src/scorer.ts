@@ -7,7 +7,7 @@ import {
   tensor,
 } from '@waggle/models';
 import { rankingError } from './errors.js';
-import type { LinearModel } from './linear-model.js';
+import type { HeadModel } from './trees-model.js';
 
 /** Anything that turns feature rows into calibrated probabilities. */
 export interface Scorer {
@@ -57,7 +57,7 @@ export class OnnxScorer implements Scorer {
    * @throws WAGGLE_RANKING_MODEL_INVALID when the model names no twin; WAGGLE_MODEL_CORRUPT, WAGGLE_MODEL_INVALID,
    *   WAGGLE_MODEL_INPUT_MISMATCH
    */
-  static async open(runner: Runner, model: LinearModel, bytes: Uint8Array): Promise<OnnxScorer> {
+  static async open(runner: Runner, model: HeadModel, bytes: Uint8Array): Promise<OnnxScorer> {
     const { onnxSha256 } = model;
     if (onnxSha256 === undefined) {
       throw rankingError('WAGGLE_RANKING_MODEL_INVALID', `${model.version} names no ONNX file`);

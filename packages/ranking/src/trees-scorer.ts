@@ -4,7 +4,7 @@ import {
   modelsError,
   type ServedFeatures,
 } from '@waggle/models';
-import { Trees, type TreesFormat, type TreesTransform } from '@waggle/native';
+import { TREES_SYNC_MAX_WORK, Trees, type TreesFormat, type TreesTransform } from '@waggle/native';
 import { type Calibration, calibrateLogit, sigmoid } from './calibration.js';
 import { rankingError } from './errors.js';
 import type { Scorer } from './scorer.js';
@@ -150,7 +150,41 @@ export class TreesScorer implements Scorer {
     const { trees, meaning } = this;
     const raw = meaning === 'raw' || this.#fromLogit;
     const found = await trees.predict({ x, nRows, raw, signal: options.signal });
-    return this.#finish(x, nRows, found, raw ? trees.nTargets : trees.nOutputs);
+    const nOutputs = raw ? trees.nTargets : trees.nOutputs;
+    return this.#finish(
+      x,
+      nRows,
+      found,
+      nOutputs,
+      nOutputs === 1 ? found : new Float32Array(nRows),
+    );
+  }
+
+  /**
+   * As `score`, on the calling thread and into `out`: for the candidates of one request.
+   * @param x float32 [nRows × nFeatures], row-major; borrowed
+   * @param out [≥ nRows]
+   * @throws as `score`; O(nRows · trees · depth)
+   */
+  scoreInto<T extends Float32Array | Float64Array>(x: Float32Array, nRows: number, out: T): T {
+    if (out.length < nRows) {
+      throw rankingError(
+        'WAGGLE_RANKING_SHAPE',
+        `${nRows} rows need as many outputs, got ${out.length}`,
+      );
+    }
+    this.#check(x, nRows);
+    const { trees, meaning, nFeatures } = this;
+    const raw = meaning === 'raw' || this.#fromLogit;
+    const nOutputs = raw ? trees.nTargets : trees.nOutputs;
+    const most = Math.max(1, Math.floor(TREES_SYNC_MAX_WORK / Math.max(trees.nTrees, 1)));
+    for (let from = 0; from < nRows; from += most) {
+      const n = Math.min(most, nRows - from);
+      const part = x.subarray(from * nFeatures, (from + n) * nFeatures);
+      const found = trees.predictSync({ x: part, nRows: n, raw });
+      this.#finish(part, n, found, nOutputs, out.subarray(from, from + n) as T);
+    }
+    return out;
   }
 
   /** Gives the ensemble's memory back, after what runs. */
@@ -183,8 +217,13 @@ export class TreesScorer implements Scorer {
     }
   }
 
-  #finish(x: Float32Array, nRows: number, found: Float32Array, nOutputs: number): Float32Array {
-    const out = nOutputs === 1 ? found : new Float32Array(nRows);
+  #finish<T extends Float32Array | Float64Array>(
+    x: Float32Array,
+    nRows: number,
+    found: Float32Array,
+    nOutputs: number,
+    out: T,
+  ): T {
     const isProbability = this.meaning === 'probability';
     for (let r = 0; r < nRows; r++) {
       let value = found[r * nOutputs + this.#column]!;

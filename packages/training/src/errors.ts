@@ -18,6 +18,10 @@ const training = defineErrors({
     remedy:
       'Build the dataset with an as-of time at or after its last decision; rows from the future leak.',
   },
+  WAGGLE_TRAINING_TOO_FEW: {
+    summary: 'There is hardly anything to learn from: too few rows, or outcomes of one kind only.',
+    remedy: 'Wait for more matured outcomes or widen the window; the model that is active stays.',
+  },
   WAGGLE_TRAINING_FIT_FAILED: {
     summary: 'The fit did not converge, or ended in coefficients that are not finite.',
     remedy:

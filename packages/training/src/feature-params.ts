@@ -10,6 +10,8 @@ import {
   type EffectSolution,
   type FeatureSet,
   type FeatureStore,
+  SENT_OFFSET_TERMS,
+  sentFeatures,
   solveEffects,
 } from '@waggle/features';
 import {
@@ -190,6 +192,8 @@ export const ACCEPT_EFFECT_PARAMS: EffectParams = {
   campaign: 'accept_campaign_strength',
 };
 
+const SENT_EFFECT_PARAMS: EffectParams = { publication: 'sent_publication_strength' };
+
 function termVariance(column: Float64Array): number {
   let sum = 0;
   let square = 0;
@@ -258,4 +262,13 @@ export function estimateAcceptParams(
 ): Promise<Record<string, number>> {
   const how = { terms: ACCEPT_OFFSET_TERMS, effects: ACCEPT_EFFECT_PARAMS, link: 'logit' } as const;
   return estimateFor(store, acceptFeatures, how, options);
+}
+
+/** The same for `sentFeatures`. */
+export function estimateSentParams(
+  store: FeatureStore,
+  options: EstimateOptions,
+): Promise<Record<string, number>> {
+  const how = { terms: SENT_OFFSET_TERMS, effects: SENT_EFFECT_PARAMS, link: 'logit' } as const;
+  return estimateFor(store, sentFeatures, how, options);
 }

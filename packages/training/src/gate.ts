@@ -38,7 +38,7 @@ export interface GateMetrics {
 
 /** Why a model was or was not released; plain JSON. */
 export interface GateReport {
-  readonly model: 'pctr' | 'accept';
+  readonly model: string;
   readonly passed: boolean;
   readonly released: 'model' | 'prior_only';
   readonly checks: readonly GateCheck[];
@@ -89,7 +89,7 @@ export interface GateRows {
 }
 
 export interface GateOptions {
-  readonly name: 'pctr' | 'accept';
+  readonly name: string;
   readonly seed: number;
   readonly nReplicates?: number;
   /** Checks made before: a leak found, a fit that failed. Any that failed fails the gate. */

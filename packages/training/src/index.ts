@@ -56,6 +56,7 @@ export {
   estimateAcceptParams,
   estimateCtrParams,
   estimateFeatureParams,
+  estimateSentParams,
   type FeatureParamsOptions,
   type OffsetTerm,
 } from './feature-params.js';
@@ -108,10 +109,37 @@ export {
 } from './selection.js';
 export { findMoved, MAX_SHIFT, MAX_SPREAD, type MovedFeature } from './stability.js';
 export {
+  type AnswerHead,
+  type AnswerTraining,
+  type TrainedAnswers,
+  trainAnswers,
+} from './suite/answers.js';
+export { linearModelCard } from './suite/linear-card.js';
+export { type ModelCard, renderModelCard } from './suite/model-card.js';
+export {
+  type ConversionLabels,
+  checkConversionRows,
+  fitPcvr,
+  type PcvrModel,
+  type PcvrTraining,
+  scorePcvr,
+  type TrainedPcvr,
+  trainPcvr,
+} from './suite/pcvr.js';
+export {
+  type JudgedRows,
+  type Limits,
+  type SliceOfModel,
+  sliceTable,
+} from './suite/slice-table.js';
+export type { SuiteGate } from './suite/suite-gate.js';
+export type { SuiteModel } from './suite/suite-model.js';
+export {
   rawLogits,
   type TrainedModel,
   type TrainingSummary,
   type TrainOptions,
   trainAccept,
   trainCtr,
+  trainSent,
 } from './train.js';

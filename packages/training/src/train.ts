@@ -1,4 +1,5 @@
 import {
+  DAY_MS,
   isWaggleError,
   type Logger,
   type Progress,
@@ -6,6 +7,7 @@ import {
   silentLogger,
   throwIfAborted,
 } from '@waggle/core';
+import { rowLogLoss } from '@waggle/measurement';
 import {
   type Calibration,
   calibrate,
@@ -37,6 +39,8 @@ import { fitLogistic, type LogisticFit } from './fit/logistic.js';
 import { type GateCheck, type GateReport, runGate } from './gate.js';
 import { findLeaks, LEAK_AUC, type LeakSuspect } from './leakage.js';
 import { findMoved, type MovedFeature } from './stability.js';
+import { type JudgedRows, type SliceOfModel, sliceTable } from './suite/slice-table.js';
+import { firstSeen } from './suite/suite-model.js';
 
 export interface TrainOptions {
   /** The set that the dataset was built with. */
@@ -92,6 +96,8 @@ export interface TrainedModel {
   /** The fitted model whether it passed or not; undefined when nothing could be fitted. */
   readonly candidate: LinearModel | undefined;
   readonly summary: TrainingSummary;
+  /** The gate's rows by known and new publications and campaigns, with limits; empty where there are none. */
+  readonly slices: readonly SliceOfModel[];
 }
 
 /** Fewer training rows or successes than this are not fitted: the prior knows as much. */
@@ -122,6 +128,17 @@ export async function trainAccept(
   return trainModel('accept', selectRows(dataset, ripe), options);
 }
 
+/** Outcomes of acceptances are final when their issues are due, which most are within a week. */
+const SENT_HORIZON_MS = 7 * DAY_MS;
+
+/** Trains p(sent | accepted): gone out by its time among accepted ads whose time is up. See `trainModel`. */
+export function trainSent(dataset: TrainingDataset, options: TrainOptions): Promise<TrainedModel> {
+  return trainModel('sent', dataset, {
+    ...options,
+    split: { labelHorizonMs: SENT_HORIZON_MS, ...options.split },
+  });
+}
+
 /**
  * Dataset → time-ordered split → logistic fit around the prior → calibration → gate → ONNX. Pure: returns bytes,
  * writes nothing, so a kill at any step leaves nothing behind; equal input and seed give equal bytes.
@@ -130,7 +147,7 @@ export async function trainAccept(
  * @throws WAGGLE_TRAINING_SHAPE, _NOT_FINITE, _LABEL, _TIME for a dataset that is wrong; WAGGLE_ABORTED
  */
 async function trainModel(
-  setName: 'ctr' | 'accept',
+  setName: keyof typeof MODEL_OF_SET,
   dataset: TrainingDataset,
   options: TrainOptions,
 ): Promise<TrainedModel> {
@@ -245,23 +262,26 @@ async function trainModel(
   const visible = (logits: ArrayLike<number>, how: Calibration) =>
     Float64Array.from(logits, (l, i) => calibrate(how, l) * gateSlice.maturity[i]!);
   const priorProbability = visible(priorLogits, { kind: 'identity' });
+  const modelProbability =
+    candidate === undefined
+      ? priorProbability
+      : visible(
+          rawLogits(gateSlice.x, gateSlice.nRows, candidate.coefficients, candidate.intercept),
+          calibration,
+        );
+  const publicationFirstMs = firstSeen(dataset.publication, dataset.decisionTsMs, split.gate);
+  const campaignFirstMs = firstSeen(dataset.campaign, dataset.decisionTsMs, split.gate);
   const gate = runGate(
     {
       prior: priorProbability,
-      model:
-        candidate === undefined
-          ? priorProbability
-          : visible(
-              rawLogits(gateSlice.x, gateSlice.nRows, candidate.coefficients, candidate.intercept),
-              calibration,
-            ),
+      model: modelProbability,
       successes: gateSlice.successes,
       trials: gateSlice.trials,
       publications: gateSlice.clusters,
       campaigns: takeCodes(dataset.campaign, split.gate),
       decisionTsMs: gateSlice.decisionTsMs,
-      publicationFirstMs: firstSeen(dataset.publication, dataset.decisionTsMs, split.gate),
-      campaignFirstMs: firstSeen(dataset.campaign, dataset.decisionTsMs, split.gate),
+      publicationFirstMs,
+      campaignFirstMs,
     },
     {
       name,
@@ -300,6 +320,16 @@ async function trainModel(
     ...released,
     gate,
     candidate: finished?.model,
+    slices: sliceTable(
+      {
+        ...judge(gateSlice, modelProbability, priorProbability),
+        publications: gateSlice.clusters,
+        publicationFirstMs,
+        campaignFirstMs,
+        decisionTsMs: gateSlice.decisionTsMs,
+      },
+      seed,
+    ),
     summary: summarise(dataset, split, train, fit, leaks, moved, calibration, calibrationReason),
   };
 }
@@ -331,17 +361,20 @@ function slice(dataset: TrainingDataset, rows: Uint32Array): SliceRows {
   };
 }
 
-/** When the entity of each of the given rows was first decided on in the whole dataset. */
-function firstSeen(
-  entity: StringColumn,
-  decisionTsMs: Float64Array,
-  rows: Uint32Array,
-): Float64Array {
-  const first = new Map<number, number>();
-  entity.codes.forEach((code, i) => {
-    first.set(code, Math.min(first.get(code) ?? Number.POSITIVE_INFINITY, decisionTsMs[i]!));
-  });
-  return Float64Array.from(rows, (row) => first.get(entity.codes[row]!)!);
+function judge(
+  { successes, trials }: SliceRows,
+  model: Float64Array,
+  baseline: Float64Array,
+): Pick<JudgedRows, 'loss' | 'baselineLoss' | 'mass' | 'expected' | 'observed'> {
+  const losses = (probability: Float64Array) =>
+    probability.map((p, i) => rowLogLoss(p, successes[i]!, trials[i]! - successes[i]!));
+  return {
+    loss: losses(model),
+    baselineLoss: losses(baseline),
+    mass: trials,
+    expected: model.map((p, i) => p * trials[i]!),
+    observed: successes,
+  };
 }
 
 /** One feature of every row. */

@@ -6,6 +6,7 @@ import {
   ctrFeatures,
   type Dataset,
   type FeatureSet,
+  sentFeatures,
 } from '@waggle/features';
 import type { Store } from '@waggle/store';
 import type { CommandContext } from '../context.js';
@@ -16,6 +17,7 @@ import { count, table } from '../output.js';
 const FEATURE_SETS: Readonly<Record<string, FeatureSet>> = {
   ctr: ctrFeatures,
   accept: acceptFeatures,
+  sent: sentFeatures,
 };
 
 /** Training rows of one feature set: every decision in the data, with the features as known then. */
@@ -87,7 +89,7 @@ export async function featuresCommand(
   if (set === undefined) {
     throw pipelineError(
       'WAGGLE_USAGE',
-      `--set must be ctr or accept, got "${String(options['set'])}"`,
+      `--set must be ${Object.keys(FEATURE_SETS).join(', ')}; got "${String(options['set'])}"`,
     );
   }
   const { rows, range } = await context.withStore(async (store) => {

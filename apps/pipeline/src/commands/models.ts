@@ -15,6 +15,7 @@ import {
 import { checkExamples, OnnxScorer, TreesScorer } from '@waggle/ranking';
 import type { CommandContext } from '../context.js';
 import { pipelineError } from '../errors.js';
+import { CARD_FILE } from '../model-registry.js';
 import { table } from '../output.js';
 
 /** `waggle models`: the versions in the registry; `import` brings one that another tool trained. */
@@ -66,13 +67,23 @@ export async function modelsCommand(
       return undefined;
     }
     case 'show': {
-      const { manifest } = await registry.get(need('a version'));
+      const { manifest, artifact } = await registry.get(need('a version'));
       const isForeign = Object.hasOwn(manifest.artifacts, 'contract.json');
       const { contract } = isForeign
         ? await openForeign(registry, manifest.version)
         : { contract: undefined };
-      const shown = { ...manifest, ...(contract !== undefined && { contract }) };
-      context.output.result(shown, () => JSON.stringify(shown, null, 2));
+      const card = Object.hasOwn(manifest.artifacts, CARD_FILE)
+        ? new TextDecoder('utf-8', { fatal: true }).decode(await artifact(CARD_FILE))
+        : undefined;
+      const shown = {
+        ...manifest,
+        ...(contract !== undefined && { contract }),
+        ...(card !== undefined && { card }),
+      };
+      context.output.result(shown, () => {
+        const { card: _, ...plain } = shown;
+        return `${JSON.stringify(plain, null, 2)}${card === undefined ? '' : `\n\n${card}`}`;
+      });
       return undefined;
     }
     default:

@@ -27,6 +27,7 @@ export interface ParityCase {
   readonly position: number;
   readonly nAds: number;
   readonly menuSize: number;
+  readonly leadMs: number;
   readonly priceMicros: Float64Array;
   readonly estPayoutMicros: Float64Array;
   readonly rank: Float64Array;
@@ -65,6 +66,7 @@ export function parityCases(
       position: 1 + rng.integer(4),
       nAds: 1 + rng.integer(4),
       menuSize: 1 + rng.integer(12),
+      leadMs: rng.bernoulli(0.3) ? Number.NaN : rng.integer(9 * 86_400_000),
       priceMicros: column(() =>
         rng.bernoulli(0.1) ? Number.NaN : 500_000 + rng.integer(3_000_000),
       ),
@@ -122,6 +124,7 @@ export async function compareOfflineOnline(
         position: c.position,
         nAds: c.nAds,
         menuSize: c.menuSize,
+        leadMs: c.leadMs,
         priceMicros: c.priceMicros[i]!,
         estPayoutMicros: c.estPayoutMicros[i]!,
         rank: c.rank[i]!,

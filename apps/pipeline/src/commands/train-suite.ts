@@ -1,0 +1,76 @@
+import { acceptFeatures, buildConversionRows, buildOfferAnswers } from '@waggle/features';
+import type { Store } from '@waggle/store';
+import { estimateAcceptParams, type SuiteModel, trainAnswers, trainPcvr } from '@waggle/training';
+import type { CommandContext } from '../context.js';
+import type { DataRange } from '../data-range.js';
+import { openRegistry } from '../model-registry.js';
+import { dataset } from './features.js';
+
+type TrainContext = Pick<
+  CommandContext,
+  'config' | 'dir' | 'logger' | 'clock' | 'signal' | 'steps'
+>;
+interface TrainRange {
+  readonly range: DataRange;
+  readonly seed: number;
+}
+
+/** Of the time that the data covers, the last part judges models that are fitted on what was known before it. */
+const LATER_SHARE = 0.25;
+
+const pcvr = async (
+  { config, steps, signal }: TrainContext,
+  store: Store,
+  { range, seed }: TrainRange,
+): Promise<SuiteModel> => {
+  const { fromMs, asOfMs } = range;
+  const cutMs = Math.floor(asOfMs - LATER_SHARE * (asOfMs - fromMs));
+  const rows = (from: number, to: number) =>
+    buildConversionRows(store, {
+      tenantId: config.tenantId,
+      fromMs: from,
+      toMs: to,
+      asOfMs: to,
+      signal,
+    });
+  const past = await steps.step('Counting conversions', () => rows(fromMs, cutMs));
+  const later = await steps.step('Counting later conversions', () => rows(cutMs, asOfMs));
+  return steps.step('Training pcvr', () =>
+    Promise.resolve(trainPcvr({ past, later, seed, signal })),
+  );
+};
+
+const answers = async (
+  context: TrainContext,
+  store: Store,
+  { range, seed }: TrainRange,
+): Promise<SuiteModel> => {
+  const { config, steps, signal } = context;
+  const { tenantId } = config;
+  const { fromMs, asOfMs } = range;
+  const params = await steps.step('Estimating priors of answers', () =>
+    estimateAcceptParams(store, { tenantId, fromMs, toMs: asOfMs, asOfMs, signal }),
+  );
+  const rows = await dataset(context, store, acceptFeatures, range, params);
+  const given = await buildOfferAnswers(store, { tenantId, asOfMs, signal });
+  return steps.step('Training answers', () =>
+    trainAnswers({ dataset: rows, answers: given, featureSet: acceptFeatures, seed, signal }),
+  );
+};
+
+const JOBS = { pcvr, answers };
+
+export type SuiteName = keyof typeof JOBS;
+export const SUITE_NAMES = Object.keys(JOBS) as SuiteName[];
+
+/** Trains one further model, keeps it in the registry, and promotes it when it passed its gate. */
+export async function trainSuiteModel(
+  context: TrainContext,
+  store: Store,
+  name: SuiteName,
+  options: TrainRange,
+): Promise<{ readonly model: SuiteModel; readonly registered: string }> {
+  const model = await JOBS[name](context, store, options);
+  const registry = await openRegistry(context);
+  return { model, registered: await registry.saveSuite(model, options.range) };
+}

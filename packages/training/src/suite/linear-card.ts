@@ -1,0 +1,75 @@
+import type { LinearModelName } from '@waggle/ranking';
+import type { TrainedModel } from '../train.js';
+import type { ModelCard } from './model-card.js';
+
+type Words = Pick<ModelCard, 'predicts' | 'unit' | 'label' | 'maturity' | 'limits'>;
+
+/** What the models of declared feature sets are about, in words. */
+const WORDS: Readonly<Record<LinearModelName, Words>> = {
+  pctr: {
+    predicts:
+      'The probability that a delivered email leads to a unique verified click on an ad, at a place in an issue.',
+    unit: 'a sent ad; each delivered email is a trial',
+    label: 'unique verified clicks within 72 h of sending, among delivered emails',
+    maturity:
+      'final 72 h after sending; younger ads count with the share of clicks that has arrived by their age as offset',
+    limits: [
+      'Trained on ads that ran: what a past policy never showed is extrapolated.',
+      'Clicks after 72 h do not count; a verified click may still be a patient machine’s.',
+    ],
+  },
+  accept: {
+    predicts: 'The probability that a publisher accepts an offer that is shown.',
+    unit: 'a shown offer',
+    label: 'accepted before it ran out',
+    maturity:
+      'counted from its expiry on, whatever was said before; offers of the last 72 h are left out, since answers come early and silence late',
+    limits: ['Offers withdrawn for want of budget are left out, so their acceptance is not known.'],
+  },
+  sent: {
+    predicts: 'The probability that an accepted ad goes out in time.',
+    unit: 'an accepted offer, at the moment of acceptance',
+    label: 'sent within a day of the time that its issue was first planned for',
+    maturity:
+      'counted when due: a day after the planned issue, or seven days after acceptance without an issue; an ad that is not yet due is no row',
+    limits: [
+      'A publication with few acceptances is hardly told from the network: no-shows are rare.',
+      'Whether an issue was chosen is known at acceptance only; before it, the lead counts as missing, which stands for an ad without an issue.',
+    ],
+  },
+};
+
+/** The card of a model of a declared feature set. */
+export function linearModelCard(
+  trained: TrainedModel,
+  set: { readonly features: readonly { readonly name: string; readonly description: string }[] },
+): ModelCard {
+  const { model, gate, summary } = trained;
+  const judged = gate.modelMetrics;
+  const prior = gate.priorMetrics;
+  return {
+    name: model.name,
+    ...WORDS[model.name],
+    baseline: 'the empirical-Bayes hierarchy by itself (prior logit)',
+    form: model.priorOnly
+      ? 'the prior by itself: the fitted model did not pass its gate; figures below are the fitted model’s'
+      : `logistic correction around the prior, ridge ${summary.ridge ?? '–'}`,
+    data: {
+      fromTs: (model.dataRange['fromTs'] ?? null) as string | null,
+      toTs: (model.dataRange['toTs'] ?? null) as string | null,
+      rows: summary.rows,
+    },
+    features: set.features,
+    featureSetFingerprint: model.featureSetFingerprint,
+    slices: trained.slices,
+    metrics: {
+      'normalised entropy': judged?.normalisedEntropy ?? null,
+      'normalised entropy of the baseline': prior?.normalisedEntropy ?? null,
+      AUC: judged?.auc ?? null,
+      'PR-AUC': judged?.prAuc ?? null,
+      ECE: judged?.ece ?? null,
+    },
+    calibration: `${summary.calibration.kind} (${summary.calibrationReason}), on rows later than the fit`,
+    gate,
+  };
+}
