@@ -15,7 +15,8 @@ constexpr int64_t kFewRows = 2048;             // a node's blocks are one task b
 constexpr int64_t kHistogramBytes = int64_t{512} << 20;
 constexpr int64_t kMostAtOnce = 64;
 
-// Categories: smoothing of the order, more λ for sides made of many, most on the left, and what is tried one by one.
+// Categories: smoothing of the order, more λ for sides made of many (their gains, and their values where growth ends
+// with them), most on the left, and what is tried one by one.
 constexpr double kCategorySmooth = 10;
 constexpr double kCategoryL2 = 10;
 // About so many rows make a category worth ordering, and a group worth moving: without, a feature of many categories
@@ -96,7 +97,7 @@ double FitGrower::gain_of(const FitNode& node, double g, double h, double l2, do
 
 double FitGrower::value_of(const FitNode& node, double g, double h) const {
   double value = 0;
-  gain_of(node, g, h, args_.l2, &value);
+  gain_of(node, g, h, args_.l2 + node.more_l2, &value);
   return value;
 }
 
@@ -336,13 +337,14 @@ void FitGrower::partition(const std::vector<int32_t>& wave) {
     left.h = split.left_h;
     right.g = node.g - split.left_g;
     right.h = node.h - split.left_h;
+    left.more_l2 = right.more_l2 = split.more_l2;
     left.lower = right.lower = node.lower;
     left.upper = right.upper = node.upper;
     const int8_t direction = args_.monotone != nullptr ? args_.monotone[split.feature] : int8_t{0};
     if (direction != 0) {
       // Both sides keep to their half of what lies between their values, all the way down.
-      const double middle = (value_of(node, left.g * penalty_.g_unit, left.h * penalty_.h_unit) +
-                             value_of(node, right.g * penalty_.g_unit, right.h * penalty_.h_unit)) /
+      const double middle = (value_of(left, left.g * penalty_.g_unit, left.h * penalty_.h_unit) +
+                             value_of(right, right.g * penalty_.g_unit, right.h * penalty_.h_unit)) /
                             2;
       (direction > 0 ? left.upper : left.lower) = middle;
       (direction > 0 ? right.lower : right.upper) = middle;
@@ -550,7 +552,8 @@ FitSplit FitGrower::scan_categories(const FitNode& node, int32_t f, const uint32
   FitSplit best;
   best.feature = f;
   const bool one_by_one = n <= kOneByOne;
-  const double l2 = args_.l2 + (one_by_one ? 0 : kCategoryL2);
+  best.more_l2 = one_by_one ? 0 : kCategoryL2;
+  const double l2 = args_.l2 + best.more_l2;
   if (!one_by_one) {
     n = static_cast<int32_t>(
         std::remove_if(order, order + n, [&](int32_t slot) { return h[slot] * rows_per_unit < kCategoryRows; }) -
