@@ -1,5 +1,11 @@
 import { join } from 'node:path';
-import { type ModelLineage, ModelRegistry } from '@waggle/models';
+import {
+  type ForeignModel,
+  type ModelLineage,
+  ModelRegistry,
+  openForeign,
+  type ServedFeatures,
+} from '@waggle/models';
 import { type LinearModel, parseLinearModel } from '@waggle/ranking';
 import type { GateReport } from '@waggle/training';
 import type { CommandContext } from './context.js';
@@ -26,6 +32,10 @@ export interface NetworkModels {
   save(name: ModelName, trained: ServableModel, range: DataRange): Promise<void>;
   /** The models that training promoted last. @throws WAGGLE_NO_MODEL */
   latest(): Promise<Readonly<Record<ModelName, ServableModel>>>;
+  /** Parameters of the feature set of the model promoted last; none before there is one. */
+  params(name: ModelName): Promise<Readonly<Record<string, number>>>;
+  /** A model of another tool by its version, or the last version of a name. @throws WAGGLE_MODEL_NOT_FOUND, WAGGLE_MODEL_CORRUPT, WAGGLE_MODEL_CONTRACT_MISMATCH */
+  imported(version: string, served: ServedFeatures): Promise<ForeignModel>;
 }
 
 export async function openRegistry(
@@ -86,6 +96,13 @@ export async function openRegistry(
         by: 'waggle train',
         reason: (trained.gate?.summary ?? '').slice(0, 4096),
       });
+    },
+    async params(name) {
+      return (await registry.active(name)) === undefined ? {} : (await load(name)).params;
+    },
+    async imported(version, served) {
+      const last = version.includes('@') ? undefined : (await registry.versions(version)).at(-1);
+      return openForeign(registry, last?.version ?? version, served);
     },
     async latest() {
       return { pctr: await load('pctr'), accept: await load('accept') };

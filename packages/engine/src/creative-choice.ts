@@ -1,5 +1,6 @@
 import type { RankingRelease } from './ranking-release.js';
 import type { ScoringScratch } from './scoring-scratch.js';
+import { fillProbabilities } from './served-model.js';
 
 /** Candidate × servable creative: pair p of candidate i lies in [offsets[i], offsets[i + 1]). */
 interface Pairs {
@@ -43,12 +44,11 @@ export function fillBestCreatives(
 ): void {
   const missing = campaignRows.filter((row) => best[row]! < 0);
   if (missing.length === 0) return;
-  const { features, scorer } = release.pctr;
   const { offsets, campaigns, creatives } = pairsOf(release, missing);
   const p = scratch.p(campaigns.length);
-  const top = { publicationRow, tsMs: release.asOfMs, position: 1, nAds: 1 };
-  features.evaluateSums(top, campaigns, creatives, scorer.weights, p);
-  scorer.scoreSums(p, campaigns.length, p);
+  const at = { publicationRow, tsMs: release.asOfMs, position: 1, nAds: 1 };
+  const candidates = { at, campaignRows: campaigns, creativeRows: creatives };
+  fillProbabilities(release.pctr, candidates, p, p);
   for (let i = 0; i < missing.length; i++) {
     let winner = offsets[i]!;
     for (let j = winner + 1; j < offsets[i + 1]!; j++) if (p[j]! > p[winner]!) winner = j;

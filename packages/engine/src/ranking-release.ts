@@ -27,12 +27,14 @@ import {
   OnnxScorer,
   parseLinearModel,
   sigmoid,
+  type TreesScorer,
 } from '@waggle/ranking';
 import type { Release } from '@waggle/releases';
 import { EligibilityIndex, ExactIndex, type PublicationRules, SERVABLE } from '@waggle/retrieval';
 import { type Duals, parseDuals } from './duals.js';
 import { engineError } from './errors.js';
 import { type EnginePolicy, parsePolicy } from './policy.js';
+import { openImported, type ServedModel } from './served-model.js';
 
 export interface LoadDependencies {
   readonly logger: Logger;
@@ -44,13 +46,6 @@ export interface LoadDependencies {
   readonly runner?: Runner | (() => Runner);
   /** A runner that has not answered for all twins by then counts as unavailable. @default 10 s */
   readonly twinTimeoutMs?: number;
-}
-
-/** A model with the features it reads. */
-export interface ServedModel {
-  readonly model: LinearModel;
-  readonly scorer: LinearScorer;
-  readonly features: OnlineFeatures;
 }
 
 export const PRICING_CODES = { cpc: 0, cpm: 1, flat: 2 } as const satisfies Record<
@@ -142,7 +137,11 @@ export async function loadRankingRelease(
   deps: LoadDependencies,
 ): Promise<RankingRelease> {
   try {
-    const loaded = load(release, deps);
+    const imported = {
+      pctr: await openImported(release, 'pctr', ctrFeatures),
+      accept: await openImported(release, 'accept', acceptFeatures),
+    };
+    const loaded = load(release, imported, deps);
     return await checkTwins(release, loaded, deps);
   } catch (cause) {
     if (cause instanceof WaggleError && /^WAGGLE_RELEASE_/.test(cause.code)) throw cause;
@@ -154,7 +153,11 @@ export async function loadRankingRelease(
   }
 }
 
-function load(release: Release, { logger }: LoadDependencies): RankingRelease {
+function load(
+  release: Release,
+  imported: Readonly<Record<LinearModel['name'], TreesScorer | undefined>>,
+  { logger }: LoadDependencies,
+): RankingRelease {
   const unservable = (why: string) =>
     engineError('WAGGLE_RELEASE_UNSERVABLE', `release ${release.id}: ${why}`, {
       details: { release: release.id },
@@ -244,6 +247,7 @@ function load(release: Release, { logger }: LoadDependencies): RankingRelease {
       model,
       scorer,
       features: new OnlineFeatures(set, snapshot, embeddings),
+      imported: imported[name],
     };
   };
   const pctr = served('pctr.json', 'pctr', ctrFeatures);
@@ -266,14 +270,18 @@ function load(release: Release, { logger }: LoadDependencies): RankingRelease {
     priorLogits: (c) => averageLogits(pctr, c, publications.n, snapshot.asOfMs),
   });
   const degraded: Degradation[] = [];
-  if (pctr.model.priorOnly || accept.model.priorOnly) degraded.push('prior_only_model');
+  const priorOnly = ({ model, imported }: ServedModel) => imported === undefined && model.priorOnly;
+  if (priorOnly(pctr) || priorOnly(accept)) degraded.push('prior_only_model');
+  const versionOf = ({ model, imported }: ServedModel) => imported?.version ?? model.version;
+  const calibrationOf = ({ model, imported }: ServedModel) =>
+    imported === undefined ? model.calibration.kind : imported.calibration.kind;
   if (hashed) degraded.push('hashed_embedder');
   logger.info(
     {
       release: release.id,
       publications: publications.n,
       campaigns: campaigns.n,
-      model: pctr.model.version,
+      model: versionOf(pctr),
       embedder,
       degraded,
     },
@@ -287,8 +295,8 @@ function load(release: Release, { logger }: LoadDependencies): RankingRelease {
     duals,
     versions: {
       release: release.id,
-      model: `${pctr.model.version}+${accept.model.version}`,
-      calibration: `${pctr.model.calibration.kind}+${accept.model.calibration.kind}`,
+      model: `${versionOf(pctr)}+${versionOf(accept)}`,
+      calibration: `${calibrationOf(pctr)}+${calibrationOf(accept)}`,
       duals: duals.version,
       features_asof: new Date(snapshot.asOfMs).toISOString(),
     },
@@ -554,7 +562,8 @@ function averageLogits(
 ): Float64Array {
   const { campaignRows, creativeRows } = pairs;
   const n = campaignRows.length;
-  const { features, scorer } = served;
+  const { features } = served;
+  const scorer = served.imported ?? served.scorer;
   const x = new Float32Array(n * features.nFeatures);
   const p = new Float64Array(n);
   const total = new Float64Array(n);

@@ -7,6 +7,7 @@ import {
 import type { KeptDraw } from './kept-draw.js';
 import { priorClickRate, type RankingRelease } from './ranking-release.js';
 import type { ScoringScratch } from './scoring-scratch.js';
+import { fillProbabilities } from './served-model.js';
 
 /** The candidates of a block and what is known of them before a context; `CandidateSet` is one. */
 export interface ScorableSet {
@@ -101,10 +102,8 @@ export function scoreBlock(
   if (context.priorOnly) {
     for (let i = 0; i < n; i++) pClick[i] = priorClickRate(campaigns, campaignRows[i]!);
   } else {
-    const { features, scorer } = pctr;
     const at = { publicationRow, tsMs, position, nAds };
-    features.evaluateSums(at, campaignRows, creativeRows, scorer.weights, pClick);
-    scorer.scoreSums(pClick, n, pClick);
+    fillProbabilities(pctr, { at, campaignRows, creativeRows }, pClick, pClick);
   }
 
   const spendMicros = new Float64Array(n);
@@ -142,24 +141,11 @@ export function scoreBlock(
     const priceMicros = scratch.column(n);
     for (let i = 0; i < n; i++) priceMicros[i] = campaigns.bidMicros[campaignRows[i]!]!;
     const { menuSize } = context;
-    const sums = scratch.sums(n);
-    accept.features.evaluateSums(
-      {
-        publicationRow,
-        tsMs,
-        position,
-        nAds,
-        menuSize,
-        priceMicros,
-        estPayoutMicros: payoutMicros,
-        rank,
-      },
-      campaignRows,
-      creativeRows,
-      accept.scorer.weights,
-      sums,
-    );
-    accept.scorer.scoreSums(sums, n, q);
+    const at = {
+      ...{ publicationRow, tsMs, position, nAds, menuSize },
+      ...{ priceMicros, estPayoutMicros: payoutMicros, rank },
+    };
+    fillProbabilities(accept, { at, campaignRows, creativeRows }, scratch.sums(n), q);
   }
 
   let goalUnits: Float32Array | undefined;

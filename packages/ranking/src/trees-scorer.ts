@@ -4,7 +4,7 @@ import {
   modelsError,
   type ServedFeatures,
 } from '@waggle/models';
-import { Trees, type TreesFormat, type TreesTransform } from '@waggle/native';
+import { TREES_SYNC_MAX_WORK, Trees, type TreesFormat, type TreesTransform } from '@waggle/native';
 import { type Calibration, calibrateLogit, sigmoid } from './calibration.js';
 import { rankingError } from './errors.js';
 import type { Scorer } from './scorer.js';
@@ -47,7 +47,7 @@ export class TreesScorer implements Scorer {
   readonly #nanIsMissing: boolean;
   /** Column of the offset, −1 without. */
   readonly #offset: number;
-  readonly #calibration: Calibration;
+  readonly calibration: Calibration;
   /** Whether the logit is needed; else outputs are taken as they are. */
   readonly #fromLogit: boolean;
   readonly #steepness: number;
@@ -68,7 +68,7 @@ export class TreesScorer implements Scorer {
     this.meaning = o.meaning ?? 'probability';
     this.#nanIsMissing = o.nanIsMissing ?? true;
     this.#offset = o.offsetFeature === undefined ? -1 : o.featureNames.indexOf(o.offsetFeature);
-    this.#calibration = o.calibration ?? { kind: 'identity' };
+    this.calibration = o.calibration ?? { kind: 'identity' };
     this.#fromLogit =
       o.offsetFeature !== undefined || (o.calibration?.kind ?? 'identity') !== 'identity';
     if (o.featureNames.length !== trees.nFeatures) {
@@ -153,6 +153,28 @@ export class TreesScorer implements Scorer {
     return this.#finish(x, nRows, found, raw ? trees.nTargets : trees.nOutputs);
   }
 
+  /**
+   * `score` on the calling thread, some rows at a time: for the hundreds of candidates of a request, not for batches.
+   * @param out [≥ nRows], receives what `score` answers
+   * @throws as `score`; O(nRows · trees · depth)
+   */
+  scoreInto<T extends Float32Array | Float64Array>(x: Float32Array, nRows: number, out: T): T {
+    this.#check(x, nRows);
+    if (out.length < nRows) {
+      throw rankingError('WAGGLE_RANKING_SHAPE', `${nRows} rows and ${out.length} outputs`);
+    }
+    const { trees, meaning, nFeatures } = this;
+    const raw = meaning === 'raw' || this.#fromLogit;
+    const most = Math.max(1, Math.floor(TREES_SYNC_MAX_WORK / Math.max(1, trees.nTrees)));
+    for (let from = 0; from < nRows; from += most) {
+      const n = Math.min(most, nRows - from);
+      const rows = x.subarray(from * nFeatures, (from + n) * nFeatures);
+      const found = trees.predictSync({ x: rows, nRows: n, raw });
+      out.set(this.#finish(rows, n, found, raw ? trees.nTargets : trees.nOutputs), from);
+    }
+    return out;
+  }
+
   /** Gives the ensemble's memory back, after what runs. */
   close(): Promise<void> {
     return this.trees.close();
@@ -190,7 +212,7 @@ export class TreesScorer implements Scorer {
       let value = found[r * nOutputs + this.#column]!;
       if (this.#fromLogit) {
         const prior = this.#offset < 0 ? 0 : x[r * this.nFeatures + this.#offset]!;
-        value = sigmoid(calibrateLogit(this.#calibration, this.#steepness * value + prior));
+        value = sigmoid(calibrateLogit(this.calibration, this.#steepness * value + prior));
       }
       if (isProbability && !(value >= 0 && value <= 1)) {
         throw this.#nan(r, `${value} is no probability`);
