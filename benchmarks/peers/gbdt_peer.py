@@ -45,11 +45,16 @@ def resident(name):
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith(name + ":"))
 
 
-def learn(x, y, categorical, s):
-    """Rows to a model, binning included, with the settings that all have; the others are the library's own."""
+def learn(x, y, categorical, s, trials=None):
+    """Rows to a model, binning included, with the settings that all have; the others are the library's own.
+
+    Successes of trials are shares with weights, which is the same loss.
+    """
+    if trials is not None:
+        y = y / trials
     if library == "xgboost":
         types = ["c" if f in categorical else "q" for f in range(x.shape[1])]
-        data = module.QuantileDMatrix(x, y, feature_types=types, enable_categorical=True, max_bin=s["maxBins"],
+        data = module.QuantileDMatrix(x, y, weight=trials, feature_types=types, enable_categorical=True, max_bin=s["maxBins"],
                                       nthread=s["threads"])
         settings = {
             "objective": "binary:logistic", "tree_method": "hist", "grow_policy": "lossguide", "max_depth": 0,
@@ -58,12 +63,12 @@ def learn(x, y, categorical, s):
         }
         return module.train(settings, data, s["nTrees"])
     settings = {
-        "objective": "binary", "num_leaves": s["maxLeaves"], "learning_rate": s["learningRate"],
+        "objective": "binary" if trials is None else "cross_entropy", "num_leaves": s["maxLeaves"], "learning_rate": s["learningRate"],
         "max_bin": s["maxBins"], "min_sum_hessian_in_leaf": s["minChildWeight"],
         "min_data_in_leaf": s["minChildRows"], "lambda_l2": s["l2"], "seed": s["seed"], "num_threads": s["threads"],
         "verbosity": -1,
     }
-    data = module.Dataset(x, y, categorical_feature=categorical, params=settings)
+    data = module.Dataset(x, y, weight=trials, categorical_feature=categorical, params=settings)
     return module.train(settings, data, s["nTrees"])
 
 
@@ -85,12 +90,13 @@ def fit(x, y, categorical, settings, test, save):
     return {"ms": ms, "bytes": peak - before}
 
 
-def cross_fit(x, y, categorical, settings, folds, nFolds, save):
+def cross_fit(x, y, categorical, settings, folds, nFolds, save, trials=None):
     rows, labels, fold = arrays[x], arrays[y].reshape(-1), arrays[folds].reshape(-1)
+    of = None if trials is None else arrays[trials].reshape(-1)
     out = np.zeros(len(rows), np.float32)
     for f in range(nFolds):
         held = fold == f
-        model = learn(rows[~held], labels[~held], categorical, settings)
+        model = learn(rows[~held], labels[~held], categorical, settings, None if of is None else of[~held])
         out[held] = answer(model, rows[held], categorical, settings)
     out.tofile(save)
 

@@ -1,23 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { clickTable } from '../src/data/tables.js';
-import { areaUnderRoc, logLossOf, pairedDifference } from '../src/learning-metrics.js';
+import { pairedDifference } from '../src/learning-metrics.js';
 
 describe('figures of learning', () => {
-  it('counts pairs that are in order, ties half', () => {
-    const y = Float32Array.of(0, 1, 0, 1, 1);
-    expect(areaUnderRoc(Float32Array.of(0.1, 0.9, 0.2, 0.8, 0.3), y)).toBe(1);
-    expect(areaUnderRoc(Float32Array.of(0.9, 0.1, 0.8, 0.2, 0.3), y)).toBe(0);
-    // 0.1 and 0.2 of label 0 against 0.2, 0.1 and 0.3 of label 1.
-    expect(areaUnderRoc(Float32Array.of(0.1, 0.2, 0.2, 0.1, 0.3), y)).toBeCloseTo(4 / 6, 12);
-    expect(areaUnderRoc(new Float32Array(5).fill(0.5), y)).toBe(0.5);
-  });
-
-  it('takes the logarithm of the label’s own probability, and never of 0', () => {
-    const { mean } = logLossOf(Float32Array.of(0.25, 0.5), Float32Array.of(1, 0));
-    expect(mean).toBeCloseTo((Math.log(4) + Math.log(2)) / 2, 12);
-    expect(logLossOf(Float32Array.of(0), Float32Array.of(1)).mean).toBeCloseTo(12 * Math.LN10, 6);
-  });
-
   it('pairs differences and tells their standard error', () => {
     expect(pairedDifference([1, 2, 3], [0, 2, 4])).toEqual({
       difference: 0,

@@ -281,7 +281,7 @@ typedef struct waggle_fit_split {
   int32_t feature;
   int32_t bin; /* of numbers: bins up to this one go left */
   int32_t missing_left;
-  int32_t unused;
+  int32_t ordered; /* of a category feature: categories were ordered, not tried one by one */
 } waggle_fit_split;
 
 typedef struct waggle_fit_search_args {

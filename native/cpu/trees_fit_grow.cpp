@@ -79,7 +79,7 @@ double FitGrower::gain_of(const FitNode& node, double g, double h, double l2, do
 
 double FitGrower::value_of(const FitNode& node, double g, double h) const {
   double value = 0;
-  gain_of(node, g, h, args_.l2, &value);
+  gain_of(node, g, h, args_.l2 + node.more_l2, &value);
   return value;
 }
 
@@ -368,13 +368,14 @@ Status FitGrower::partition(const std::vector<int32_t>& wave) {
     left.h = split.left_h;
     right.g = node.g - split.left_g;
     right.h = node.h - split.left_h;
+    left.more_l2 = right.more_l2 = split.more_l2;
     left.lower = right.lower = node.lower;
     left.upper = right.upper = node.upper;
     const int8_t direction = args_.monotone != nullptr ? args_.monotone[split.feature] : int8_t{0};
     if (direction != 0) {
       // Both sides keep to their half of what lies between their values, all the way down.
-      const double middle = (value_of(node, left.g * penalty_.g_unit, left.h * penalty_.h_unit) +
-                             value_of(node, right.g * penalty_.g_unit, right.h * penalty_.h_unit)) /
+      const double middle = (value_of(left, left.g * penalty_.g_unit, left.h * penalty_.h_unit) +
+                             value_of(right, right.g * penalty_.g_unit, right.h * penalty_.h_unit)) /
                             2;
       (direction > 0 ? left.upper : left.lower) = middle;
       (direction > 0 ? right.lower : right.upper) = middle;
@@ -583,7 +584,8 @@ FitSplit FitGrower::scan_categories(const FitNode& node, int32_t f, const uint32
   FitSplit best;
   best.feature = f;
   const bool one_by_one = n <= kFitOneByOne;
-  const double l2 = args_.l2 + (one_by_one ? 0 : kFitCategoryL2);
+  best.more_l2 = one_by_one ? 0 : kFitCategoryL2;
+  const double l2 = args_.l2 + best.more_l2;
   if (!one_by_one) {
     n = static_cast<int32_t>(
         std::remove_if(order, order + n, [&](int32_t slot) { return h[slot] * rows_per_unit < kFitCategoryRows; }) -
@@ -794,6 +796,7 @@ Status FitGrower::search_on_device(const std::vector<int32_t>& wave, const std::
       best.feature = found.feature;
       best.bin = found.bin;
       best.missing_left = found.missing_left != 0;
+      best.more_l2 = found.ordered != 0 ? kFitCategoryL2 : 0;
       std::copy_n(found.left, kFitMaxSlots / 64, best.left);
       best.left_g = found.left_g;
       best.left_h = found.left_h;

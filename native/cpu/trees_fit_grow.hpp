@@ -24,6 +24,7 @@ struct FitSplit {
   uint64_t left[kFitMaxSlots / 64] = {};  // categories: slots that go left
   double left_g = 0;
   double left_h = 0;
+  double more_l2 = 0;  // beyond λ, of the sides
 };
 
 struct FitNode {
@@ -36,6 +37,7 @@ struct FitNode {
   double h = 0;
   double lower = -std::numeric_limits<double>::infinity();  // bounds of its value, from monotone features above
   double upper = std::numeric_limits<double>::infinity();
+  double more_l2 = 0;  // beyond λ, of its value: from the split above
   int32_t histogram = -1;
   bool accepted = false;  // its split is part of the tree
   FitSplit split;
@@ -72,7 +74,7 @@ class FitGrower {
   const std::vector<FitNode>& nodes() const { return nodes_; }
   /// Rows of a node, ascending; null = begin, begin + 1, …
   const uint32_t* rows_of(const FitNode& node) const;
-  /// Value of a leaf with these sums: −T(G)/(H + λ) within the node's bounds.
+  /// Value of a leaf with these sums: −T(G)/(H + λ), λ as the split above has it, within the node's bounds.
   double value_of(const FitNode& node, double g, double h) const;
   /// Bit s of words [4]: rows in slot s of the split's feature go left.
   void left_words(const FitSplit& split, uint64_t* words) const;

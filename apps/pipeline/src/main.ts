@@ -61,7 +61,10 @@ export async function runCli(argv: readonly string[]): Promise<number> {
     .command('features', 'Build the training rows and show every feature')
     .option('--set <name>', 'ctr, accept or sent', { default: 'ctr' })
     .option('--as-of <time>', 'Use nothing later than this (RFC 3339; default: end of the data)')
-    .option('--out <file>', 'Also write the rows as a column file')
+    .option(
+      '--out <file>',
+      'Also write the rows: as Parquet where it ends so, else as a column file',
+    )
     .action(bind(async () => (await import('./commands/features.js')).featuresCommand));
   cli
     .command('forecast', 'Forecast deliveries, opens and clicks of the sends that are planned')
@@ -95,6 +98,11 @@ export async function runCli(argv: readonly string[]): Promise<number> {
     )
     .option('--no-activate', 'Build it without activating it')
     .option('--prior-only', 'Release the hierarchical prior instead of the trained models')
+    .option(
+      '--pctr <version>',
+      'Answer clicks with this imported model (a version, or the last one of a name)',
+    )
+    .option('--accept <version>', 'Answer acceptances with this imported model')
     .option('--as-of <time>', 'Use nothing later than this (RFC 3339; default: end of the data)')
     .action(bind(async () => (await import('./commands/release.js')).releaseCommand));
   cli

@@ -1,5 +1,11 @@
 import { join } from 'node:path';
-import { type ModelLineage, ModelRegistry } from '@waggle/models';
+import {
+  type ForeignModel,
+  type ModelLineage,
+  ModelRegistry,
+  openForeign,
+  type ServedFeatures,
+} from '@waggle/models';
 import { type LinearModel, parseLinearModel } from '@waggle/ranking';
 import {
   type GateReport,
@@ -36,6 +42,10 @@ export interface NetworkModels {
   saveSuite(model: SuiteModel, range: DataRange): Promise<string>;
   /** The models that training promoted last. @throws WAGGLE_NO_MODEL */
   latest(): Promise<Readonly<Record<ModelName, ServableModel>>>;
+  /** Parameters of the feature set of the model promoted last; none before there is one. */
+  params(name: ModelName): Promise<Readonly<Record<string, number>>>;
+  /** A model of another tool by its version, or the last version of a name. @throws WAGGLE_MODEL_NOT_FOUND, WAGGLE_MODEL_CORRUPT, WAGGLE_MODEL_CONTRACT_MISMATCH */
+  imported(version: string, served: ServedFeatures): Promise<ForeignModel>;
 }
 
 export async function openRegistry(
@@ -102,6 +112,13 @@ export async function openRegistry(
         await registry.promote({ version, by: 'waggle train', reason });
       }
       return version;
+    },
+    async params(name) {
+      return (await registry.active(name)) === undefined ? {} : (await load(name)).params;
+    },
+    async imported(version, served) {
+      const last = version.includes('@') ? undefined : (await registry.versions(version)).at(-1);
+      return openForeign(registry, last?.version ?? version, served);
     },
     async latest() {
       return { pctr: await load('pctr'), accept: await load('accept') };

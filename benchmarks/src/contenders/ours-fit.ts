@@ -43,9 +43,12 @@ export function fitHandlers(arrays: Arrays): Handlers {
       return { ms, bytes: peak - before };
     },
     /** Learns without each fold in turn, and predicts it: [nRows]. */
-    crossFit: async (o: Rows & { folds: string; nFolds: number; save: string }) => {
+    crossFit: async (
+      o: Rows & { trials?: string; folds: string; nFolds: number; save: string },
+    ) => {
       const { data: x, rows: nRows, cols: nFeatures } = arrays.f32(o.x);
       const y = arrays.f32(o.y).data;
+      const trials = o.trials === undefined ? undefined : arrays.f32(o.trials).data;
       const folds = arrays.u8(o.folds);
       const out = new Float32Array(nRows);
       for (let fold = 0; fold < o.nFolds; fold++) {
@@ -64,6 +67,7 @@ export function fitHandlers(arrays: Arrays): Handlers {
           nRows: train.rows.length,
           nFeatures,
           y: Float64Array.from(train.rows, (r) => y[r]!),
+          ...(trials && { trials: Float64Array.from(train.rows, (r) => trials[r]!) }),
           objective: 'logistic',
           categorical: o.categorical,
           ...o.settings,

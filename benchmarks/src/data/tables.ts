@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 import { dataFolder, FastRandom } from './vectors.js';
 
-/** Rows with a label 0 or 1, as every trainer of trees takes them. */
+/** Rows as every trainer of trees takes them: a label 0 or 1 each, or successes of trials. */
 export interface Table {
   readonly name: string;
   readonly nRows: number;
@@ -11,6 +11,10 @@ export interface Table {
   /** float32 [nRows × nFeatures], NaN = missing; categories are numbers from 0. */
   readonly x: Float32Array;
   readonly y: Float32Array;
+  /** Of which `y` are successes; absent = 1 each. */
+  readonly trials?: Float32Array;
+  /** Rows of one number stay in one fold; absent = each row by itself. */
+  readonly groups?: Uint32Array;
   /** Columns that hold categories. */
   readonly categorical: readonly number[];
 }

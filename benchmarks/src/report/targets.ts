@@ -251,7 +251,7 @@ export const TRAIN_TARGETS: readonly Target[] = [
     atLeast: 1,
     text: 'memory ≤ 1.0× LightGBM',
   },
-  ...['adult', 'online-shoppers'].flatMap((set) =>
+  ...['adult', 'online-shoppers', 'demo'].flatMap((set) =>
     ['logloss', 'auc'].map(
       (metric): Target => ({
         id: `train/quality/${set}`,

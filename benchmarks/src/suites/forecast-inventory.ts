@@ -1,12 +1,13 @@
 import { DAY_MS, HOUR_MS, stringAt, stringData } from '@waggle/core';
 import { buildSendHistory, type NamedSendHistory } from '@waggle/features';
 import {
-  constantLearner,
+  boostedLearner,
   INVENTORY_TARGETS,
   InventoryModel,
   type InventoryTarget,
   inventoryBase,
 } from '@waggle/forecasting';
+import { treesFit } from '@waggle/native';
 import { expectedSend, readTruth } from '@waggle/simulator/truth';
 import type { Store } from '@waggle/store';
 import { say } from '../bench-context.js';
@@ -77,7 +78,7 @@ async function measureTarget(
     asOfMs,
     fitUntilMs: nowMs - CALIBRATED_MS,
     calibrateUntilMs: nowMs,
-    learner: constantLearner,
+    learner: boostedLearner(treesFit),
   });
   const rows: number[] = [];
   for (let i = 0; i < history.nSends; i++) {

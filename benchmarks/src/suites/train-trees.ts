@@ -1,10 +1,12 @@
+import { areaUnderRoc, logLoss } from '@waggle/measurement';
 import { BenchContext, bestLevel, say } from '../bench-context.js';
 import type { FitSettings } from '../contenders/ours-fit.js';
 import type { Contender } from '../contenders/protocol.js';
+import { ctrTable } from '../data/ctr-table.js';
 import { readInto, writeRaw } from '../data/files.js';
 import { clickTable, PUBLIC_TABLES, publicTable, type Table } from '../data/tables.js';
 import { FastRandom } from '../data/vectors.js';
-import { areaUnderRoc, logLossOf, pairedDifference } from '../learning-metrics.js';
+import { pairedDifference } from '../learning-metrics.js';
 import { type Recorder, type SuiteOptions, wanted } from '../record.js';
 import { median, pairedRatios, summarize } from '../statistics.js';
 
@@ -13,14 +15,14 @@ const MIB = 2 ** 20;
 /** Worse than a peer by this share is no difference, whatever the standard error. */
 const TOLERATED = 0.001;
 
-/** What all three can be told; the rest is each library's own. */
+/** What all three can be told; the rest is each library's own. XGBoost knows no least number of rows, so nobody has one. */
 const SETTINGS = {
   nTrees: 200,
   maxLeaves: 63,
   learningRate: 0.1,
   maxBins: 255,
   minChildWeight: 1,
-  minChildRows: 20,
+  minChildRows: 1,
   l2: 1,
 } as const;
 
@@ -29,7 +31,8 @@ const SMALL_SETTINGS = { ...SETTINGS, nTrees: 150, maxLeaves: 31, learningRate: 
 
 /**
  * `train/trees-1m`: time and peak memory of learning from the same rows in the same process each time, binning included.
- * `train/quality/*`: log-loss and AUC of held-out rows, ours against the better peer, paired by seed and fold.
+ * `train/quality/*`: log-loss and AUC of held-out rows, ours against the better peer, paired by seed and fold; `demo` is what
+ * pCTR learns from in a simulated network, its folds made of whole publications.
  */
 export async function measureTrees(options: SuiteOptions, recorder: Recorder): Promise<void> {
   const context = new BenchContext();
@@ -42,6 +45,10 @@ export async function measureTrees(options: SuiteOptions, recorder: Recorder): P
         say(`bench: quality/${name} SKIPPED: no such file in WAGGLE_DATA_DIR`);
         continue;
       }
+      await measureQuality(context, table, options, recorder);
+    }
+    if (wanted(options, 'quality/demo')) {
+      const table = await ctrTable('demo', options.quick ? 'ci' : 'demo', options.seed);
       await measureQuality(context, table, options, recorder);
     }
   } finally {
@@ -91,7 +98,8 @@ async function measureSpeed(
       // A process keeps what it had: only the first run shows all that learning takes.
       if (round === 0) {
         peaks.set(name, bytes / MIB);
-        losses.set(name, logLossOf(readInto(save, new Float32Array(test.nRows)), test.y).mean);
+        const probability = readInto(save, new Float32Array(test.nRows));
+        losses.set(name, logLoss({ probability, successes: test.y }));
       }
     }
   }
@@ -130,29 +138,33 @@ async function measureSpeed(
   }
 }
 
-/** One row to a fold each, as many of a label in every fold as can be. */
-function stratifiedFolds(y: Float32Array, seed: number): Uint8Array {
+function shuffled(values: number[], rng: FastRandom): number[] {
+  for (let i = values.length - 1; i > 0; i--) {
+    const j = Math.floor((rng.uint32() / 2 ** 32) * (i + 1));
+    [values[i], values[j]] = [values[j]!, values[i]!];
+  }
+  return values;
+}
+
+/** Whole groups to a fold each; without groups, as many rows of a label in every fold as can be. */
+function foldsOf({ y, groups }: Table, seed: number): Uint8Array {
   const rng = new FastRandom(seed, 0x666f_6c64);
+  if (groups !== undefined) {
+    const order = shuffled([...new Set(groups)], rng);
+    const foldOf = new Map(order.map((group, i) => [group, i % FOLDS]));
+    return Uint8Array.from(groups, (group) => foldOf.get(group)!);
+  }
   const folds = new Uint8Array(y.length);
   for (const label of [0, 1]) {
     const rows: number[] = [];
     for (const [r, value] of y.entries()) if (value === label) rows.push(r);
-    for (let i = rows.length - 1; i > 0; i--) {
-      const j = Math.floor((rng.uint32() / 2 ** 32) * (i + 1));
-      [rows[i], rows[j]] = [rows[j]!, rows[i]!];
-    }
-    for (const [i, r] of rows.entries()) folds[r] = i % FOLDS;
+    for (const [i, r] of shuffled(rows, rng).entries()) folds[r] = i % FOLDS;
   }
   return folds;
 }
 
 const METRICS = [
-  {
-    name: 'logloss',
-    better: 'lower',
-    unit: 'nat',
-    of: (p: Float32Array, y: Float32Array) => logLossOf(p, y).mean,
-  },
+  { name: 'logloss', better: 'lower', unit: 'nat', of: logLoss },
   { name: 'auc', better: 'higher', unit: '', of: areaUnderRoc },
 ] as const;
 
@@ -168,29 +180,35 @@ async function measureQuality(
   const all = await contenders(context);
   const x = writeRaw(path('x.f32'), table.x);
   const y = writeRaw(path('y.f32'), table.y);
+  const trials = table.trials && writeRaw(path('trials.f32'), table.trials);
   for (const one of all) {
     await one.call('load', { as: 'x', path: x, rows: nRows, cols: nFeatures });
     await one.call('load', { as: 'y', path: y, rows: nRows, cols: 1 });
+    if (trials) await one.call('load', { as: 'trials', path: trials, rows: nRows, cols: 1 });
   }
+  const columns = { x: 'x', y: 'y', ...(trials && { trials: 'trials' }) };
   /** By contender and metric, one per seed and fold. */
   const values = new Map<string, { logloss: number[]; auc: number[] }>(
     all.map((one) => [one.hello.name, { logloss: [], auc: [] }]),
   );
   for (let s = 0; s < (quick ? 1 : 5); s++) {
-    const folds = stratifiedFolds(table.y, seed + s);
+    const folds = foldsOf(table, seed + s);
     const foldFile = writeRaw(path(`folds-${s}.u8`), folds);
     const settings: FitSettings = { ...SMALL_SETTINGS, seed: seed + s, threads: context.threads };
     for (const one of all) {
       await one.call('load', { as: 'folds', path: foldFile, rows: nRows, cols: 1, dtype: 'u8' });
       const save = path('p.f32');
-      const data = { x: 'x', y: 'y', folds: 'folds', nFolds: FOLDS, categorical, settings, save };
+      const data = { ...columns, folds: 'folds', nFolds: FOLDS, categorical, settings, save };
       await one.call('crossFit', data);
       const p = readInto(save, new Float32Array(nRows));
       for (let fold = 0; fold < FOLDS; fold++) {
         const held = (from: Float32Array) => from.filter((_, r) => folds[r] === fold);
-        for (const { name, of } of METRICS) {
-          values.get(one.hello.name)![name].push(of(held(p), held(table.y)));
-        }
+        const sample = {
+          probability: held(p),
+          successes: held(table.y),
+          ...(table.trials && { trials: held(table.trials) }),
+        };
+        for (const { name, of } of METRICS) values.get(one.hello.name)![name].push(of(sample));
       }
     }
   }

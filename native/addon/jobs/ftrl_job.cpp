@@ -1,49 +1,31 @@
-#include <mutex>
-
-#include "addon/env_state.hpp"
-#include "addon/handle.hpp"
-#include "addon/jobs/jobs.hpp"
-#include "addon/jobs/sparse_rows.hpp"
+#include "addon/jobs/sparse_learner.hpp"
 #include "waggle/ftrl.hpp"
 
 namespace waggle::addon {
 
 namespace {
 
-struct FtrlHandle {
+struct FtrlKind {
+  using Model = Ftrl;
+  using Options = FtrlOptions;
   static constexpr napi_type_tag kTypeTag = {0x8c41f6d27ab35e90u, 0x3d9be0a1c6f2874eu};
   static constexpr const char* kTypeName = "Ftrl";
-  std::mutex mutex;  // ts/ runs one call after the other; this is for those who go around it
-  std::unique_ptr<Ftrl> model;
-};
-using FtrlHandles = Handle<FtrlHandle>;
-
-Napi::Object handle_of(Napi::Env env, std::unique_ptr<Ftrl> model) {
-  auto handle = std::make_shared<FtrlHandle>();
-  const int64_t bytes = model->stats().bytes;
-  handle->model = std::move(model);
-  return FtrlHandles::create(env, std::move(handle), bytes);
-}
-
-class FtrlJob : public Job {
- protected:
-  FtrlJob(const Napi::CallbackInfo& info, int count, const char* name) {
-    expect_count(info, count, name);
-    handle_ = FtrlHandles::get(info.Env(), info[0], "model");
+  static constexpr const char* kPredict = "ftrlPredict";
+  static constexpr const char* kSave = "ftrlSave";
+  static constexpr const char* kLoad = "ftrlLoad";
+  static constexpr const char* kClose = "ftrlClose";
+  static void describe(const FtrlOptions& o, Napi::Object& answer) {
+    answer.Set("nFeatures", static_cast<double>(o.n_features));
+    answer.Set("alpha", o.alpha);
+    answer.Set("beta", o.beta);
+    answer.Set("l1", o.l1);
+    answer.Set("l2", o.l2);
+    answer.Set("intercept", o.intercept);
   }
-  virtual Status run(Ftrl& model, const RunContext& context) = 0;
-
- public:
-  Status execute(const RunContext& context) final {
-    const std::lock_guard<std::mutex> lock(handle_->mutex);
-    return run(*handle_->model, context);
-  }
-
- private:
-  std::shared_ptr<FtrlHandle> handle_;
 };
+using Learner = SparseLearner<FtrlKind>;
 
-class LearnJob final : public FtrlJob {
+class LearnJob final : public Learner::ModelJob {
   enum Argument {
     kModel,
     kRows,
@@ -55,7 +37,7 @@ class LearnJob final : public FtrlJob {
   };
 
  public:
-  explicit LearnJob(const Napi::CallbackInfo& info) : FtrlJob(info, kCount, "ftrlLearn") {
+  explicit LearnJob(const Napi::CallbackInfo& info) : ModelJob(info, kCount, "ftrlLearn") {
     const Napi::Env env = info.Env();
     rows_ = borrow_rows(*this, info, kRows);
     targets_ = borrow_targets(*this, info, kTargets, rows_.n_rows);
@@ -84,27 +66,9 @@ class LearnJob final : public FtrlJob {
   double* summary_ = nullptr;
 };
 
-class PredictJob final : public FtrlJob {
-  enum Argument { kModel, kRows, kOffset = kRows + kRowsArguments, kOut, kCount };
-
+class WeightsJob final : public Learner::ModelJob {
  public:
-  explicit PredictJob(const Napi::CallbackInfo& info) : FtrlJob(info, kCount, "ftrlPredict") {
-    rows_ = borrow_rows(*this, info, kRows);
-    offset_ = optional_input<double>(info.Env(), info[kOffset], rows_.n_rows, "offset");
-    out_ = output<double>(info.Env(), info[kOut], rows_.n_rows, "out");
-  }
-
- private:
-  Status run(Ftrl& model, const RunContext& context) override { return model.predict(rows_, offset_, context, out_); }
-
-  SparseRows rows_;
-  const double* offset_ = nullptr;
-  double* out_ = nullptr;
-};
-
-class WeightsJob final : public FtrlJob {
- public:
-  explicit WeightsJob(const Napi::CallbackInfo& info) : FtrlJob(info, 1, "ftrlWeights") {}
+  explicit WeightsJob(const Napi::CallbackInfo& info) : ModelJob(info, 1, "ftrlWeights") {}
 
   Napi::Value result(Napi::Env env) override {
     Napi::Object answer = Napi::Object::New(env);
@@ -127,9 +91,9 @@ class WeightsJob final : public FtrlJob {
   double intercept_ = 0;
 };
 
-class StatsJob final : public FtrlJob {
+class StatsJob final : public Learner::ModelJob {
  public:
-  explicit StatsJob(const Napi::CallbackInfo& info) : FtrlJob(info, 1, "ftrlStats") {}
+  explicit StatsJob(const Napi::CallbackInfo& info) : ModelJob(info, 1, "ftrlStats") {}
 
   Napi::Value result(Napi::Env env) override {
     Napi::Object answer = Napi::Object::New(env);
@@ -151,39 +115,7 @@ class StatsJob final : public FtrlJob {
   FtrlStats stats_;
 };
 
-class SaveJob final : public FtrlJob {
- public:
-  explicit SaveJob(const Napi::CallbackInfo& info) : FtrlJob(info, 2, "ftrlSave") {
-    path_ = info[1].ToString().Utf8Value();
-  }
-
- private:
-  Status run(Ftrl& model, const RunContext& context) override { return model.save(path_, context); }
-
-  std::string path_;
-};
-
-// Resolves with the handle and the options, which a file knows.
-class OpenJob : public Job {
- public:
-  Napi::Value result(Napi::Env env) override {
-    const FtrlOptions o = model_->stats().options;
-    Napi::Object answer = Napi::Object::New(env);
-    answer.Set("handle", handle_of(env, std::move(model_)));
-    answer.Set("nFeatures", static_cast<double>(o.n_features));
-    answer.Set("alpha", o.alpha);
-    answer.Set("beta", o.beta);
-    answer.Set("l1", o.l1);
-    answer.Set("l2", o.l2);
-    answer.Set("intercept", o.intercept);
-    return answer;
-  }
-
- protected:
-  std::unique_ptr<Ftrl> model_;
-};
-
-class CreateJob final : public OpenJob {
+class CreateJob final : public Learner::OpenJob {
  public:
   explicit CreateJob(const Napi::CallbackInfo& info) {
     expect_count(info, 6, "ftrlCreate");
@@ -200,37 +132,15 @@ class CreateJob final : public OpenJob {
   FtrlOptions options_;
 };
 
-class LoadJob final : public OpenJob {
- public:
-  explicit LoadJob(const Napi::CallbackInfo& info) {
-    expect_count(info, 1, "ftrlLoad");
-    path_ = info[0].ToString().Utf8Value();
-  }
-  Status execute(const RunContext& context) override { return Ftrl::load(path_, context, &model_); }
-
- private:
-  std::string path_;
-};
-
-template <typename J>
-Napi::Value submit(const Napi::CallbackInfo& info) {
-  return EnvState::of(info.Env()).submit(info.Env(), std::make_unique<J>(info));
-}
-
 }  // namespace
 
 Napi::Value ftrl_create(const Napi::CallbackInfo& info) { return submit<CreateJob>(info); }
 Napi::Value ftrl_learn(const Napi::CallbackInfo& info) { return submit<LearnJob>(info); }
-Napi::Value ftrl_predict(const Napi::CallbackInfo& info) { return submit<PredictJob>(info); }
+Napi::Value ftrl_predict(const Napi::CallbackInfo& info) { return submit<Learner::PredictJob>(info); }
 Napi::Value ftrl_weights(const Napi::CallbackInfo& info) { return submit<WeightsJob>(info); }
 Napi::Value ftrl_stats(const Napi::CallbackInfo& info) { return submit<StatsJob>(info); }
-Napi::Value ftrl_save(const Napi::CallbackInfo& info) { return submit<SaveJob>(info); }
-Napi::Value ftrl_load(const Napi::CallbackInfo& info) { return submit<LoadJob>(info); }
-
-Napi::Value ftrl_close(const Napi::CallbackInfo& info) {
-  expect_count(info, 1, "ftrlClose");
-  FtrlHandles::close(info.Env(), info[0], "model");
-  return info.Env().Undefined();
-}
+Napi::Value ftrl_save(const Napi::CallbackInfo& info) { return submit<Learner::SaveJob>(info); }
+Napi::Value ftrl_load(const Napi::CallbackInfo& info) { return submit<Learner::LoadJob>(info); }
+Napi::Value ftrl_close(const Napi::CallbackInfo& info) { return Learner::close(info); }
 
 }  // namespace waggle::addon

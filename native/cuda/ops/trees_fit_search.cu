@@ -402,6 +402,7 @@ __device__ waggle_fit_split scan_categories(const FitRules& rules, const SearchN
   best.left_g = __shfl_sync(kFullWarp, best_g, side);
   best.left_h = __shfl_sync(kFullWarp, best_h, side);
   best_i = __shfl_sync(kFullWarp, best_i, side);
+  best.ordered = one_by_one ? 0 : 1;
   const int missing_slot = feature.n_bins;
   const bool some_missing = feature.has_missing != 0 && (column.h(missing_slot) != 0 || column.g(missing_slot) != 0);
   if (lane == 0) {

@@ -191,6 +191,31 @@ TEST("prediction on floats decides as training did on bins") {
   }
 }
 
+TEST("a leaf that a set of categories made is drawn to 0 by 10 more") {
+  // One split, one round, squared error: a leaf is −ΣG / (rows + λ), over its rows.
+  for (const bool many : {false, true}) {
+    Problem problem(3000, 2, TreesObjective::kSquared, 17);
+    for (int64_t r = 0; r < problem.n; ++r) {
+      const int32_t category = static_cast<int32_t>(r % (many ? 12 : 3));
+      problem.x[static_cast<size_t>(2 * r)] = 0;
+      problem.x[static_cast<size_t>(2 * r + 1)] = static_cast<float>(category);
+      problem.y[static_cast<size_t>(r)] = category < 2 ? 4 : 1;
+    }
+    problem.args.n_trees = 1;
+    problem.args.max_leaves = 2;
+    problem.args.learning_rate = 1;
+    EXPECT(problem.fit().ok());
+    const double base = problem.result.ensemble.base[0];
+    const double above = many ? 2.0 / 12 : 2.0 / 3;  // part of the rows with a label of 4
+    const auto expected = [&](double label, double part) {
+      const double rows = part * static_cast<double>(problem.n);
+      return base + rows * (label - base) / (rows + problem.args.l2 + (many ? 10 : 0));
+    };
+    EXPECT(std::fabs(problem.score(0) - expected(4, above)) < 1e-5);
+    EXPECT(std::fabs(problem.score(2) - expected(1, 1 - above)) < 1e-5);
+  }
+}
+
 TEST("cuts part sorted values into bins of about equal numbers, or into each value") {
   std::vector<float> values;
   for (int i = 0; i < 10000; ++i) values.push_back(static_cast<float>(i));

@@ -25,7 +25,7 @@ import { EligibilityIndex, ExactIndex, type PublicationRules, SERVABLE } from '@
 import { type Duals, parseDuals } from './duals.js';
 import { engineError } from './errors.js';
 import { type EnginePolicy, parsePolicy } from './policy.js';
-import { openServedModel, type ServedModel, sha256Hex } from './served-model.js';
+import { openImported, openServedModel, type ServedModel, sha256Hex } from './served-model.js';
 
 export interface LoadDependencies {
   readonly logger: Logger;
@@ -209,10 +209,11 @@ async function load(release: Release, { logger }: LoadDependencies): Promise<Ran
     }
   }
 
-  const served = (name: HeadModel['name'], set: FeatureSet): Promise<ServedModel> =>
+  const served = async (name: HeadModel['name'], set: FeatureSet): Promise<ServedModel> =>
     openServedModel(
       {
         json: release.json('models', `${name}.json`),
+        imported: await openImported(release, name, set),
         trees: () => release.read('models', `${name}.trees`),
         online: () => new OnlineFeatures(set, snapshot, embeddings),
       },
@@ -241,14 +242,18 @@ async function load(release: Release, { logger }: LoadDependencies): Promise<Ran
     priorLogits: (c) => averageLogits(pctr, c, publications.n, snapshot.asOfMs),
   });
   const degraded: Degradation[] = [];
-  if (pctr.model.priorOnly || accept.model.priorOnly) degraded.push('prior_only_model');
+  const priorOnly = ({ model, imported }: ServedModel) => imported === undefined && model.priorOnly;
+  if (priorOnly(pctr) || priorOnly(accept)) degraded.push('prior_only_model');
+  const versionOf = ({ model, imported }: ServedModel) => imported?.version ?? model.version;
+  const calibrationOf = ({ model, imported }: ServedModel) =>
+    imported === undefined ? model.calibration.kind : imported.calibration.kind;
   if (hashed) degraded.push('hashed_embedder');
   logger.info(
     {
       release: release.id,
       publications: publications.n,
       campaigns: campaigns.n,
-      model: pctr.model.version,
+      model: versionOf(pctr),
       embedder,
       degraded,
     },
@@ -262,8 +267,8 @@ async function load(release: Release, { logger }: LoadDependencies): Promise<Ran
     duals,
     versions: {
       release: release.id,
-      model: `${pctr.model.version}+${accept.model.version}`,
-      calibration: `${pctr.model.calibration.kind}+${accept.model.calibration.kind}`,
+      model: `${versionOf(pctr)}+${versionOf(accept)}`,
+      calibration: `${calibrationOf(pctr)}+${calibrationOf(accept)}`,
       duals: duals.version,
       features_asof: new Date(snapshot.asOfMs).toISOString(),
     },
@@ -301,8 +306,9 @@ async function checkTwins(
 ): Promise<RankingRelease> {
   const twins: { served: ServedModel; bytes: Uint8Array }[] = [];
   for (const served of [loaded.pctr, loaded.accept]) {
-    const { model } = served;
-    if (model.onnxSha256 === undefined) continue;
+    const { model, imported } = served;
+    // Where an imported model answers, the examples of its contract have been compared, and the twin is nobody's.
+    if (model.onnxSha256 === undefined || imported !== undefined) continue;
     const file = `${model.name}.onnx`;
     const bytes = release.read('models', file);
     if (sha256Hex(bytes) !== model.onnxSha256) {

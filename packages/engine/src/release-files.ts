@@ -5,6 +5,7 @@ import type { ReleaseInput } from '@waggle/releases';
 import type { Catalog } from './catalog.js';
 import type { Duals } from './duals.js';
 import type { EnginePolicy } from './policy.js';
+import { type ImportedModel, importedFiles } from './served-model.js';
 
 /** Unit vectors of one kind of entity, rows aligned with the catalog; an all-zero row has no embedding. */
 export interface EmbeddingTable {
@@ -34,6 +35,10 @@ export interface RankingReleaseInput {
     readonly acceptTrees?: Uint8Array;
     readonly pctrOnnx?: Uint8Array;
     readonly acceptOnnx?: Uint8Array;
+    /** Models of other tools that answer in place of these. */
+    readonly imported?:
+      | Readonly<Partial<Record<'pctr' | 'accept', ImportedModel | undefined>>>
+      | undefined;
   };
   readonly duals: Duals;
   readonly policy: EnginePolicy;
@@ -80,6 +85,8 @@ export function rankingReleaseFiles(input: RankingReleaseInput): ReleaseInput {
         ...(models.acceptTrees === undefined ? {} : { 'accept.trees': models.acceptTrees }),
         ...(models.pctrOnnx === undefined ? {} : { 'pctr.onnx': models.pctrOnnx }),
         ...(models.acceptOnnx === undefined ? {} : { 'accept.onnx': models.acceptOnnx }),
+        ...(models.imported?.pctr && importedFiles('pctr', models.imported.pctr)),
+        ...(models.imported?.accept && importedFiles('accept', models.imported.accept)),
       },
       gate: { 'report.json': json(input.gate ?? null) },
       duals: { 'duals.json': json(input.duals) },

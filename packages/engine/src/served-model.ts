@@ -1,16 +1,21 @@
 import { createHash } from 'node:crypto';
 import type { FeatureContext, FeatureSet, OnlineFeatures } from '@waggle/features';
+import { FOREIGN_FILES, type ForeignContract, parseContract } from '@waggle/models';
 import {
   type HeadModel,
   LinearScorer,
   openTreesModel,
   parseHeadModel,
-  type TreesScorer,
+  TreesScorer,
 } from '@waggle/ranking';
+import type { Release } from '@waggle/releases';
+import { engineError } from './errors.js';
 
 /** A model with the features it reads, ready for the hot path. */
 export interface ServedModel {
   readonly model: HeadModel;
+  /** A tree ensemble of another tool, which answers in place of the model. */
+  readonly imported: TreesScorer | undefined;
   readonly features: OnlineFeatures;
   /**
    * Probabilities of the candidates of one request, on the calling thread. A linear model sums what it weighs, most of it kept
@@ -28,9 +33,67 @@ export interface ServedModel {
   scoreRows(x: Float32Array, nRows: number): Float64Array;
 }
 
+/** A model of another tool with what its maker declared of it. */
+export interface ImportedModel {
+  readonly version: string;
+  readonly contract: ForeignContract;
+  readonly bytes: Uint8Array;
+}
+
+type ModelName = HeadModel['name'];
+
+const contractFile = (name: ModelName): string => `${name}.contract.json`;
+const modelFile = (name: ModelName, { format }: ForeignContract): string =>
+  `${name}.${FOREIGN_FILES[format]}`;
+
+/** The files of an imported model in the section `models`. */
+export function importedFiles(
+  name: ModelName,
+  imported: ImportedModel,
+): Readonly<Record<string, Uint8Array>> {
+  const { version, contract, bytes } = imported;
+  return {
+    [contractFile(name)]: new TextEncoder().encode(JSON.stringify({ version, contract })),
+    [modelFile(name, contract)]: bytes,
+  };
+}
+
+/**
+ * Opens a release's imported model of this name; undefined where it has none.
+ * @throws WAGGLE_RELEASE_UNSERVABLE for what the request's own thread cannot run: neural networks, counts; the errors of
+ *   `TreesScorer.open`, for another feature set among others
+ */
+export async function openImported(
+  release: Release,
+  name: ModelName,
+  set: FeatureSet,
+): Promise<TreesScorer | undefined> {
+  if (!release.has('models', contractFile(name))) return undefined;
+  const found = release.json<{ version: string; contract: unknown }>('models', contractFile(name));
+  const version = String(found.version);
+  const contract = parseContract(found.contract, `contract of ${version}`);
+  const why =
+    contract.tensors !== undefined
+      ? 'is a network of tensors, and requests are answered by tree ensembles and linear models alone'
+      : contract.output.meaning !== 'probability'
+        ? `answers with a ${contract.output.meaning}, not with a probability`
+        : undefined;
+  if (why !== undefined) {
+    throw engineError('WAGGLE_RELEASE_UNSERVABLE', `release ${release.id}: ${version} ${why}`, {
+      details: { release: release.id, model: version },
+    });
+  }
+  const bytes = release.read('models', modelFile(name, contract));
+  return TreesScorer.open(
+    { version, contract, bytes },
+    { names: set.names, fingerprint: set.fingerprint },
+  );
+}
+
 /** What a release holds of a model. */
 export interface ServedSource {
   readonly json: unknown;
+  readonly imported: TreesScorer | undefined;
   /** The ensemble's file; read when the model names one. */
   readonly trees: () => Uint8Array;
   readonly online: () => OnlineFeatures;
@@ -58,6 +121,8 @@ export async function openServedModel(
   if (model.featureNames.join() !== set.names.join()) {
     throw unservable(`${model.version} names other features than ${set.fingerprint}`);
   }
+  const { imported } = source;
+  if (imported !== undefined) return { ...servedTrees(model, imported, source.online()), imported };
   if (model.kind === 'trees_logistic') {
     return servedTrees(model, await openTreesModel(model, source.trees()), source.online());
   }
@@ -78,6 +143,7 @@ function servedLinear(
   let sums = new Float64Array(0);
   return {
     model,
+    imported: undefined,
     features,
     probabilities(context, campaignRows, creativeRows, out) {
       const n = campaignRows.length;
@@ -95,6 +161,7 @@ function servedTrees(model: HeadModel, scorer: TreesScorer, features: OnlineFeat
   let x = new Float32Array(0);
   return {
     model,
+    imported: undefined,
     features,
     probabilities(context, campaignRows, creativeRows, out) {
       const n = campaignRows.length;

@@ -47,7 +47,7 @@ export class TreesScorer implements Scorer {
   readonly #nanIsMissing: boolean;
   /** Column of the offset, −1 without. */
   readonly #offset: number;
-  readonly #calibration: Calibration;
+  readonly calibration: Calibration;
   /** Whether the logit is needed; else outputs are taken as they are. */
   readonly #fromLogit: boolean;
   readonly #steepness: number;
@@ -68,7 +68,7 @@ export class TreesScorer implements Scorer {
     this.meaning = o.meaning ?? 'probability';
     this.#nanIsMissing = o.nanIsMissing ?? true;
     this.#offset = o.offsetFeature === undefined ? -1 : o.featureNames.indexOf(o.offsetFeature);
-    this.#calibration = o.calibration ?? { kind: 'identity' };
+    this.calibration = o.calibration ?? { kind: 'identity' };
     this.#fromLogit =
       o.offsetFeature !== undefined || (o.calibration?.kind ?? 'identity') !== 'identity';
     if (o.featureNames.length !== trees.nFeatures) {
@@ -229,7 +229,7 @@ export class TreesScorer implements Scorer {
       let value = found[r * nOutputs + this.#column]!;
       if (this.#fromLogit) {
         const prior = this.#offset < 0 ? 0 : x[r * this.nFeatures + this.#offset]!;
-        value = sigmoid(calibrateLogit(this.#calibration, this.#steepness * value + prior));
+        value = sigmoid(calibrateLogit(this.calibration, this.#steepness * value + prior));
       }
       if (isProbability && !(value >= 0 && value <= 1)) {
         throw this.#nan(r, `${value} is no probability`);

@@ -63,12 +63,12 @@ test('on a simulated network delay buckets close more of the gap to the truth th
   const loss = (p: ArrayLike<number>) =>
     mean(p, (q, t) => -(t * Math.log(q) + (1 - t) * Math.log1p(-q)));
   const one = new Float64Array(later.nRows).fill(mean(truth, (_, t) => t));
-  const closed = (labels: ConversionLabels) => {
-    const p = scorePcvr(fitPcvr(past, { labels }), later);
+  const closed = async (labels: ConversionLabels) => {
+    const p = scorePcvr(await fitPcvr(past, { labels }), later);
     return (loss(one) - loss(p)) / (loss(one) - loss(truth));
   };
-  const buckets = closed('buckets');
+  const buckets = await closed('buckets');
   expect(buckets).toBeGreaterThan(0.6);
-  expect(buckets).toBeGreaterThan(closed('immature_negative') + 0.02);
-  expect(buckets).toBeGreaterThan(closed('mature_only') + 0.1);
+  expect(buckets).toBeGreaterThan((await closed('immature_negative')) + 0.02);
+  expect(buckets).toBeGreaterThan((await closed('mature_only')) + 0.1);
 }, 300_000);

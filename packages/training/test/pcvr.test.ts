@@ -134,15 +134,15 @@ function againstTruth(world: Network, rows: ConversionRows, p: ArrayLike<number>
 describe('conversions that come late', () => {
   test.each([1, 2, 3])(
     'delay buckets beat "not yet is never" and "mature clicks only" against the truth, seed %i',
-    (seed) => {
+    async (seed) => {
       const world = network(seed);
       const rows = rowsAt(world, past);
       const judged = rowsAt(world, later);
-      const of = (labels: ConversionLabels) =>
-        againstTruth(world, judged, scorePcvr(fitPcvr(rows, { labels }), judged));
-      const buckets = of('buckets');
-      const naive = of('immature_negative');
-      const mature = of('mature_only');
+      const of = async (labels: ConversionLabels) =>
+        againstTruth(world, judged, scorePcvr(await fitPcvr(rows, { labels }), judged));
+      const buckets = await of('buckets');
+      const naive = await of('immature_negative');
+      const mature = await of('mature_only');
       expect(buckets.loss).toBeLessThan(naive.loss);
       expect(buckets.loss).toBeLessThan(mature.loss);
       expect(Math.abs(Math.log(buckets.ratio))).toBeLessThan(0.12);
@@ -151,15 +151,15 @@ describe('conversions that come late', () => {
     },
   );
 
-  test('shares are learned where they differ from the usual, and kept usual where no click is old enough', () => {
+  test('shares are learned where they differ from the usual, and kept usual where no click is old enough', async () => {
     const world = network(4);
-    const learned = fitPcvr(rowsAt(world, { ...past, toMs: END, asOfMs: END + 20 * DAY_MS }));
+    const learned = await fitPcvr(rowsAt(world, { ...past, toMs: END, asOfMs: END + 20 * DAY_MS }));
     const total = shareBy(WINDOW);
     BUCKETS.forEach((end, b) => {
       const truth = (shareBy(end) - shareBy(BUCKETS[b - 1] ?? 0)) / total;
       expect(Math.abs(learned.shares[b]! - truth)).toBeLessThan(0.035);
     });
-    const young = fitPcvr(
+    const young = await fitPcvr(
       rowsAt(world, {
         fromMs: START_MS,
         toMs: START_MS + 6 * DAY_MS,
@@ -195,11 +195,11 @@ describe('training', () => {
       seed: 1,
       bootstrapReplicates: 200,
     };
-    const trained = trainPcvr(o);
+    const trained = await trainPcvr(o);
     expect(trained.gate.passed, trained.gate.summary).toBe(true);
     expect(trained.card.slices.map((s) => s.name)).toContain('new campaigns');
     expect(trained.card.slices[0]!.relative!.upper).toBeLessThan(0);
-    const again = trainPcvr(o);
+    const again = await trainPcvr(o);
     expect(
       Buffer.from(again.artifacts['model.onnx']!).equals(trained.artifacts['model.onnx']!),
     ).toBe(true);
@@ -224,31 +224,29 @@ describe('training', () => {
     expect(expected[0]).not.toBe(expected[1]);
   });
 
-  test('rows that cannot be are refused by name and row; too few are told from wrong ones', () => {
+  test('rows that cannot be are refused by name and row; too few are told from wrong ones', async () => {
     const rows = rowsAt(network(7), past);
-    const broken = (change: Partial<ConversionRows>) => () => fitPcvr({ ...rows, ...change });
+    const broken = (change: Partial<ConversionRows>) =>
+      expect(fitPcvr({ ...rows, ...change })).rejects;
     const label = expect.objectContaining({ code: 'WAGGLE_TRAINING_LABEL' });
     const at = (column: Float64Array, i: number, v: number) => {
       const out = column.slice();
       out[i] = v;
       return out;
     };
-    expect(broken({ clicks: at(rows.clicks, 3, Number.NaN) })).toThrow(label);
-    expect(broken({ clicks: at(rows.clicks, 3, 0) })).toThrow(label);
-    expect(broken({ conversions: at(rows.conversions, 2, 1e6) })).toThrow(label);
-    expect(broken({ observed: at(rows.observed, 2, -1) })).toThrow(label);
-    expect(broken({ converted: rows.converted.slice(1) })).toThrow(
+    await broken({ clicks: at(rows.clicks, 3, Number.NaN) }).toEqual(label);
+    await broken({ clicks: at(rows.clicks, 3, 0) }).toEqual(label);
+    await broken({ conversions: at(rows.conversions, 2, 1e6) }).toEqual(label);
+    await broken({ observed: at(rows.observed, 2, -1) }).toEqual(label);
+    await broken({ converted: rows.converted.slice(1) }).toEqual(
       expect.objectContaining({ code: 'WAGGLE_TRAINING_SHAPE' }),
     );
-    expect(
-      broken({
-        conversions: rows.conversions.map(() => 0),
-        maturedConversions: rows.maturedConversions.map(() => 0),
-      }),
-    ).toThrow(expect.objectContaining({ code: 'WAGGLE_TRAINING_TOO_FEW' }));
-    expect(() => fitPcvr(rowsAt(network(7), { ...past, toMs: START_MS }))).toThrow(
-      expect.objectContaining({ code: 'WAGGLE_TRAINING_TOO_FEW' }),
-    );
+    const tooFew = expect.objectContaining({ code: 'WAGGLE_TRAINING_TOO_FEW' });
+    await broken({
+      conversions: rows.conversions.map(() => 0),
+      maturedConversions: rows.maturedConversions.map(() => 0),
+    }).toEqual(tooFew);
+    await expect(fitPcvr(rowsAt(network(7), { ...past, toMs: START_MS }))).rejects.toEqual(tooFew);
     expect(() =>
       parseEffectsModel({
         kind: 'effects_logit',

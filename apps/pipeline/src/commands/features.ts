@@ -1,5 +1,4 @@
 import { writeFile } from 'node:fs/promises';
-import { encodeColumns, numericColumn } from '@waggle/core';
 import {
   acceptFeatures,
   buildDataset,
@@ -11,13 +10,16 @@ import {
 import type { Store } from '@waggle/store';
 import type { CommandContext } from '../context.js';
 import { asOfOption, type DataRange } from '../data-range.js';
+import { datasetFile } from '../dataset-file.js';
 import { pipelineError } from '../errors.js';
+import { type ModelName, openRegistry } from '../model-registry.js';
 import { count, table } from '../output.js';
 
-const FEATURE_SETS: Readonly<Record<string, FeatureSet>> = {
-  ctr: ctrFeatures,
-  accept: acceptFeatures,
-  sent: sentFeatures,
+/** With the model whose parameters the features are computed with; those of some sets need none. */
+const FEATURE_SETS: Readonly<Record<string, { set: FeatureSet; model?: ModelName }>> = {
+  ctr: { set: ctrFeatures, model: 'pctr' },
+  accept: { set: acceptFeatures, model: 'accept' },
+  sent: { set: sentFeatures },
 };
 
 /** Training rows of one feature set: every decision in the data, with the features as known then. */
@@ -85,16 +87,18 @@ export async function featuresCommand(
   context: CommandContext,
   options: Record<string, unknown>,
 ): Promise<undefined> {
-  const set = FEATURE_SETS[String(options['set'])];
-  if (set === undefined) {
+  const known = FEATURE_SETS[String(options['set'])];
+  if (known === undefined) {
     throw pipelineError(
       'WAGGLE_USAGE',
       `--set must be ${Object.keys(FEATURE_SETS).join(', ')}; got "${String(options['set'])}"`,
     );
   }
+  const { set, model } = known;
+  const params = model === undefined ? {} : await (await openRegistry(context)).params(model);
   const { rows, range } = await context.withStore(async (store) => {
     const found = await asOfOption(store, context.config.tenantId, options['asOf']);
-    return { rows: await dataset(context, store, set, found), range: found };
+    return { rows: await dataset(context, store, set, found, params), range: found };
   });
   if (rows.nRows === 0) {
     throw pipelineError(
@@ -104,26 +108,8 @@ export async function featuresCommand(
   }
   const features = summarizeFeatures(set, rows);
   if (options['out'] !== undefined) {
-    const column = (f: number) =>
-      Float32Array.from({ length: rows.nRows }, (_, i) => rows.x[i * features.length + f]!);
-    await writeFile(
-      String(options['out']),
-      encodeColumns({
-        nRows: rows.nRows,
-        meta: { set: set.name, fingerprint: set.fingerprint, as_of_ms: range.asOfMs },
-        columns: {
-          ...Object.fromEntries(features.map((f, i) => [f.name, numericColumn('f32', column(i))])),
-          row_id: rows.rowIds,
-          publication_id: rows.publication,
-          campaign_id: rows.campaign,
-          creative_id: rows.creative,
-          decision_ts_ms: numericColumn('f64', rows.decisionTsMs),
-          successes: numericColumn('f64', rows.successes),
-          trials: numericColumn('f64', rows.trials),
-          maturity: numericColumn('f64', rows.maturity),
-        },
-      }),
-    );
+    const path = String(options['out']);
+    await writeFile(path, datasetFile(path, { set, rows, asOfMs: range.asOfMs }));
   }
   const short = (value: number) =>
     Number.isFinite(value) ? Number(value.toPrecision(4)).toString() : String(value);

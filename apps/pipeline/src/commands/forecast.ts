@@ -1,16 +1,18 @@
 import { DAY_MS, HOUR_MS, stringAt } from '@waggle/core';
-import { buildSendHistory, type NamedSendHistory } from '@waggle/features';
+import { buildHourlyCounts, buildSendHistory, type NamedSendHistory } from '@waggle/features';
 import {
-  constantLearner,
+  boostedLearner,
   INVENTORY_LEVELS,
   INVENTORY_TARGETS,
   InventoryModel,
   type InventoryTarget,
   inventoryBase,
 } from '@waggle/forecasting';
+import { treesFit } from '@waggle/native';
 import type { CommandContext } from '../context.js';
 import { asOfOption } from '../data-range.js';
 import { pipelineError } from '../errors.js';
+import { halfBy, hourlyCurve } from '../hourly-forecast.js';
 import { count, table } from '../output.js';
 
 /** Quantiles are those of sends forecast this long before: what offers are made with. */
@@ -25,9 +27,13 @@ interface PlannedSend {
   readonly nSlots: number;
   /** P10, P20, P50, P80, P90 by what is counted; null where nothing is known of the publication. */
   readonly quantiles: Readonly<Record<InventoryTarget, readonly (number | null)[]>>;
+  /** The P50 by hours since sending; null where there is none, or no event to take a curve from. */
+  readonly hourly: Readonly<Record<HourlyKind, readonly number[] | null>>;
 }
 
-/** Deliveries, opens and clicks of the sends planned for the coming days, in quantiles. */
+type HourlyKind = 'opens' | 'clicks';
+
+/** Deliveries, opens and clicks of the sends planned for the coming days, in quantiles and by hour. */
 export async function forecastCommand(
   context: CommandContext,
   options: Record<string, unknown>,
@@ -39,7 +45,7 @@ export async function forecastCommand(
       `--days must lie in (0, 60], got "${String(options['days'])}"`,
     );
   }
-  const { history, asOfMs, fromMs } = await context.withStore(async (store) => {
+  const { history, hourly, asOfMs, fromMs } = await context.withStore(async (store) => {
     const range = await asOfOption(store, context.config.tenantId, options['asOf']);
     const found = await context.steps.step('Reading sends', () =>
       buildSendHistory(store, {
@@ -51,7 +57,19 @@ export async function forecastCommand(
         signal: context.signal,
       }),
     );
-    return { history: found, ...range };
+    const nHours = found.outcomeMs / HOUR_MS;
+    const counts = await context.steps.step('Reading hours', async () => {
+      const of = (kind: HourlyKind) =>
+        buildHourlyCounts(store, found, {
+          tenantId: context.config.tenantId,
+          asOfMs: range.asOfMs,
+          kind,
+          nHours,
+          signal: context.signal,
+        });
+      return { opens: await of('opens'), clicks: await of('clicks') };
+    });
+    return { history: found, hourly: counts, ...range };
   });
   const rows: number[] = [];
   for (let i = 0; i < history.nSends; i++) {
@@ -66,7 +84,19 @@ export async function forecastCommand(
       forecastTarget(history, target, { rows, fromMs, asOfMs }),
     );
   }
+  const curves = {
+    opens: hourlyCurve(history, hourly.opens),
+    clicks: hourlyCurve(history, hourly.clicks),
+  };
   const nLevels = INVENTORY_LEVELS.length;
+  const median = INVENTORY_LEVELS.indexOf(0.5);
+  const byHour = (kind: HourlyKind, i: number, r: number): readonly number[] | null => {
+    const expected = quantiles[kind][r * nLevels + median]!;
+    const shares = curves[kind]?.shares(history.localHour[i]!, history.publication[i]!);
+    return shares === undefined || Number.isNaN(expected)
+      ? null
+      : Array.from(shares, (share) => share * expected);
+  };
   const of = (target: InventoryTarget, r: number) =>
     Array.from(quantiles[target].subarray(r * nLevels, (r + 1) * nLevels), (q) =>
       Number.isNaN(q) ? null : q,
@@ -82,6 +112,7 @@ export async function forecastCommand(
         opens: of('opens', r),
         clicks: of('clicks', r),
       },
+      hourly: { opens: byHour('opens', i, r), clicks: byHour('clicks', i, r) },
     }),
   );
   const range = (q: readonly (number | null)[]) =>
@@ -90,7 +121,7 @@ export async function forecastCommand(
     { asOf: new Date(asOfMs).toISOString(), levels: INVENTORY_LEVELS, sends },
     () =>
       `${table(
-        ['planned', 'publication', 'slots', 'delivered', 'opens', 'clicks'],
+        ['planned', 'publication', 'slots', 'delivered', 'opens', 'half by', 'clicks', 'half by'],
         sends
           .slice(0, SHOWN)
           .map((s) => [
@@ -99,14 +130,21 @@ export async function forecastCommand(
             s.nSlots,
             range(s.quantiles.delivered),
             range(s.quantiles.opens),
+            hoursToHalf(s.hourly.opens),
             range(s.quantiles.clicks),
+            hoursToHalf(s.hourly.clicks),
           ]),
-      )}\n${count(sends.length)} planned sends${sends.length > SHOWN ? `, the next ${SHOWN} shown` : ''}; P50 (P10–P90), opens and clicks within 72 h`,
+      )}\n${count(sends.length)} planned sends${sends.length > SHOWN ? `, the next ${SHOWN} shown` : ''}; P50 (P10–P90), opens and clicks within 72 h, half of them by so many hours; every hour with --json`,
   );
   return undefined;
 }
 
 const whole = (value: number): string => count(Math.round(value));
+
+function hoursToHalf(hours: readonly number[] | null): string {
+  const hour = hours === null ? undefined : halfBy(hours);
+  return hour === undefined ? '–' : `${hour} h`;
+}
 
 async function forecastTarget(
   history: NamedSendHistory,
@@ -121,7 +159,7 @@ async function forecastTarget(
     // The later half of the past calibrates.
     fitUntilMs: o.fromMs + (o.asOfMs - history.outcomeMs - o.fromMs) / 2,
     calibrateUntilMs: o.asOfMs,
-    learner: constantLearner,
+    learner: boostedLearner(treesFit),
   });
   return model.predict(base, o.rows);
 }

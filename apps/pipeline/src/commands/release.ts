@@ -1,6 +1,7 @@
 import { stringData } from '@waggle/core';
 import {
   buildCatalog,
+  type ImportedModel,
   loadRankingRelease,
   parsePolicy,
   rankingReleaseFiles,
@@ -15,12 +16,15 @@ import { exportLinearOnnx } from '@waggle/training';
 import type { CommandContext } from '../context.js';
 import { asOfOption, type DataRange } from '../data-range.js';
 import { pipelineError } from '../errors.js';
-import { openRegistry, type ServableModel } from '../model-registry.js';
+import { type ModelName, openRegistry, type ServableModel } from '../model-registry.js';
 import { table } from '../output.js';
 import { releaseStore } from '../release-store.js';
 
 /** What a release serves with: the trained models, or the prior alone. */
-export type ServableModels = Readonly<Record<'pctr' | 'accept', ServableModel>>;
+export type ServableModels = Readonly<Record<ModelName, ServableModel>>;
+
+/** Models of other tools that answer in place of them. */
+type ImportedModels = Readonly<Partial<Record<ModelName, ImportedModel | undefined>>>;
 
 export interface BuiltRelease {
   readonly id: string;
@@ -50,9 +54,17 @@ export function priorModels(): ServableModels {
 export async function buildRelease(
   context: Pick<CommandContext, 'config' | 'dir' | 'clock' | 'logger' | 'signal' | 'steps'>,
   store: Store,
-  options: { range: DataRange; models: ServableModels; activate: boolean },
+  options: {
+    range: DataRange;
+    models: ServableModels;
+    imported?: ImportedModels;
+    activate: boolean;
+  },
 ): Promise<BuiltRelease> {
-  const { models, range } = options;
+  const { models, range, imported = {} } = options;
+  const paramsOf = (name: ModelName) =>
+    imported[name]?.contract.featureParams ?? models[name].params;
+  const versionOf = (name: ModelName) => imported[name]?.version ?? models[name].model.version;
   const tenantId = context.config.tenantId;
   return context.steps.step('Building the release', async (progress) => {
     const tell = (step: string, done: number) => progress({ step, done, total: 4, unit: 'parts' });
@@ -77,7 +89,7 @@ export async function buildRelease(
       tenantId,
       asOfMs: range.asOfMs,
       ids,
-      params: { ctr: models.pctr.params, accept: models.accept.params },
+      params: { ctr: paramsOf('pctr'), accept: paramsOf('accept') },
       signal: context.signal,
     });
     tell('vectors', 2);
@@ -111,6 +123,7 @@ export async function buildRelease(
           accept: models.accept.model,
           pctrOnnx: models.pctr.onnx,
           acceptOnnx: models.accept.onnx,
+          imported,
         },
         duals: zeroDuals(),
         policy: parsePolicy(),
@@ -120,7 +133,7 @@ export async function buildRelease(
           data_from: new Date(range.fromMs).toISOString(),
           data_as_of: new Date(range.asOfMs).toISOString(),
           sample: tenantId === 'ten_sample',
-          models: { pctr: models.pctr.model.version, accept: models.accept.model.version },
+          models: { pctr: versionOf('pctr'), accept: versionOf('accept') },
           features: { ctr: ctrFeatures.fingerprint, accept: acceptFeatures.fingerprint },
           embedding_model: snapshot.embeddingModel,
         },
@@ -132,12 +145,29 @@ export async function buildRelease(
     return {
       id: manifest.id,
       activated: options.activate,
-      priorOnly: { pctr: models.pctr.model.priorOnly, accept: models.accept.model.priorOnly },
+      priorOnly: {
+        pctr: imported.pctr === undefined && models.pctr.model.priorOnly,
+        accept: imported.accept === undefined && models.accept.model.priorOnly,
+      },
       publications: ids.publications.length,
       campaigns: ids.campaigns.length,
       embeddingModel: snapshot.embeddingModel,
     };
   });
+}
+
+/** Models of other tools that the command names. */
+async function importedModels(
+  context: CommandContext,
+  options: Record<string, unknown>,
+): Promise<ImportedModels> {
+  const registry = await openRegistry(context);
+  const of = async (name: ModelName, set: typeof ctrFeatures) => {
+    if (options[name] === undefined) return undefined;
+    const { manifest, contract, bytes } = await registry.imported(String(options[name]), set);
+    return { version: manifest.version, contract, bytes };
+  };
+  return { pctr: await of('pctr', ctrFeatures), accept: await of('accept', acceptFeatures) };
 }
 
 const summaryOf = (manifest: ReleaseManifest) => ({
@@ -170,6 +200,7 @@ export async function releaseCommand(
         return buildRelease(context, store, {
           range,
           models,
+          imported: await importedModels(context, options),
           activate: options['activate'] !== false,
         });
       });

@@ -35,9 +35,7 @@ const pcvr = async (
     });
   const past = await steps.step('Counting conversions', () => rows(fromMs, cutMs));
   const later = await steps.step('Counting later conversions', () => rows(cutMs, asOfMs));
-  return steps.step('Training pcvr', () =>
-    Promise.resolve(trainPcvr({ past, later, seed, signal })),
-  );
+  return steps.step('Training pcvr', () => trainPcvr({ past, later, seed, signal }));
 };
 
 const answers = async (

@@ -103,9 +103,10 @@ struct TreesFitResult {
 /// A split's gain is T(G_l)²/(H_l + λ) + T(G_r)²/(H_r + λ) − T(G)²/(H + λ), T(G) = sign(G) · max(|G| − l1, 0); ties go
 /// to the lower feature, then to missing values on the right, then to the lower cut. Categories are ordered by
 /// G / (H + 10) and split in two along that order (Fisher 1958): at most 32 to the left, in groups of about 100 rows or
-/// more, with 10 added to λ for the gain; categories of fewer than about 10 rows in the node, those not seen in
-/// training and rare ones beyond the bins go right. Up to four categories are tried one by one instead. A missing value
-/// goes where the gain is larger; without any in the node, where more curvature went.
+/// more, with 10 added to λ for the gain and for the value of a leaf that such a split makes: sides picked from many
+/// are the better for chance too. Categories of fewer than about 10 rows in the node, those not seen in training and
+/// rare ones beyond the bins go right. Up to four categories are tried one by one instead. A missing value goes where
+/// the gain is larger; without any in the node, where more curvature went.
 ///
 /// Leaves are −T(G)/(H + λ) times the learning rate; Poisson's are clipped to ±0.7 before; quantile's are the weighted
 /// quantile of the leaf's residuals. Growth 'leaf' splits the leaf of largest gain, 'depth' one level after the other.

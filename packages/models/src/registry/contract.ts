@@ -45,6 +45,8 @@ export const ModelContract = Type.Object(
     features: Type.Array(Feature, { minItems: 1, maxItems: 65_536 }),
     /** Of the feature set that the rows came from. */
     featureSetFingerprint: Name,
+    /** Parameters of that feature set that the rows were made with; a release computes its features with the same. */
+    featureParams: Type.Optional(Type.Record(Name, Type.Number())),
     /** `nan`: NaN means missing and the model knows what to do; `refuse`: a row with NaN is an error. */
     missing: Type.Union([Type.Literal('nan'), Type.Literal('refuse')]),
     output: Type.Object(

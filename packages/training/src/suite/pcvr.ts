@@ -48,10 +48,10 @@ const MIN_CLICKS = 200;
  * O(rounds · rows · (levels · solver + buckets)).
  * @throws WAGGLE_TRAINING_LABEL, WAGGLE_TRAINING_TOO_FEW when there is hardly anything to learn from
  */
-export function fitPcvr(
+export async function fitPcvr(
   rows: ConversionRows,
   o: { readonly labels?: ConversionLabels; readonly signal?: AbortSignal | undefined } = {},
-): PcvrModel {
+): Promise<PcvrModel> {
   const { labels = 'buckets', signal } = o;
   checkConversionRows(rows);
   const { bucketsMs } = rows;
@@ -75,14 +75,19 @@ export function fitPcvr(
   for (let i = 0; i < nRows; i++) {
     for (let b = 0; b < nBuckets; b++) successes[i]! += conversions[i * nBuckets + b]!;
   }
-  const codes = CONVERSION_KEYS.map((key) => Int32Array.from(rows.keys[key].codes));
+  const codes = CONVERSION_KEYS.map((key) => rows.keys[key].codes);
+  const nLevels = codes.length;
+  const grouped = new Int32Array(nRows * nLevels);
+  codes.forEach((code, l) => {
+    for (let i = 0; i < nRows; i++) grouped[i * nLevels + l] = code[i]!;
+  });
   const sizes = CONVERSION_KEYS.map((key) => rows.keys[key].dictionary.length);
   const exposure = new Float64Array(nRows);
   const p = new Float64Array(nRows);
   let state: Float64Array | undefined;
   let strengths: readonly number[] = [];
   let dispersion = 0;
-  let solved: ReturnType<typeof solveEffects> | undefined;
+  let solved: Awaited<ReturnType<typeof solveEffects>> | undefined;
   for (let round = 0; round < ROUNDS; round++) {
     throwIfAborted(signal);
     for (let i = 0; i < nRows; i++) {
@@ -100,15 +105,15 @@ export function fitPcvr(
       dispersion = priors.dispersion;
     }
     const rate = total / exposure.reduce((sum, e) => sum + e, 0);
-    solved = solveEffects(
-      { successes, exposure, offset: new Float64Array(nRows), codes },
+    solved = await solveEffects(
+      { successes, exposure, offset: new Float64Array(nRows), codes: grouped },
       {
         link: 'logit',
         levels: sizes.map((size, l) => ({ size, variance: 1 / strengths[l]! })),
         base: { mean: logit(Math.min(rate, 0.5)), variance: 1 },
         dispersion,
       },
-      state,
+      { start: state, signal },
     );
     state = solved.state;
     for (let i = 0; i < nRows; i++) {
@@ -274,7 +279,7 @@ const CALIBRATION_SHARE = 1 / 3;
  * the buckets its clicks have seen: visible conversions are its clicks times p times the share of those buckets.
  * Pure. @throws as `fitPcvr`
  */
-export function trainPcvr(o: PcvrTraining): TrainedPcvr {
+export async function trainPcvr(o: PcvrTraining): Promise<TrainedPcvr> {
   const { past, later, seed, signal } = o;
   checkConversionRows(later);
   if (later.bucketsMs.join() !== past.bucketsMs.join()) {
@@ -283,7 +288,7 @@ export function trainPcvr(o: PcvrTraining): TrainedPcvr {
       'past and later rows have different delay buckets',
     );
   }
-  const fitted = fitPcvr(past, { signal });
+  const fitted = await fitPcvr(past, { signal });
   const nBuckets = later.bucketsMs.length;
   const visible = new Float64Array(later.nRows);
   const successes = new Float64Array(later.nRows);

@@ -1,0 +1,63 @@
+"""Rows that `waggle features --out rows.parquet` wrote, and what a model of them declares when Waggle imports it."""
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow.parquet as pq
+
+
+@dataclass
+class Rows:
+    """Decisions in time order: features, clicks of deliveries, and the logit of the prior that a model is fitted around."""
+
+    about: dict
+    x: np.ndarray  # float32 [n × features]
+    clicks: np.ndarray
+    delivered: np.ndarray
+    prior: np.ndarray
+
+    def __len__(self):
+        return len(self.x)
+
+    def part(self, begin, end):
+        return Rows(self.about, *(a[begin:end] for a in (self.x, self.clicks, self.delivered, self.prior)))
+
+    def split(self, share):
+        """The later rows judge what the earlier ones taught."""
+        cut = int(len(self) * share)
+        return self.part(0, cut), self.part(cut, len(self))
+
+
+def read_rows(path, prior="prior_logit_ctr"):
+    table = pq.read_table(path)
+    about = json.loads(table.schema.metadata[b"waggle"])
+    # Clicks go on for three days. Younger rows would teach that late ads are not clicked.
+    table = table.filter(np.asarray(table["maturity"]) == 1)
+    x = np.column_stack([np.asarray(table[name]) for name in about["features"]]).astype(np.float32)
+    column = lambda name: np.asarray(table[name], np.float64)
+    return Rows(about, x, column("successes"), column("trials"), x[:, about["features"].index(prior)])
+
+
+def log_loss(p, rows):
+    p = np.clip(np.asarray(p, np.float64), 1e-12, 1 - 1e-12)
+    return -np.sum(rows.clicks * np.log(p) + (rows.delivered - rows.clicks) * np.log1p(-p)) / np.sum(rows.delivered)
+
+
+def write_contract(path, rows, examples, *, name, producer, **more):
+    """`examples`: rows and what the model answers for them; Waggle holds its own answers against these."""
+    x, p = examples
+    contract = {
+        "contractVersion": 1,
+        "name": name,
+        "producer": producer,
+        "features": [{"name": feature, "dtype": "float32"} for feature in rows.about["features"]],
+        "featureSetFingerprint": rows.about["fingerprint"],
+        "featureParams": rows.about["params"],
+        "output": {"meaning": "probability"},
+        "examples": {"rows": x.astype(float).tolist(), "outputs": np.asarray(p, float).tolist(), "tolerance": 1e-5},
+        "dataRange": {"from": rows.about["from"], "to": rows.about["to"]},
+        **more,
+    }
+    with open(path, "w") as file:
+        json.dump(contract, file)
