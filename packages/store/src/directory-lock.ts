@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
-import { link, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { link, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
+import { makeDirectory } from './make-directory.js';
 
 interface Holder {
   readonly pid: number;
@@ -27,7 +28,7 @@ export class DirectoryLock {
 
   /** @returns the lock, or the pid of the process that holds it */
   static async acquire(directory: string): Promise<DirectoryLock | { heldBy: number }> {
-    await mkdir(directory, { recursive: true });
+    await makeDirectory(directory);
     const path = join(resolve(directory), 'lock');
     if (held.has(path)) return { heldBy: process.pid };
     const token = randomUUID();

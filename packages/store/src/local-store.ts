@@ -1,13 +1,19 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdir, open, readFile, truncate } from 'node:fs/promises';
+import { open, readFile, truncate } from 'node:fs/promises';
 import { type ClientRequest, get } from 'node:http';
-import { join, resolve } from 'node:path';
+import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { type ColumnTable, isWaggleError, type Logger } from '@waggle/core';
 import { toStoreError } from './clickhouse-errors.js';
 import { openServerStore } from './connections.js';
 import { storeError } from './errors.js';
-import { type LiveOwner, readLiveOwner, STOP_WHEN_UNUSED } from './server/owner-file.js';
+import { makeDirectory } from './make-directory.js';
+import {
+  type LiveOwner,
+  readLiveOwner,
+  STOP_WHEN_UNUSED,
+  storeDirectory,
+} from './server/owner-file.js';
 import type { InsertOptions, QueryOptions, Store } from './store.js';
 
 export interface LocalStoreOptions {
@@ -62,7 +68,7 @@ class LocalStore implements Store {
 
   constructor(options: LocalStoreOptions) {
     this.#options = options;
-    this.#directory = join(resolve(options.dataDir), 'store');
+    this.#directory = storeDirectory(options.dataDir);
   }
 
   async connect(): Promise<Connected> {
@@ -154,7 +160,7 @@ class LocalStore implements Store {
   async #find(): Promise<Connected> {
     this.#drop();
     const { logger, startTimeoutMs = 60_000 } = this.#options;
-    await mkdir(this.#directory, { recursive: true }).catch((err) => {
+    await makeDirectory(this.#directory).catch((err) => {
       throw toStoreError(err, { doing: `open ${this.#directory}` });
     });
     const deadline = performance.now() + startTimeoutMs;
@@ -210,7 +216,9 @@ class LocalStore implements Store {
       // Its own log file and process group: the owner may outlive the command that started it, and Ctrl-C in the
       // terminal must not take it away from a command that is still finishing.
       const path = this.#logPath();
-      const log = await open(path, 'a', 0o600);
+      const log = await open(path, 'a', 0o600).catch((err) => {
+        throw toStoreError(err, { doing: `open ${path}` });
+      });
       try {
         if ((await log.stat()).size > LOG_LIMIT_BYTES) await truncate(path, 0);
         child = spawn(startOwner.command, [...startOwner.args], {

@@ -1,12 +1,13 @@
 import { randomUUID } from 'node:crypto';
 import { createWriteStream } from 'node:fs';
-import { access, constants, mkdir, readdir, readFile, rm, stat } from 'node:fs/promises';
+import { access, constants, readdir, readFile, rm, stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import type { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { type Logger, silentLogger, WaggleError } from '@waggle/core';
 import { isAlive } from '../directory-lock.js';
 import { storeError } from '../errors.js';
+import { makeDirectory } from '../make-directory.js';
 import {
   firstWord,
   type InsertStatement,
@@ -132,8 +133,8 @@ export class ChdbEngine {
       });
     }
     try {
-      await mkdir(data, { recursive: true });
-      await mkdir(spool, { recursive: true });
+      await makeDirectory(data);
+      await makeDirectory(spool);
       await access(data, constants.W_OK);
     } catch (cause) {
       throw fileError(cause, `data directory ${directory}`);

@@ -1,6 +1,6 @@
 import { open, readFile, rename, rm } from 'node:fs/promises';
 import { get } from 'node:http';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { isAlive } from '../directory-lock.js';
 
 /** `owner.json`: where the process that owns a store directory listens; readable by its user alone. */
@@ -92,4 +92,9 @@ export async function readLiveOwner(
     request.on('timeout', () => request.destroy());
     request.on('error', () => fulfil(undefined));
   });
+}
+
+/** Where the local store lies in Waggle's folder. */
+export function storeDirectory(dataDir: string): string {
+  return join(resolve(dataDir), 'store');
 }
