@@ -12,13 +12,14 @@ export async function storeCommand(
   if (!Number.isInteger(port) || port < 0 || port > 65_535) {
     throw pipelineError('WAGGLE_USAGE', `--port must be 0 … 65535, got ${String(options['port'])}`);
   }
-  stepBack(context.logger);
+  const standing = stepBack(context.logger);
   const server = await startStoreServer({
     dir: join(context.dir, 'store'),
     host: '127.0.0.1',
     port,
     logger: context.logger,
     clock: context.clock,
+    standing,
   });
   context.output.result(
     { url: server.url },

@@ -9,6 +9,7 @@ import type { Clock, Logger } from '@waggle/core';
 import { summaryText } from '../engine/chdb-connection.js';
 import { ChdbEngine, type EngineResult } from '../engine/chdb-engine.js';
 import { storeError } from '../errors.js';
+import { IN_THE_BACKGROUND, type Standing } from './background.js';
 import { exception, toHttpException } from './http-errors.js';
 import { readStatement } from './http-request.js';
 import {
@@ -40,6 +41,8 @@ export interface StoreServerOptions {
   readonly onUnused?: () => void;
   /** How long `close` waits for running statements before it cancels them. @default 10_000 */
   readonly drainMs?: number;
+  /** Told when somebody waits for a statement, see `stepBack`. */
+  readonly standing?: Standing;
 }
 
 export interface StoreServer {
@@ -92,6 +95,7 @@ export async function startStoreServer(options: StoreServerOptions): Promise<Sto
       user: USER,
       password,
       logger: options.logger,
+      standing: options.standing,
     });
     const server = createServer(
       { maxHeaderSize: 1 << 20, requestTimeout: 0, keepAliveTimeout: 65_000 },
@@ -188,6 +192,7 @@ interface HandlerOptions {
   readonly user: string;
   readonly password: string;
   readonly logger: Logger;
+  readonly standing: Standing | undefined;
 }
 
 class RequestHandler {
@@ -305,8 +310,12 @@ class RequestHandler {
     };
     response.once('close', onClose);
     let result: EngineResult | undefined;
+    let attended: (() => void) | undefined;
     try {
       const statement = await readStatement(request, url);
+      if (statement.settings?.['log_comment'] !== IN_THE_BACKGROUND) {
+        attended = this.#options.standing?.attend();
+      }
       const queryId = statement.queryId ?? randomUUID();
       response.setHeader('X-ClickHouse-Query-Id', queryId);
       result = await this.#options.engine.run({ ...statement, signal: controller.signal });
@@ -316,6 +325,7 @@ class RequestHandler {
       else this.#fail(response, thrown);
     } finally {
       await result?.chunks.return().catch(() => {});
+      attended?.();
       response.off('close', onClose);
       this.#active.delete(controller);
       // A refused INSERT leaves its body unread: the socket cannot be used again.
