@@ -74,7 +74,8 @@ class Fit {
       }
     }
     weight_.resize(rows_.size());
-    for (auto* vector : {&state_, &gradient_, &diagonal_, &step_, &residual_, &direction_, &image_}) {
+    observed_.resize(rows_.size());
+    for (auto* vector : {&state_, &gradient_, &diagonal_, &step_, &residual_, &direction_, &image_, &half_variance_}) {
       vector->assign(m + 1, 0.0);
     }
     column_sums_.resize(static_cast<size_t>(n_columns_));
@@ -87,6 +88,7 @@ class Fit {
   }
 
   Status run(EffectsFitResult* result) {
+    if (args_.mean_rates) linearise(Curvature::kExpected);  // for the variances alone
     double largest = args_.start != nullptr ? 0.0 : kLongestStep;
     for (; result->iterations < args_.max_iterations && !result->converged; ++result->iterations) {
       linearise(largest <= kNearStep ? Curvature::kObserved : Curvature::kExpected);
@@ -154,7 +156,8 @@ class Fit {
     for (size_t r = 0; r < rows_.size(); ++r) {
       const int64_t i = rows_[r];
       const double offset = args_.offset != nullptr ? args_.offset[i] : 0.0;
-      const double eta = std::min(along(r, state_.data()) + offset, kHighestEta);
+      const double doubt = args_.mean_rates ? along(r, half_variance_.data()) : 0.0;
+      const double eta = std::min(along(r, state_.data()) + doubt + offset, kHighestEta);
       const bool log_link = args_.link == EffectsLink::kLog;
       const double rate = log_link ? std::exp(eta) : 1 / (1 + std::exp(-eta));
       const double mean = args_.exposure[i] * rate;
@@ -164,18 +167,29 @@ class Fit {
       const double residual = args_.successes[i] - mean;
       weight_[r] = variance / shared;
       give(r, residual / shared, gradient_.data());
-      if (curvature == Curvature::kObserved) {
-        // −d(residual / shared)/dη, kept positive: for a logit it need not be.
-        const double slope = log_link ? variance : variance * (1 - 2 * rate);
-        weight_[r] = std::max(weight_[r] + args_.dispersion * slope * residual / (shared * shared),
-                              kLeastCurvature * weight_[r]);
-      }
+      // −d(residual / shared)/dη, kept positive: for a logit it need not be.
+      const double slope = log_link ? variance : variance * (1 - 2 * rate);
+      observed_[r] =
+          std::max(weight_[r] + args_.dispersion * slope * residual / (shared * shared), kLeastCurvature * weight_[r]);
     }
     close(gradient_);
     for (int64_t at = 0; at < m_; ++at) {
       const size_t u = static_cast<size_t>(at);
       gradient_[u] -= precision_[u] * (state_[u] - believed_[u]);
     }
+    weigh();
+    if (args_.mean_rates) {
+      for (int64_t u = 1 + n_columns_; u < m_; ++u)
+        half_variance_[static_cast<size_t>(u)] = 0.5 / diagonal_[static_cast<size_t>(u)];
+    }
+    if (curvature == Curvature::kObserved) {
+      weight_.swap(observed_);
+      weigh();
+    }
+  }
+
+  // Diagonal of the normal matrix.
+  void weigh() {
     open(diagonal_);
     for (size_t r = 0; r < rows_.size(); ++r) {
       base_sum_ += weight_[r];
@@ -319,9 +333,9 @@ class Fit {
   std::vector<int64_t> from_;                 // [n_levels] first unknown
   std::vector<int64_t> rows_;                 // with exposure
   std::vector<uint32_t> unknowns_;            // [rows × n_levels]
-  std::vector<double> weight_;                // [rows]
+  std::vector<double> weight_, observed_;     // [rows] curvature: expected, at the data
   // [m + 1], the last for groups that do not apply
-  std::vector<double> state_, gradient_, diagonal_, step_, residual_, direction_, image_;
+  std::vector<double> state_, gradient_, diagonal_, step_, residual_, direction_, image_, half_variance_;
   std::vector<double> column_sums_;
   std::vector<int64_t> dense_;         // unknowns of the dense block, ascending within a level
   std::vector<int32_t> dense_levels_;  // whose groups are in it

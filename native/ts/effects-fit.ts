@@ -38,6 +38,11 @@ export interface EffectsFitInput {
   readonly base: EffectsBelief;
   /** Variance of a row on the scale of η beyond counting; default 0. */
   readonly dispersion?: number | undefined;
+  /**
+   * Default false; only with `log`. Rates are expected ones: e^(η + ½ Σ s²), s² = 1 / (information + 1 / variance) of each group of the
+   * row, so that `state + s²/2` of a group is the log of its multiplier's mean and such predictions add up to what was seen.
+   */
+  readonly meanRates?: boolean | undefined;
   /** Default 60. */
   readonly maxIterations?: number | undefined;
   /** Default 1e-5: converged when no unknown moves by more; that last step is still taken. */
@@ -63,7 +68,7 @@ export interface EffectsFitResult {
  * Crossed effects of a rate with normal priors: η = base + offset + Σ columns·β + Σ effects, by penalised
  * quasi-likelihood (Breslow & Clayton, JASA 88, 1993). Rows vary beyond counting by `dispersion`: a giant's one row
  * counts no more than what its own shock leaves of it. Newton steps by conjugate gradients on the sparse normal
- * equations; traces by Hutchinson's estimator, so that variances can be re-estimated with what other levels leave open.
+ * equations; mean rates by a mean-field normal approximation (Ormerod & Wand, J. Comput. Graph. Stat. 21, 2012); traces by Hutchinson's estimator, so that variances can be re-estimated with what other levels leave open.
  *
  * @param o shapes as in {@link EffectsFitInput}; arrays are borrowed until settled, several fits may share inputs;
  *   `signal` is polled between products
@@ -121,6 +126,7 @@ export async function effectsFit(
         o.base.mean,
         o.base.variance,
         dispersion,
+        o.meanRates ?? false,
         maxIterations,
         tolerance,
         traceProbes,

@@ -217,6 +217,7 @@ export type EffectsFitArguments = [
   baseMean: number,
   baseVariance: number,
   dispersion: number,
+  meanRates: boolean,
   maxIterations: number,
   tolerance: number,
   traceProbes: number,

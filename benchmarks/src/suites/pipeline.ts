@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { measureCommand, type Usage } from '../process-tree.js';
-import { type Measurement, type SuiteOptions, summarize } from '../record.js';
+import { type Measurement, type SuiteOptions, summarize, touched } from '../record.js';
 import { measurePctr } from './pctr.js';
 
 const waggle = fileURLToPath(new URL('../../../apps/pipeline/bin/waggle.mjs', import.meta.url));
@@ -13,8 +13,20 @@ const waggle = fileURLToPath(new URL('../../../apps/pipeline/bin/waggle.mjs', im
  * (command line and store owner). `--quick` uses the `ci` network instead of `demo` and says so in the case name.
  */
 export async function pipelineSuite(options: SuiteOptions): Promise<readonly Measurement[]> {
-  const { quick, seed } = options;
+  const { quick } = options;
   const scale = quick ? 'ci' : 'demo';
+  const measurements = touched(options, `simulate-${scale}`, scale)
+    ? await measureCommands(options, scale)
+    : [];
+  return touched(options, 'pctr')
+    ? [...measurements, ...(await measurePctr(options))]
+    : measurements;
+}
+
+async function measureCommands(
+  { quick, seed }: SuiteOptions,
+  scale: string,
+): Promise<readonly Measurement[]> {
   const runs = quick ? 1 : 3;
   const measurements: Measurement[] = [];
   const simulated: Usage[] = [];
@@ -82,6 +94,5 @@ export async function pipelineSuite(options: SuiteOptions): Promise<readonly Mea
     pipelined.map((u) => u.peakMib),
     target(3072),
   );
-  measurements.push(...(await measurePctr(options)));
   return measurements;
 }

@@ -23,6 +23,7 @@ enum Argument {
   kBaseMean,
   kBaseVariance,
   kDispersion,
+  kMeanRates,
   kMaxIterations,
   kTolerance,
   kTraceProbes,
@@ -71,6 +72,7 @@ class EffectsFitJob final : public Job {
     args_.base_mean = info[kBaseMean].ToNumber().DoubleValue();
     args_.base_variance = info[kBaseVariance].ToNumber().DoubleValue();
     args_.dispersion = info[kDispersion].ToNumber().DoubleValue();
+    args_.mean_rates = info[kMeanRates].ToBoolean();
     args_.max_iterations = info[kMaxIterations].ToNumber().Int32Value();
     args_.tolerance = info[kTolerance].ToNumber().DoubleValue();
     args_.trace_probes = info[kTraceProbes].ToNumber().Int32Value();

@@ -65,6 +65,9 @@ Status check_codes(const EffectsFitArgs& args) {
 
 Status check(const EffectsFitArgs& args) {
   if (Status status = check_sizes(args); !status.ok()) return status;
+  if (args.mean_rates && args.link != EffectsLink::kLog) {
+    return fail(Code::kInvalidArgument, "mean rates take a log link");
+  }
   if (args.max_iterations < 1) return fail(Code::kInvalidArgument, "maxIterations must be at least 1");
   if (!(args.tolerance > 0) || !std::isfinite(args.tolerance)) {
     return fail(Code::kInvalidArgument, "tolerance must be above 0");

@@ -82,6 +82,15 @@ describe('effectsFit', () => {
     expect(traces[0]! / expected).toBeCloseTo(1, 3);
   });
 
+  it('predicts what was seen at the means of all multipliers', async () => {
+    const o = { ...crossed('log'), dispersion: 0, base: { mean: -6, variance: 100 } };
+    const { state, information } = await effectsFit({ ...o, meanRates: true });
+    // The mean of a multiplier adds half of what is open about it.
+    const means = state.map((value, u) => value + (u < 2 ? 0 : 0.5 / (information[u]! + 5)));
+    const total = (values: Float64Array) => values.reduce((sum, v) => sum + v, 0);
+    expect(total(rates(o, means)) / total(o.successes)).toBeCloseTo(1, 4);
+  });
+
   it('ends where it began when it starts from its solution', async () => {
     const o = crossed('log');
     const first = await effectsFit(o);
@@ -122,6 +131,7 @@ describe('effectsFit', () => {
     expect(await wrong({ levels: [{ size: 30, mean: 0, variance: 0 }, o.levels[1]!] })).toBe(
       'WAGGLE_NATIVE_INVALID_ARGUMENT',
     );
+    expect(await wrong({ link: 'logit', meanRates: true })).toBe('WAGGLE_NATIVE_INVALID_ARGUMENT');
     expect(await wrong({ codes: new Int32Array(3) })).toBe('WAGGLE_NATIVE_SHAPE');
     expect(await wrong({ offset: detached(new Float64Array(10)) })).toBe('WAGGLE_NATIVE_DETACHED');
     await expect(effectsFit({ ...o, signal: AbortSignal.abort() })).rejects.toMatchObject({

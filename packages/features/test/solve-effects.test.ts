@@ -85,8 +85,9 @@ describe('crossed effects', () => {
     expect(solution.iterations).toBeLessThan(40);
   });
 
-  test('one group alone has the posterior mode of its own likelihood', async () => {
-    // 30 successes where 10 were expected, prior variance 0.2: u maximises 30·u − 10·e^u − (u + 0.1)²/0.4.
+  test('one group alone has the posterior mean of its own likelihood', async () => {
+    // 30 successes where 10 were expected, prior variance 0.2: N(u, s²) is nearest to the posterior where
+    // 30 − 10·e^(u + s²/2) − (u + 0.1)/0.2 = 0, and the effect is u + s²/2.
     const solution = await solveEffects(
       {
         successes: Float64Array.of(30),
@@ -103,11 +104,65 @@ describe('crossed effects', () => {
     );
     const effect = solution.effects[0]![0]!;
     const mode = effect - solution.variances[0]![0]! / 2;
-    expect(30 - 10 * Math.exp(mode) - (mode + 0.1) / 0.2).toBeCloseTo(0, 4);
+    expect(30 - 10 * Math.exp(effect) - (mode + 0.1) / 0.2).toBeCloseTo(0, 4);
     // The second group has no rows: no effect, no evidence, all of the prior's doubt.
     expect(solution.effects[0]![1]).toBe(0);
     expect(solution.evidence[0]![1]).toBe(0);
     expect(solution.variances[0]![1]).toBe(0.2);
+  });
+
+  test('what is not known is not counted once per level: predictions add up to what was seen', async () => {
+    // Rows that hardly say anything, and the same group at six levels: each alone leaves its whole prior open.
+    const nRows = 400;
+    const levels = 6;
+    const rng = new Rng(5, 12);
+    const group = Int32Array.from({ length: nRows }, () => rng.integer(200));
+    const codes = Int32Array.from(
+      { length: nRows * levels },
+      (_, i) => group[Math.floor(i / levels)]!,
+    );
+    const exposure = new Float64Array(nRows).fill(500);
+    const successes = exposure.map((n) => rng.binomial(n, 0.01));
+    const { base, effects } = await solveEffects(
+      { successes, exposure, offset: new Float64Array(nRows), codes },
+      {
+        link: 'log',
+        levels: Array.from({ length: levels }, () => ({ size: 200, variance: 0.1 })),
+        base: { mean: Math.log(0.01), variance: 1 },
+        dispersion: 0,
+      },
+    );
+    let expected = 0;
+    group.forEach((g, i) => {
+      const sum = effects.reduce((total, level) => total + level[g]!, base);
+      expected += exposure[i]! * Math.exp(sum);
+    });
+    expect(expected / successes.reduce((a, b) => a + b, 0)).toBeCloseTo(1, 2);
+  });
+
+  test('what effects spread by is found again by expectation and maximisation', async () => {
+    const { rows, beliefs } = crossed(6, 'log');
+    const variances = [0.05, 1];
+    let start: Float64Array | undefined;
+    for (let round = 0; round < 15; round++) {
+      const solution = await solveEffects(
+        rows,
+        {
+          ...beliefs,
+          levels: beliefs.levels.map(({ size }, l) => ({ size, variance: variances[l]! })),
+        },
+        { start, spreadProbes: 4 },
+      );
+      start = solution.state;
+      solution.spreads.forEach(({ square, groups }, l) => {
+        variances[l] = square / groups;
+      });
+    }
+    // 120 and 40 groups: relative standard errors of 0.13 and 0.22.
+    expect(variances[0]! / 0.25).toBeGreaterThan(0.65);
+    expect(variances[0]! / 0.25).toBeLessThan(1.4);
+    expect(variances[1]! / 0.16).toBeGreaterThan(0.45);
+    expect(variances[1]! / 0.16).toBeLessThan(1.7);
   });
 
   test('from any start the same solution is reached', async () => {

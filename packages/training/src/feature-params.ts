@@ -1,4 +1,4 @@
-import { throwIfAborted } from '@waggle/core';
+import { DAY_MS, throwIfAborted } from '@waggle/core';
 import {
   ACCEPT_OFFSET_TERMS,
   acceptFeatures,
@@ -32,6 +32,8 @@ export interface OffsetTerm {
   readonly weight: string;
   /** What the weight is believed to be before looking. */
   readonly default: number;
+  /** How far from that it is believed to lie; without, as far as makes the term add 0.5 either way. */
+  readonly sd?: number;
 }
 
 /** Which parameter holds the prior strength of which effect level, and the dispersion. */
@@ -58,18 +60,21 @@ const MIN_ROWS = 200;
 
 /** Believed spread of what a term adds to the logit, in standard deviations of the term. */
 const TERM_SD = 0.5;
-/** What effects are believed to spread by while weights are estimated beside them. */
+/** What effects are believed to spread by before looking, and how many groups that belief is worth. */
 const FIRST_VARIANCE = { publication: 0.25, campaign: 0.15, creative: 0.05 } as const;
+const BELIEVED_GROUPS = 20;
 const FIRST_DISPERSION = 0.1;
 const VARIANCE_ROUNDS = 12;
-const MIN_VARIANCE = 0.005;
+const SPREAD_PROBES = 4;
+/** Days differ by more than counting: what three of them say about the week is hearsay. */
+const DAY_VARIANCE = 0.01;
 
 /**
  * What a network's own history says about the parameters of its hierarchical prior: weights of what describes a
  * decision (text fit, size, place, payout), fitted beside crossed effects of publication, campaign and creative so that a
- * few strong campaigns do not pass for a strong text fit, and drawn towards their defaults; then strengths of the
- * entity effects around that description, by moments for counts and by expectation-maximisation for answers. Empty where there is
- * too little history: defaults stand. O(rounds · n · terms).
+ * few strong campaigns do not pass for a strong text fit, nor a few days for the week, and drawn towards their defaults; strengths of the
+ * entity effects around that description by expectation-maximisation, drawn towards what is believed; the dispersion of
+ * counts by moments. Empty where there is too little history: defaults stand. O(rounds · n · terms).
  * @param dataset holds at least the features that `terms` name; no history features are needed
  * @throws WAGGLE_TRAINING_SHAPE when a term's feature is missing, WAGGLE_ABORTED
  */
@@ -107,76 +112,75 @@ export async function estimateFeatureParams(
   const names = ['publication', 'campaign', 'creative'] as const;
   const variance: Record<(typeof names)[number], number> = { ...FIRST_VARIANCE };
   const rate = total / trials.reduce((sum, n, i) => sum + n * maturity[i]!, 0);
+  const firstDay = Math.floor(dataset.decisionTsMs[train[0]!]! / DAY_MS);
+  const days = Int32Array.from(
+    train,
+    (row) => Math.floor(dataset.decisionTsMs[row]! / DAY_MS) - firstDay,
+  );
+  const codes: ArrayLike<number>[] = [...names.map((name) => levels[name]), days];
+  const sizes = codes.map((column) => {
+    let size = 0;
+    for (let i = 0; i < column.length; i++) size = Math.max(size, column[i]! + 1);
+    return size;
+  });
   const problem = {
     successes,
     exposure: trials.map((n, i) => n * maturity[i]!),
     offset: new Float64Array(train.length),
-    codes: interleave(
-      names.map((name) => levels[name]),
-      new Int32Array(train.length * names.length),
-    ),
+    codes: interleave(codes, new Int32Array(train.length * codes.length)),
     columns: interleave(x, new Float64Array(train.length * x.length)),
   };
-  const size = names.map((name) =>
-    levels[name].reduce((most, code) => Math.max(most, code + 1), 0),
-  );
-  const fit = (start?: Float64Array): Promise<EffectSolution> =>
+  const fit = (dispersion: number, start?: Float64Array): Promise<EffectSolution> =>
     solveEffects(
       problem,
       {
         link,
-        levels: names.map((name, l) => ({ size: size[l]!, variance: variance[name] })),
-        columns: terms.map((term, t) => ({ mean: term.default, variance: termVariance(x[t]!) })),
+        levels: sizes.map((size, l) => ({
+          size,
+          variance: l < names.length ? variance[names[l]!] : DAY_VARIANCE,
+        })),
+        columns: terms.map((term, t) => ({
+          mean: term.default,
+          variance: term.sd === undefined ? termVariance(x[t]!) : term.sd ** 2,
+        })),
         base: { mean: link === 'log' ? Math.log(rate) : Math.log(rate / (1 - rate)), variance: 1 },
-        dispersion: link === 'log' ? FIRST_DISPERSION : 0,
+        dispersion,
       },
-      { start, signal },
+      { start, spreadProbes: SPREAD_PROBES, signal },
     );
-  let solution = await fit();
-  // Answers are single trials: what groups spread by shows in the effects and in what is left open about them.
-  for (let round = 0; link === 'logit' && round < VARIANCE_ROUNDS; round++) {
+  let dispersion = link === 'log' ? FIRST_DISPERSION : 0;
+  let solution = await fit(dispersion);
+  if (link === 'log') {
+    // Around the description: trials count as often as the description says they succeed.
+    const described = new Float64Array(train.length);
+    for (let i = 0; i < train.length; i++) {
+      let offset = 0;
+      for (let t = 0; t < terms.length; t++) offset += solution.weights[t]! * x[t]![i]!;
+      described[i] = Math.max(trials[i]! * maturity[i]! * Math.exp(offset), successes[i]!);
+    }
+    dispersion = estimateEffectPriors({
+      successes,
+      trials: described,
+      levels: names.map((name) => ({ name, codes: levels[name] })),
+    }).dispersion;
+  }
+  for (let round = 0; round < VARIANCE_ROUNDS; round++) {
     names.forEach((name, l) => {
-      let square = 0;
-      let known = 0;
-      solution.evidence[l]!.forEach((evidence, g) => {
-        if (!(evidence > 0)) return;
-        square += solution.effects[l]![g]! ** 2 + solution.variances[l]![g]!;
-        known++;
-      });
-      variance[name] = Math.max(square / Math.max(known, 1), MIN_VARIANCE);
+      const { groups, square } = solution.spreads[l]!;
+      variance[name] =
+        (BELIEVED_GROUPS * FIRST_VARIANCE[name] + square) / (BELIEVED_GROUPS + groups);
     });
-    solution = await fit(solution.state);
+    solution = await fit(dispersion, solution.state);
   }
   const params: Record<string, number> = {};
-  const { weights } = solution;
   terms.forEach((term, t) => {
-    params[term.weight] = weights[t]!;
+    params[term.weight] = solution.weights[t]!;
   });
-  if (link === 'logit') {
-    for (const name of names) {
-      const param = effects[name];
-      if (param !== undefined) params[param] = 1 / variance[name];
-    }
-    return params;
+  for (const name of names) {
+    const param = effects[name];
+    if (param !== undefined) params[param] = 1 / variance[name];
   }
-
-  // Around the description: trials count as often as the description says they succeed.
-  const described = new Float64Array(train.length);
-  for (let i = 0; i < train.length; i++) {
-    let offset = 0;
-    for (let t = 0; t < terms.length; t++) offset += weights[t]! * x[t]![i]!;
-    described[i] = Math.max(trials[i]! * maturity[i]! * Math.exp(offset), successes[i]!);
-  }
-  const priors = estimateEffectPriors({
-    successes,
-    trials: described,
-    levels: Object.entries(levels).map(([name, codes]) => ({ name, codes })),
-  });
-  for (const { name, strength } of priors.levels) {
-    const param = effects[name as keyof typeof levels];
-    if (param !== undefined) params[param] = strength;
-  }
-  if (effects.dispersion !== undefined) params[effects.dispersion] = priors.dispersion;
+  if (effects.dispersion !== undefined) params[effects.dispersion] = dispersion;
   return params;
 }
 

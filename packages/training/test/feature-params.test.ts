@@ -32,6 +32,31 @@ describe('parameters of the hierarchical prior', () => {
     expect(params['w_cosine']).toBeLessThan(0.95);
   });
 
+  test('three days do not pass for the week', async () => {
+    const { dataset } = synthetic({ seed: 7, nRows: 3_000, publicationNoise: 0.2 });
+    // Decisions of three days, each with luck of its own, and a column that tells them apart as a weekday would.
+    const luck = [0.8, 1, 1.3];
+    const column = dataset.featureNames.indexOf('noise');
+    const x = dataset.x.slice();
+    const decisionTsMs = Float64Array.from(
+      { length: dataset.nRows },
+      (_, i) => Date.UTC(2026, 0, 5) + Math.floor((i * 3) / dataset.nRows) * 86_400_000 + i,
+    );
+    const successes = dataset.successes.map((s, i) => {
+      const day = Math.floor((i * 3) / dataset.nRows);
+      x[i * dataset.featureNames.length + column] = Math.sin((2 * Math.PI * day) / 7);
+      return Math.min(Math.round(s * luck[day]!), dataset.trials[i]!);
+    });
+    const short = { ...dataset, x, decisionTsMs, successes };
+    const split = { trainShare: 0.98, calibrateShare: 0.01, labelHorizonMs: 0, burnInMs: 0 };
+    const weekday = { feature: 'noise', center: 0, weight: 'w_day', default: 0 };
+    const loose = await estimateFeatureParams(short, { terms: [weekday], split });
+    const tight = await estimateFeatureParams(short, { terms: [{ ...weekday, sd: 0.1 }], split });
+    // The luck of the days rises by 0.5 along the column; with a spread of 0.1 among days that is two standard deviations.
+    expect(loose['w_day']).toBeGreaterThan(0.25);
+    expect(tight['w_day']).toBeLessThan(0.2);
+  });
+
   test('hardly any history leaves the declared defaults', async () => {
     const { dataset } = synthetic({ seed: 3, nRows: 50 });
     expect(await estimateFeatureParams(dataset, { terms, effects })).toEqual({});

@@ -36,6 +36,8 @@ struct EffectsFitArgs {
   double base_mean = 0;
   double base_variance = 1;
   double dispersion = 0;  // variance of a row on the scale of η beyond counting
+  /// Rates are expected ones, what is open about each effect by itself included; only with a log link.
+  bool mean_rates = false;
   int32_t max_iterations = 60;
   double tolerance = 1e-5;
   /// Random probes per level behind `traces`; only looked at with these.
@@ -56,11 +58,15 @@ struct EffectsFitResult {
 /// η = base + offset + Σ columns·β + Σ effects; a row is expected to bring exposure · e^η successes (log) or exposure ·
 /// sigmoid(η) (logit), with variance v and weight w = v / (1 + dispersion · v). Newton's method on the penalised
 /// quasi-likelihood (Breslow & Clayton 1993), each step by conjugate gradients on the sparse normal equations, scaled
-/// by their diagonal, up to 512 unknowns that many rows share (base, columns, small levels) by a Cholesky factor.
+/// by their diagonal, and by a Cholesky factor of up to 512 unknowns that many rows share: base, columns, small levels.
 /// Converged when no unknown moves by more than `tolerance`; that last step is still taken. Each step is solved to a
-/// thousandth, so a fit is off by about that part of the tolerance, from wherever it started. `traces` adds up
-/// posterior variances by Hutchinson's estimator (1989): what other levels leave open included. One thread: callers run
-/// fits side by side. O(products · n_rows · (n_levels + n_columns)), 4 bytes a row and level beside the input.
+/// thousandth, so a fit is off by about that part of the tolerance, from wherever it started.
+/// With `mean_rates` a row is expected to bring exposure · e^(η + ½ Σ s²), s² = 1 / (information + 1 / variance) of
+/// each of its groups: the mode becomes the mean of a normal posterior of independent effects (Ormerod & Wand 2012),
+/// and expectations with these halves add up on the rows themselves, however many levels share what is not known.
+/// `traces` adds up posterior variances by Hutchinson's estimator (1989): what other levels leave open included.
+/// One thread: callers run fits side by side. O(products · n_rows · (n_levels + n_columns)), 4 bytes a row and level
+/// beside the input.
 Status effects_fit(const EffectsFitArgs& args, const RunContext& context, EffectsFitResult* result);
 
 /// 1 + columns + groups; −1 when that overflows or a size is negative.

@@ -38,6 +38,11 @@ export interface EffectSolution {
   readonly evidence: readonly Float64Array[];
   /** Per level [size]: posterior variance, what other levels leave open not counted. */
   readonly variances: readonly Float64Array[];
+  /**
+   * Per level, with `spreadProbes`: groups with rows, and what their effects are expected to differ by from what was believed, squared
+   * and added up, what is left open about them included. Their ratio is the next variance of an expectation-maximisation.
+   */
+  readonly spreads: readonly { readonly groups: number; readonly square: number }[];
   readonly iterations: number;
   /** [unknowns] to start from when the next problem is like this one. */
   readonly state: Float64Array;
@@ -46,6 +51,8 @@ export interface EffectSolution {
 export interface SolveOptions {
   /** State of an earlier solution with the same unknowns. */
   readonly start?: Float64Array | undefined;
+  /** Random probes per level behind `spreads`; default 0 = none. */
+  readonly spreadProbes?: number;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -53,33 +60,33 @@ export interface SolveOptions {
 export async function solveEffects(
   rows: EffectRows,
   beliefs: EffectBeliefs,
-  { start, signal }: SolveOptions = {},
+  { start, spreadProbes = 0, signal }: SolveOptions = {},
 ): Promise<EffectSolution> {
   const { link, levels, columns = [] } = beliefs;
-  const { state, information, iterations } = await effectsFit({
+  const meanOf = (variance: number): number => (link === 'log' ? -variance / 2 : 0);
+  const { state, information, traces, iterations } = await effectsFit({
     link,
     nRows: rows.successes.length,
     successes: rows.successes,
     exposure: rows.exposure,
     offset: rows.offset,
     // A multiplier of mean 1 has a log of mean −variance/2.
-    levels: levels.map(({ size, variance }) => ({
-      size,
-      variance,
-      mean: link === 'log' ? -variance / 2 : 0,
-    })),
+    levels: levels.map(({ size, variance }) => ({ size, variance, mean: meanOf(variance) })),
     codes: rows.codes,
     ...(rows.columns === undefined ? {} : { columns: { values: rows.columns, beliefs: columns } }),
     base: beliefs.base,
     dispersion: beliefs.dispersion,
+    meanRates: link === 'log',
+    traceProbes: spreadProbes,
     start,
     signal,
   });
   const effects: Float64Array[] = [];
   const evidence: Float64Array[] = [];
   const variances: Float64Array[] = [];
+  const spreads: { groups: number; square: number }[] = [];
   let from = 1 + columns.length;
-  for (const { size, variance } of levels) {
+  levels.forEach(({ size, variance }, l) => {
     const known = information.slice(from, from + size);
     const left = known.map((own) => 1 / (own + 1 / variance));
     const effect = state.slice(from, from + size);
@@ -89,14 +96,25 @@ export async function solveEffects(
     effects.push(effect);
     evidence.push(known);
     variances.push(left);
+    if (spreadProbes > 0) {
+      let groups = 0;
+      let square = traces[l]!;
+      for (let g = 0; g < size; g++) {
+        if (!(known[g]! > 0)) continue;
+        groups++;
+        square += (state[from + g]! - meanOf(variance)) ** 2;
+      }
+      spreads.push({ groups, square });
+    }
     from += size;
-  }
+  });
   return {
     base: state[0]!,
     weights: state.slice(1, 1 + columns.length),
     effects,
     evidence,
     variances,
+    spreads,
     iterations,
     state,
   };

@@ -97,7 +97,8 @@ const LEVELS = [
 
 /**
  * What describes a placement before anything is counted: feature, the value around which it is centred, and the
- * parameter that weighs it. Training re-estimates the weights by regressing clicks on these features alone.
+ * parameter that weighs it. Training re-estimates the weights by regressing clicks on these features alone; those of time and place,
+ * which a short history shows only in part, are believed to lie within `sd` of their defaults (domain §6: they spread by 0.15).
  */
 export const CTR_OFFSET_TERMS = [
   { feature: 'cosine_english', center: 0, weight: 'ctr_weight_cosine_english', default: 0.9 },
@@ -113,13 +114,13 @@ export const CTR_OFFSET_TERMS = [
   { feature: 'language_english', center: 1, weight: 'ctr_weight_english', default: 0.15 },
   { feature: 'log_list_size', center: 8, weight: 'ctr_weight_list_size', default: -0.14 },
   { feature: 'log_cadence', center: 0.7, weight: 'ctr_weight_cadence', default: -0.28 },
-  { feature: 'is_first_position', center: 1, weight: 'ctr_weight_first', default: 0.12 },
-  { feature: 'position', center: 1, weight: 'ctr_weight_position', default: -0.03 },
-  { feature: 'n_ads', center: 1, weight: 'ctr_weight_n_ads', default: -0.07 },
-  { feature: 'hour_sin', center: 0, weight: 'ctr_weight_hour_sin', default: 0 },
-  { feature: 'hour_cos', center: 0, weight: 'ctr_weight_hour_cos', default: 0 },
-  { feature: 'weekday_sin', center: 0, weight: 'ctr_weight_weekday_sin', default: 0.08 },
-  { feature: 'weekday_cos', center: 0, weight: 'ctr_weight_weekday_cos', default: 0 },
+  { feature: 'is_first_position', center: 1, weight: 'ctr_weight_first', default: 0.12, sd: 0.1 },
+  { feature: 'position', center: 1, weight: 'ctr_weight_position', default: -0.03, sd: 0.05 },
+  { feature: 'n_ads', center: 1, weight: 'ctr_weight_n_ads', default: -0.07, sd: 0.05 },
+  { feature: 'hour_sin', center: 0, weight: 'ctr_weight_hour_sin', default: 0, sd: 0.1 },
+  { feature: 'hour_cos', center: 0, weight: 'ctr_weight_hour_cos', default: 0, sd: 0.1 },
+  { feature: 'weekday_sin', center: 0, weight: 'ctr_weight_weekday_sin', default: 0.08, sd: 0.1 },
+  { feature: 'weekday_cos', center: 0, weight: 'ctr_weight_weekday_cos', default: 0, sd: 0.1 },
 ] as const;
 
 const english = coalesce(attributeIs('publication', 'language', 'en'), 1);
