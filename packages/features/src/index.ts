@@ -1,3 +1,4 @@
+export * from './click-signals.js';
 export * from './compile-sql.js';
 export * from './conversions.js';
 export * from './dataset.js';

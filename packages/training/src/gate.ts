@@ -19,7 +19,7 @@ const MIN_PUBLICATIONS = 10;
 const MIN_SUCCESSES = 50;
 
 export interface GateCheck {
-  readonly name: 'enough_data' | 'no_leak' | 'log_loss' | 'calibration' | 'fit';
+  readonly name: 'enough_data' | 'no_leak' | 'log_loss' | 'calibration' | 'fit' | 'converters';
   readonly passed: boolean;
   readonly value: number | null;
   readonly limit: number | null;

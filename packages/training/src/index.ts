@@ -114,6 +114,14 @@ export {
   type TrainedAnswers,
   trainAnswers,
 } from './suite/answers.js';
+export {
+  type HumanHead,
+  humanClicks,
+  ringShare,
+  type TrainedHuman,
+  trainHuman,
+  weighSuccesses,
+} from './suite/human.js';
 export { linearModelCard } from './suite/linear-card.js';
 export { type ModelCard, renderModelCard } from './suite/model-card.js';
 export {

@@ -1,6 +1,18 @@
-import { acceptFeatures, buildConversionRows, buildOfferAnswers } from '@waggle/features';
+import {
+  acceptFeatures,
+  buildClickRows,
+  buildConversionRows,
+  buildOfferAnswers,
+} from '@waggle/features';
 import type { Store } from '@waggle/store';
-import { estimateAcceptParams, type SuiteModel, trainAnswers, trainPcvr } from '@waggle/training';
+import {
+  estimateAcceptParams,
+  humanClicks,
+  type SuiteModel,
+  trainAnswers,
+  trainHuman,
+  trainPcvr,
+} from '@waggle/training';
 import type { CommandContext } from '../context.js';
 import type { DataRange } from '../data-range.js';
 import { openRegistry } from '../model-registry.js';
@@ -15,6 +27,12 @@ interface TrainRange {
   readonly seed: number;
 }
 
+/** A model of the suite, and what it says about labels of others where it does. */
+interface Suited extends SuiteModel {
+  /** People who clicked on each ad, by placement. */
+  readonly clicks?: ReadonlyMap<string, number>;
+}
+
 /** Of the time that the data covers, the last part judges models that are fitted on what was known before it. */
 const LATER_SHARE = 0.25;
 
@@ -22,7 +40,7 @@ const pcvr = async (
   { config, steps, signal }: TrainContext,
   store: Store,
   { range, seed }: TrainRange,
-): Promise<SuiteModel> => {
+): Promise<Suited> => {
   const { fromMs, asOfMs } = range;
   const cutMs = Math.floor(asOfMs - LATER_SHARE * (asOfMs - fromMs));
   const rows = (from: number, to: number) =>
@@ -42,7 +60,7 @@ const answers = async (
   context: TrainContext,
   store: Store,
   { range, seed }: TrainRange,
-): Promise<SuiteModel> => {
+): Promise<Suited> => {
   const { config, steps, signal } = context;
   const { tenantId } = config;
   const { fromMs, asOfMs } = range;
@@ -56,7 +74,26 @@ const answers = async (
   );
 };
 
-const JOBS = { pcvr, answers };
+const human = async (
+  { config, steps, signal }: TrainContext,
+  store: Store,
+  { range, seed }: TrainRange,
+): Promise<Suited> => {
+  const rows = await steps.step('Reading signals of clicks', () =>
+    buildClickRows(store, { tenantId: config.tenantId, asOfMs: range.asOfMs, signal }),
+  );
+  return steps.step('Training human', async () => {
+    const model = await trainHuman({ rows, seed, signal });
+    return { ...model, clicks: humanClicks(rows, await model.predict(rows)) };
+  });
+};
+
+const JOBS: Readonly<
+  Record<
+    'human' | 'pcvr' | 'answers',
+    (context: TrainContext, store: Store, options: TrainRange) => Promise<Suited>
+  >
+> = { human, pcvr, answers };
 
 export type SuiteName = keyof typeof JOBS;
 export const SUITE_NAMES = Object.keys(JOBS) as SuiteName[];
@@ -67,7 +104,7 @@ export async function trainSuiteModel(
   store: Store,
   name: SuiteName,
   options: TrainRange,
-): Promise<{ readonly model: SuiteModel; readonly registered: string }> {
+): Promise<{ readonly model: Suited; readonly registered: string }> {
   const model = await JOBS[name](context, store, options);
   const registry = await openRegistry(context);
   return { model, registered: await registry.saveSuite(model, options.range) };

@@ -12,6 +12,7 @@ import {
   trainAccept,
   trainCtr,
   trainSent,
+  weighSuccesses,
 } from '@waggle/training';
 import type { CommandContext } from '../context.js';
 import { asOfOption, type DataRange } from '../data-range.js';
@@ -80,7 +81,7 @@ async function trainLinear(
   context: TrainContext,
   store: Store,
   job: Job,
-  { range, seed }: TrainRange,
+  { range, seed, clicks }: TrainRange & { readonly clicks?: ReadonlyMap<string, number> },
 ): Promise<TrainedSet> {
   const registry = await openRegistry(context);
   const params = await context.steps.step(`Estimating priors of ${job.name}`, () =>
@@ -92,7 +93,8 @@ async function trainLinear(
       signal: context.signal,
     }),
   );
-  const rows = await dataset(context, store, job.set, range, params);
+  const counted = await dataset(context, store, job.set, range, params);
+  const rows = clicks === undefined ? counted : weighSuccesses(counted, clicks);
   const model = await context.steps.step(`Training ${job.name}`, (progress) =>
     job.train(rows, {
       featureSet: job.set,
@@ -103,9 +105,9 @@ async function trainLinear(
       progress,
     }),
   );
-  const servable = { ...model, params: rows.params };
+  const servable = { ...model, params: counted.params };
   const registered = await registry.save(servable, linearModelCard(model, job.set), range);
-  return { ...servable, nRows: rows.nRows, registered };
+  return { ...servable, nRows: counted.nRows, registered };
 }
 
 const isSuiteName = (name: AnyModelName): name is SuiteName =>
@@ -166,15 +168,23 @@ export async function trainCommand(
   const answer: Record<string, unknown> = {};
   await context.withStore(async (store) => {
     const range = await asOfOption(store, context.config.tenantId, options['asOf']);
-    for (const name of names) {
+    // Who counts as a person is settled before anything learns from clicks.
+    const inOrder = [...names].sort((a, b) => Number(b === 'human') - Number(a === 'human'));
+    let clicks: ReadonlyMap<string, number> | undefined;
+    for (const name of inOrder) {
       if (isSuiteName(name)) {
         const { model, registered } = await trainSuiteModel(context, store, name, { range, seed });
         const { gate, slices } = model.card;
+        if (gate.passed) clicks = model.clicks ?? clicks;
         told.push([name, { version: registered, passed: gate.passed, summary: gate.summary }]);
         answer[name] = { version: registered, gate, slices, metrics: model.metrics };
         continue;
       }
-      const t = await trainLinear(context, store, JOBS[name], { range, seed });
+      const t = await trainLinear(context, store, JOBS[name], {
+        range,
+        seed,
+        ...(name === 'pctr' && clicks !== undefined && { clicks }),
+      });
       told.push([name, gated(t)]);
       answer[name] = {
         version: t.model.version,

@@ -7,7 +7,7 @@ import {
   PROBABILITY_FLOOR,
 } from '@waggle/measurement';
 import { type Trees, treesFit } from '@waggle/native';
-import { softmaxAtTemperature } from '@waggle/ranking';
+import { PRIOR_FEATURE, softmaxAtTemperature, softplus } from '@waggle/ranking';
 import { fitTemperature } from '../calibration-fits.js';
 import {
   checkDataset,
@@ -21,6 +21,7 @@ import { trainingError } from '../errors.js';
 import { exportTreesOnnx } from '../export/trees-onnx.js';
 import { type GateCheck, MAX_LOG_CALIBRATION } from '../gate.js';
 import { findLeaks, LEAK_AUC } from '../leakage.js';
+import { findMoved } from '../stability.js';
 import { type SliceOfModel, sliceTable } from './slice-table.js';
 import { gateOnSlices, type SuiteGate } from './suite-gate.js';
 import { firstSeen, isoOrNull, jsonBytes, type SuiteModel } from './suite-model.js';
@@ -33,6 +34,10 @@ export interface AnswerHead {
   /** Answers that were too rare for a class of their own and count as `other`. */
   readonly merged: readonly string[];
   readonly temperature: number;
+  /** What the scores are added to: ln σ(prior) for acceptance, ln (1 − σ(prior)) + ln share for every other class. */
+  readonly priorFeature: string;
+  /** Share of each class among the answers that are not acceptance; 1 for acceptance itself. */
+  readonly shares: readonly number[];
   readonly featureNames: readonly string[];
   readonly featureSetFingerprint: string;
 }
@@ -64,7 +69,7 @@ const CLASS_ERRORS = 3;
 
 /**
  * Trains the probabilities of all answers to an offer, downvotes by reason among them, for reports: softmax over boosted
- * trees, stopped early on the last third of the training rows, temperature fitted on later rows, gated on later rows still
+ * trees around the acceptance hierarchy and the shares of the other answers, features left out whose distribution has moved, stopped early on the last third of the training rows, temperature fitted on later rows, gated on later rows still
  * against the classes' frequencies. Deterministic for a seed. Pure.
  * @throws WAGGLE_TRAINING_SHAPE, _NOT_FINITE, _LABEL for a wrong dataset; WAGGLE_TRAINING_TOO_FEW where fewer than two answers occur
  *   often enough; WAGGLE_ABORTED
@@ -79,38 +84,77 @@ export async function trainAnswers(o: AnswerTraining): Promise<TrainedAnswers> {
   const split = splitByTime(dataset.decisionTsMs, known);
   const { classes, merged, classOf } = chooseClasses(answerOf, split.train);
   const nClasses = classes.length;
-  if (split.train.length < MIN_TRAIN_ROWS || nClasses < 2) {
+  if (split.train.length < MIN_TRAIN_ROWS || nClasses < 2 || classes[0] !== 'accepted') {
     throw trainingError(
       'WAGGLE_TRAINING_TOO_FEW',
-      `answers: ${split.train.length} offers to train on with ${nClasses} answers often enough; ${MIN_TRAIN_ROWS} offers and 2 answers are needed`,
+      `answers: ${split.train.length} offers to train on with ${nClasses} answers often enough (${classes.join(', ')}); ${MIN_TRAIN_ROWS} offers and 2 answers, acceptance among them, are needed`,
       { details: { rows: split.train.length, classes } },
     );
   }
   const nFeatures = dataset.featureNames.length;
-  const rowsOf = (numbers: Uint32Array) => ({
-    x: takeFeatures(dataset, numbers),
-    nRows: numbers.length,
-    y: Float64Array.from(numbers, (i) => classOf[answerOf[i]!]!),
-  });
+  const priorFeature = PRIOR_FEATURE.accept;
+  const prior = dataset.featureNames.indexOf(priorFeature);
+  if (prior < 0) {
+    throw trainingError('WAGGLE_TRAINING_SHAPE', `answers need the feature ${priorFeature}`);
+  }
+  const shares = sharesOf(classes, classOf, answerOf, split.train);
+  const offsetOf = (x: Float32Array, nRows: number): Float64Array => {
+    const out = new Float64Array(nRows * nClasses);
+    for (let i = 0; i < nRows; i++) {
+      const z = x[i * nFeatures + prior]!;
+      shares.forEach((share, k) => {
+        out[i * nClasses + k] = k === 0 ? -softplus(-z) : Math.log(share) - softplus(z);
+      });
+    }
+    return out;
+  };
+  const later = Uint32Array.from([...split.calibrate, ...split.gate]);
+  const moved = findMoved(
+    takeFeatures(dataset, split.train),
+    takeFeatures(dataset, later),
+    nFeatures,
+  ).map(({ feature }) => feature);
+  const rowsOf = (numbers: Uint32Array) => {
+    const x = takeFeatures(dataset, numbers);
+    return {
+      x,
+      nRows: numbers.length,
+      y: Float64Array.from(numbers, (i) => classOf[answerOf[i]!]!),
+      offset: offsetOf(x, numbers.length),
+    };
+  };
+  // Trees do not split on what never varies: columns that have moved are hidden from them.
+  const hidden = (numbers: Uint32Array) => {
+    const rows = rowsOf(numbers);
+    for (const f of moved)
+      for (let i = f; i < rows.x.length; i += nFeatures) rows.x[i] = Number.NaN;
+    return rows;
+  };
   const cut = Math.floor((split.train.length * 2) / 3);
   const { trees } = await treesFit({
-    ...rowsOf(split.train.subarray(0, cut)),
+    ...hidden(split.train.subarray(0, cut)),
     ...TREES,
     nFeatures,
     objective: 'softmax',
     nClasses,
-    validation: rowsOf(split.train.subarray(cut)),
+    validation: hidden(split.train.subarray(cut)),
     seed,
     signal,
   });
   throwIfAborted(signal);
-  const scores = async (x: Float32Array, nRows: number) =>
-    trees.predict({ x, nRows, raw: true, signal });
-  const later = rowsOf(split.calibrate);
+  const scores = async (x: Float32Array, nRows: number): Promise<Float64Array> => {
+    const raw = await trees.predict({ x, nRows, raw: true, signal });
+    return offsetOf(x, nRows).map((offset, i) => offset + raw[i]!);
+  };
+  const calibrating = rowsOf(split.calibrate);
   const temperature =
-    later.nRows < nClasses
+    calibrating.nRows < nClasses
       ? 1
-      : fitTemperature({ logits: await scores(later.x, later.nRows), nClasses, labels: later.y });
+      : fitTemperature({
+          logits: await scores(calibrating.x, calibrating.nRows),
+          nClasses,
+          labels: calibrating.y,
+        });
   const predict = async (x: Float32Array, nRows: number) =>
     softmaxAtTemperature(await scores(x, nRows), nClasses, temperature);
 
@@ -147,6 +191,8 @@ export async function trainAnswers(o: AnswerTraining): Promise<TrainedAnswers> {
     classes,
     merged,
     temperature,
+    priorFeature,
+    shares,
     featureNames: featureSet.names,
     featureSetFingerprint: featureSet.fingerprint,
   };
@@ -189,7 +235,7 @@ export async function trainAnswers(o: AnswerTraining): Promise<TrainedAnswers> {
       maturity:
         'counted from its expiry on, whatever was said before; withdrawn offers are no rows',
       baseline: 'frequencies of the answers among the training rows',
-      form: `softmax over ${trees.nTrees} trees; ONNX gives the raw scores, probabilities are softmax(score / temperature)`,
+      form: `softmax over ${trees.nTrees} trees around the acceptance hierarchy; ONNX gives the trees' scores, probabilities are softmax((offset + score) / temperature) with the offset that head.json describes${moved.length > 0 ? `; not used, since they have moved: ${moved.map((f) => dataset.featureNames[f]).join(', ')}` : ''}`,
       data: {
         fromTs: isoOrNull(dataset.decisionTsMs[split.train[0]!] ?? Number.NaN),
         toTs: isoOrNull(dataset.decisionTsMs[split.train.at(-1)!] ?? Number.NaN),
@@ -270,6 +316,20 @@ function chooseClasses(
     merged: rare.filter((k) => k !== OTHER && counts[k]! > 0).map((k) => OFFER_ANSWERS[k]!),
     classOf,
   };
+}
+
+/** Share of each class among the answers that are not the first class, acceptance; 1 for acceptance itself. */
+function sharesOf(
+  classes: readonly string[],
+  classOf: Int32Array,
+  answerOf: Int32Array,
+  train: Uint32Array,
+): number[] {
+  // One more of each, so that none is impossible.
+  const counts = new Float64Array(classes.length).fill(1);
+  for (const i of train) counts[classOf[answerOf[i]!]!]! += 1;
+  const others = counts.reduce((sum, n) => sum + n, 0) - counts[0]!;
+  return Array.from(counts, (n, k) => (k === 0 ? 1 : n / others));
 }
 
 function leakCheck(dataset: TrainingDataset, train: Uint32Array, answerOf: Int32Array): GateCheck {
