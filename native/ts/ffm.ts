@@ -31,8 +31,9 @@ export interface FfmOptions {
   readonly accumulator: number;
   /**
    * λ of ½ λ w² on the interaction weights that a row touches; default 2e-3. A good one is about what chance alone makes
-   * of a pair of fields with A and B values in N rows of rate p, √(p (1 − p) (A + B) / N): weaker, and interactions of
-   * noise are learned; much stronger, and none are. With `normalize`, that divided by the entries of a row.
+   * of the widest pair of fields, with A and B values in N rows of rate p: √(p (1 − p) / N) · (√A + √B), the largest
+   * singular value of so large a matrix of noise (Bai & Yin 1993). Weaker, and interactions of noise are learned, the
+   * more the more fields there are; much stronger, and none are. With `normalize`, that divided by the entries of a row.
    */
   readonly l2: number;
   /** The same on the linear weights; default 1e-5. */

@@ -12,13 +12,14 @@ export interface SparseClicks extends SparseRows, SparseTargets {
 }
 
 /** Two ids that decide together, then what stands beside them. */
-const CARDINALITIES = [400, 250, 24, 7, 12, 5, 40, 3, 60, 9, 2, 100, 15, 30, 4, 8, 500, 20, 6, 50];
+export const CARDINALITIES = [
+  400, 250, 24, 7, 12, 5, 40, 3, 60, 9, 2, 100, 15, 30, 4, 8, 500, 20, 6, 50,
+] as const;
 /** Dimensions of the taste of a publication's readers and of a campaign's appeal. */
 const TASTES = 3;
 
 const BITS = 18;
-/** Fields of the narrow set; the wide one has all, with more ids each: their weights do not stay in a cache. */
-const NARROW_FIELDS = 8;
+/** The wide set has more ids per field: their weights do not stay in a cache. */
 const MORE_IDS = 50;
 
 /**
@@ -32,10 +33,7 @@ export async function idPairClicks(
   seed: number,
   size: 'narrow' | 'wide',
 ): Promise<SparseClicks> {
-  const cardinalities =
-    size === 'wide'
-      ? CARDINALITIES.map((n) => n * MORE_IDS)
-      : CARDINALITIES.slice(0, NARROW_FIELDS);
+  const cardinalities = size === 'wide' ? CARDINALITIES.map((n) => n * MORE_IDS) : CARDINALITIES;
   const truth = new FastRandom(seed, 0x74727574);
   const normals = (n: number, sd: number): Float64Array =>
     Float64Array.from({ length: n }, () => sd * truth.normal());

@@ -19,4 +19,4 @@ export {
 export * from './release-files.js';
 export * from './replay.js';
 export { expectedSpend } from './scored-block.js';
-export type { ImportedModel } from './served-model.js';
+export { checkServable, type ImportedModel } from './served-model.js';

@@ -59,9 +59,27 @@ export function importedFiles(
 }
 
 /**
+ * Refuses what the request's own thread cannot run, and what is no probability.
+ * @throws WAGGLE_RELEASE_UNSERVABLE
+ */
+export function checkServable(version: string, contract: ForeignContract): void {
+  const why =
+    contract.tensors !== undefined
+      ? 'is a network of tensors, and requests are answered by tree ensembles and linear models alone'
+      : contract.output.meaning !== 'probability'
+        ? `answers with a ${contract.output.meaning}, not with a probability`
+        : undefined;
+  if (why === undefined) return;
+  throw engineError('WAGGLE_RELEASE_UNSERVABLE', `${version} ${why}`, {
+    details: { model: version },
+    remedy:
+      'Release a tree ensemble that answers with probabilities, or the models that were trained here.',
+  });
+}
+
+/**
  * Opens a release's imported model of this name; undefined where it has none.
- * @throws WAGGLE_RELEASE_UNSERVABLE for what the request's own thread cannot run: neural networks, counts; the errors of
- *   `TreesScorer.open`, for another feature set among others
+ * @throws what `checkServable` and `TreesScorer.open` throw, the latter for another feature set among others
  */
 export async function openImported(
   release: Release,
@@ -72,17 +90,7 @@ export async function openImported(
   const found = release.json<{ version: string; contract: unknown }>('models', contractFile(name));
   const version = String(found.version);
   const contract = parseContract(found.contract, `contract of ${version}`);
-  const why =
-    contract.tensors !== undefined
-      ? 'is a network of tensors, and requests are answered by tree ensembles and linear models alone'
-      : contract.output.meaning !== 'probability'
-        ? `answers with a ${contract.output.meaning}, not with a probability`
-        : undefined;
-  if (why !== undefined) {
-    throw engineError('WAGGLE_RELEASE_UNSERVABLE', `release ${release.id}: ${version} ${why}`, {
-      details: { release: release.id, model: version },
-    });
-  }
+  checkServable(version, contract);
   const bytes = release.read('models', modelFile(name, contract));
   return TreesScorer.open(
     { version, contract, bytes },

@@ -1,6 +1,7 @@
 import { stringData } from '@waggle/core';
 import {
   buildCatalog,
+  checkServable,
   type ImportedModel,
   loadRankingRelease,
   parsePolicy,
@@ -165,6 +166,8 @@ async function importedModels(
   const of = async (name: ModelName, set: typeof ctrFeatures) => {
     if (options[name] === undefined) return undefined;
     const { manifest, contract, bytes } = await registry.imported(String(options[name]), set);
+    // Sooner than building a release of it would say so.
+    checkServable(manifest.version, contract);
     return { version: manifest.version, contract, bytes };
   };
   return { pctr: await of('pctr', ctrFeatures), accept: await of('accept', acceptFeatures) };
