@@ -13,8 +13,8 @@ constexpr int32_t kFitLevels = 1 << 18;
 /// Slots of a feature's histogram, at most: 255 bins and one for missing values.
 constexpr int32_t kFitMaxSlots = 256;
 
-/// Categories: smoothing of the order, more λ for sides made of many (their gains, and their values where growth ends with
-/// them), most on the left, and what is tried one by one.
+/// Categories: smoothing of the order, more λ for sides made of many (their gains, and their values where growth ends
+/// with them), most on the left, and what is tried one by one.
 constexpr double kFitCategorySmooth = 10;
 constexpr double kFitCategoryL2 = 10;
 /// About so many rows make a category worth ordering, and a group worth moving: without, a feature of many categories
