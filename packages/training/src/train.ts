@@ -3,7 +3,6 @@ import {
   isWaggleError,
   type Logger,
   type Progress,
-  type StringColumn,
   silentLogger,
   throwIfAborted,
 } from '@waggle/core';
