@@ -4,6 +4,7 @@ export * from './conversions.js';
 export * from './dataset.js';
 export * from './definition.js';
 export * from './effects/solve.js';
+export * from './entity-vectors.js';
 export * from './errors.js';
 export * from './expression.js';
 export * from './feature-store.js';

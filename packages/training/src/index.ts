@@ -115,6 +115,12 @@ export {
   trainAnswers,
 } from './suite/answers.js';
 export {
+  type ContentFitHead,
+  type ContentFitTraining,
+  type TrainedContentFit,
+  trainContentFit,
+} from './suite/content-fit.js';
+export {
   type HumanHead,
   humanClicks,
   ringShare,

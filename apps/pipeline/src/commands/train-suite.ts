@@ -3,13 +3,17 @@ import {
   buildClickRows,
   buildConversionRows,
   buildOfferAnswers,
+  ctrFeatures,
+  readEntityVectors,
 } from '@waggle/features';
 import type { Store } from '@waggle/store';
 import {
   estimateAcceptParams,
+  estimateCtrParams,
   humanClicks,
   type SuiteModel,
   trainAnswers,
+  trainContentFit,
   trainHuman,
   trainPcvr,
 } from '@waggle/training';
@@ -88,12 +92,38 @@ const human = async (
   });
 };
 
+const contentFit = async (
+  context: TrainContext,
+  store: Store,
+  { range, seed }: TrainRange,
+): Promise<Suited> => {
+  const { config, steps, signal } = context;
+  const { fromMs, asOfMs } = range;
+  const tenant = { tenantId: config.tenantId, signal };
+  const params = await steps.step('Estimating priors of content_fit', () =>
+    estimateCtrParams(store, { ...tenant, fromMs, toMs: asOfMs, asOfMs }),
+  );
+  const rows = await dataset(context, store, ctrFeatures, range, params);
+  const publications = await readEntityVectors(store, 'publication', tenant);
+  const campaigns = await readEntityVectors(store, 'campaign', tenant);
+  return steps.step('Training content_fit', () =>
+    trainContentFit({
+      dataset: rows,
+      featureSet: ctrFeatures,
+      publications,
+      campaigns,
+      seed,
+      signal,
+    }),
+  );
+};
+
 const JOBS: Readonly<
   Record<
-    'human' | 'pcvr' | 'answers',
+    'human' | 'pcvr' | 'answers' | 'content_fit',
     (context: TrainContext, store: Store, options: TrainRange) => Promise<Suited>
   >
-> = { human, pcvr, answers };
+> = { human, pcvr, answers, content_fit: contentFit };
 
 export type SuiteName = keyof typeof JOBS;
 export const SUITE_NAMES = Object.keys(JOBS) as SuiteName[];

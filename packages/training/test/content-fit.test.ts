@@ -1,0 +1,140 @@
+import { DAY_MS, Rng, stringColumn } from '@waggle/core';
+import { ctrFeatures, type EntityVectors } from '@waggle/features';
+import * as ort from 'onnxruntime-node';
+import { expect, test } from 'vitest';
+import { type TrainingDataset, trainContentFit } from '../src/index.js';
+import { START_MS } from './synthetic.js';
+
+const DIM = 24;
+const at = (name: string) => ctrFeatures.names.indexOf(name);
+const vectorsOf = (ids: readonly string[], rows: readonly Float64Array[]): EntityVectors => ({
+  model: 'test',
+  dim: DIM,
+  rowOf: new Map(ids.map((id, i) => [id, i])),
+  vectors: Float32Array.from(rows.flatMap((row) => [...row])),
+});
+
+/** Ads whose clicks follow publication, campaign, and the product of both on the first two directions of their texts. */
+function network(seed: number, strength = 0.8) {
+  const rng = new Rng(seed, 31);
+  const entities = (n: number) =>
+    Array.from({ length: n }, () => {
+      const row = Float64Array.from({ length: DIM }, (_, d) => (d < 2 ? 2 : 0.15) * rng.normal());
+      const norm = Math.hypot(...row);
+      return row.map((v) => v / norm);
+    });
+  const [nPublications, nCampaigns, nRows] = [120, 40, 4_000];
+  const [publications, campaigns] = [entities(nPublications), entities(nCampaigns)];
+  const effect = (n: number, sd: number) => Array.from({ length: n }, () => sd * rng.normal());
+  const [ofPublication, ofCampaign] = [effect(nPublications, 0.5), effect(nCampaigns, 0.4)];
+  const width = ctrFeatures.names.length;
+  const x = new Float32Array(nRows * width);
+  const truth = new Float64Array(nRows);
+  const successes = new Float64Array(nRows);
+  const trials = new Float64Array(nRows);
+  const [publication, campaign]: [string[], string[]] = [[], []];
+  for (let i = 0; i < nRows; i++) {
+    const [p, c] = [rng.integer(nPublications), rng.integer(nCampaigns)];
+    publication.push(`pub_${p}`);
+    campaign.push(`cmp_${c}`);
+    const dot = publications[p]!.reduce((sum, v, d) => sum + v * campaigns[c]![d]!, 0);
+    // The cosine weighs both directions alike; only the first one matters.
+    x[i * width + at('cosine_publication_campaign')] = dot;
+    truth[i] = strength * publications[p]![0]! * campaigns[c]![0]!;
+    trials[i] = 4_000;
+    const eta = -5.5 + ofPublication[p]! + ofCampaign[c]! + truth[i]! + 0.2 * rng.normal();
+    successes[i] = rng.binomial(4_000, 1 / (1 + Math.exp(-eta)));
+  }
+  const dataset: TrainingDataset = {
+    nRows,
+    x,
+    featureNames: ctrFeatures.names,
+    decisionTsMs: Float64Array.from(
+      { length: nRows },
+      (_, i) => START_MS + (i / nRows) * 40 * DAY_MS,
+    ),
+    successes,
+    trials,
+    maturity: new Float64Array(nRows).fill(1),
+    publication: stringColumn(publication),
+    campaign: stringColumn(campaign),
+    creative: stringColumn(campaign),
+    rowIds: stringColumn(Array.from({ length: nRows }, (_, i) => `plc_${i}`)),
+  };
+  const ids = (prefix: string, n: number) => Array.from({ length: n }, (_, i) => `${prefix}_${i}`);
+  return {
+    truth,
+    input: {
+      dataset,
+      featureSet: ctrFeatures,
+      publications: vectorsOf(ids('pub', nPublications), publications),
+      campaigns: vectorsOf(ids('cmp', nCampaigns), campaigns),
+      seed: 1,
+    },
+  };
+}
+
+function correlation(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  const n = a.length;
+  const mean = (v: ArrayLike<number>) => Array.from(v).reduce((s, x) => s + x, 0) / n;
+  const [ma, mb] = [mean(a), mean(b)];
+  let [ab, aa, bb] = [0, 0, 0];
+  for (let i = 0; i < n; i++) {
+    ab += (a[i]! - ma) * (b[i]! - mb);
+    aa += (a[i]! - ma) ** 2;
+    bb += (b[i]! - mb) ** 2;
+  }
+  return ab / Math.sqrt(aa * bb);
+}
+
+test('finds which directions of the texts matter, which a cosine cannot, and passes its gate', async () => {
+  const { input, truth } = network(1);
+  const trained = await trainContentFit(input);
+  expect(trained.gate.passed, trained.gate.summary).toBe(true);
+  const fit = trained.score(input.dataset);
+  const width = ctrFeatures.names.length;
+  const cosine = truth.map(
+    (_, i) => input.dataset.x[i * width + at('cosine_publication_campaign')]!,
+  );
+  const ours = correlation(fit, truth);
+  expect(ours).toBeGreaterThan(0.8);
+  expect(ours).toBeGreaterThan(correlation(cosine, truth) + 0.05);
+  expect(fit.reduce((s, v) => s + v, 0) / fit.length).toBeCloseTo(0, 1);
+  const session = await ort.InferenceSession.create(trained.artifacts['model.onnx']!, {
+    logSeverityLevel: 3,
+  });
+  expect(session.inputNames).toEqual(['indices', 'values']);
+});
+
+test('where texts say nothing the fit stays near 0; without vectors only the tabular columns compare', async () => {
+  const { input } = network(2, 0);
+  const trained = await trainContentFit(input);
+  const spread = Math.sqrt(
+    trained.score(input.dataset).reduce((s, v) => s + v * v, 0) / input.dataset.nRows,
+  );
+  expect(spread).toBeLessThan(0.08);
+  const none: EntityVectors = { model: '', dim: 0, rowOf: new Map(), vectors: new Float32Array(0) };
+  const plain = await trainContentFit({ ...network(1).input, publications: none, campaigns: none });
+  expect(plain.head.names.some((name) => name.startsWith('component_'))).toBe(false);
+  expect(plain.head.components).toHaveLength(0);
+});
+
+test('too few clicks and broken rows are refused', async () => {
+  const { input } = network(3);
+  const { dataset } = input;
+  const quiet = { ...dataset, successes: dataset.successes.map(() => 0) };
+  await expect(trainContentFit({ ...input, dataset: quiet })).rejects.toMatchObject({
+    code: 'WAGGLE_TRAINING_TOO_FEW',
+  });
+  const x = dataset.x.slice();
+  x[11] = Number.POSITIVE_INFINITY;
+  await expect(trainContentFit({ ...input, dataset: { ...dataset, x } })).rejects.toMatchObject({
+    code: 'WAGGLE_TRAINING_NOT_FINITE',
+  });
+  await expect(
+    trainContentFit({
+      ...input,
+      dataset: { ...dataset, successes: dataset.trials.map((n) => n + 1) },
+    }),
+  ).rejects.toMatchObject({ code: 'WAGGLE_TRAINING_LABEL' });
+});
