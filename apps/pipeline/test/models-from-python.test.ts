@@ -91,10 +91,16 @@ describe.skipIf(!withXgboost)('the page on models from Python', () => {
     expect(release!.models.split(', ')[0]).toBe(version);
     const contract = JSON.parse(readFileSync(join(home, 'pctr.contract.json'), 'utf8')) as object;
     expect(contract).toMatchObject({ featureParams: expect.any(Object) as object });
-  });
+  }, 300_000);
 
-  it.skipIf(!withTorch)('checks a PyTorch model, and does not release it', () => {
-    expect(runAll('PyTorch')).toMatch(/pctr_pytorch@[0-9a-f]{12}/);
-    expect(() => shell('waggle release --pctr pctr_pytorch')).toThrow(/WAGGLE_RELEASE_UNSERVABLE/);
-  });
+  it.skipIf(!withTorch)(
+    'checks a PyTorch model, and does not release it',
+    () => {
+      expect(runAll('PyTorch')).toMatch(/pctr_pytorch@[0-9a-f]{12}/);
+      expect(() => shell('waggle release --pctr pctr_pytorch')).toThrow(
+        /WAGGLE_RELEASE_UNSERVABLE/,
+      );
+    },
+    300_000,
+  );
 });
