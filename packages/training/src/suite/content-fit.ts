@@ -8,6 +8,7 @@ import { checkDataset, splitByTime, type TrainingDataset, take, takeCodes } from
 import { trainingError } from '../errors.js';
 import { exportSparseLinearOnnx } from '../export/sparse-onnx.js';
 import { fitLogistic } from '../fit/logistic.js';
+import { rowCodes } from './row-codes.js';
 import { sliceTable } from './slice-table.js';
 import { gateOnSlices, type SuiteGate } from './suite-gate.js';
 import { firstSeen, isoOrNull, jsonBytes, type SuiteModel } from './suite-model.js';
@@ -104,12 +105,15 @@ export async function trainContentFit(o: ContentFitTraining): Promise<TrainedCon
   let eta = new Float64Array(dataset.nRows);
   for (let round = 0; round < ROUNDS; round++) {
     throwIfAborted(signal);
-    const solved = solveEffects(
+    const solved = await solveEffects(
       {
         successes,
         exposure: trials.map((n, i) => n * maturity[i]!),
         offset: dot(own, coefficients),
-        codes: levels.map((level) => Int32Array.from(takeCodes(level, train))),
+        codes: rowCodes(
+          levels.map((level) => takeCodes(level, train)),
+          train.length,
+        ),
       },
       {
         link: 'log',
@@ -120,6 +124,7 @@ export async function trainContentFit(o: ContentFitTraining): Promise<TrainedCon
         base: { mean: Math.log(clicks / trials.reduce((sum, n) => sum + n, 0)), variance: 1 },
         dispersion: DISPERSION,
       },
+      { signal },
     );
     eta = Float64Array.from({ length: dataset.nRows }, (_, i) =>
       levels.reduce((sum, level, l) => sum + solved.effects[l]![level.codes[i]!]!, solved.base),

@@ -14,6 +14,7 @@ import { estimateEffectPriors } from '../effect-priors.js';
 import { trainingError } from '../errors.js';
 import { exportSparseLinearOnnx } from '../export/sparse-onnx.js';
 import { type GateReport, runGate } from '../gate.js';
+import { rowCodes } from './row-codes.js';
 import { sliceTable } from './slice-table.js';
 import { isoOrNull, jsonBytes, type SuiteModel } from './suite-model.js';
 
@@ -76,11 +77,6 @@ export async function fitPcvr(
     for (let b = 0; b < nBuckets; b++) successes[i]! += conversions[i * nBuckets + b]!;
   }
   const codes = CONVERSION_KEYS.map((key) => rows.keys[key].codes);
-  const nLevels = codes.length;
-  const grouped = new Int32Array(nRows * nLevels);
-  codes.forEach((code, l) => {
-    for (let i = 0; i < nRows; i++) grouped[i * nLevels + l] = code[i]!;
-  });
   const sizes = CONVERSION_KEYS.map((key) => rows.keys[key].dictionary.length);
   const exposure = new Float64Array(nRows);
   const p = new Float64Array(nRows);
@@ -106,7 +102,7 @@ export async function fitPcvr(
     }
     const rate = total / exposure.reduce((sum, e) => sum + e, 0);
     solved = await solveEffects(
-      { successes, exposure, offset: new Float64Array(nRows), codes: grouped },
+      { successes, exposure, offset: new Float64Array(nRows), codes: rowCodes(codes, nRows) },
       {
         link: 'logit',
         levels: sizes.map((size, l) => ({ size, variance: 1 / strengths[l]! })),
