@@ -7,7 +7,6 @@ import {
   tensor,
 } from '@waggle/models';
 import { rankingError } from './errors.js';
-import type { HeadModel } from './trees-model.js';
 
 /** Anything that turns feature rows into calibrated probabilities. */
 export interface Scorer {
@@ -19,6 +18,13 @@ export interface Scorer {
    * @returns float32 [nRows] in [0, 1]
    */
   score(x: Float32Array, nRows: number, options?: { signal?: AbortSignal }): Promise<Float32Array>;
+}
+
+/** What a model, linear or trees, says of its ONNX twin. */
+interface Twinned {
+  readonly version: string;
+  readonly featureNames: readonly string[];
+  readonly onnxSha256?: string;
 }
 
 /** How an ONNX file is fed and read. */
@@ -57,7 +63,7 @@ export class OnnxScorer implements Scorer {
    * @throws WAGGLE_RANKING_MODEL_INVALID when the model names no twin; WAGGLE_MODEL_CORRUPT, WAGGLE_MODEL_INVALID,
    *   WAGGLE_MODEL_INPUT_MISMATCH
    */
-  static async open(runner: Runner, model: HeadModel, bytes: Uint8Array): Promise<OnnxScorer> {
+  static async open(runner: Runner, model: Twinned, bytes: Uint8Array): Promise<OnnxScorer> {
     const { onnxSha256 } = model;
     if (onnxSha256 === undefined) {
       throw rankingError('WAGGLE_RANKING_MODEL_INVALID', `${model.version} names no ONNX file`);
