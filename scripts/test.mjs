@@ -75,7 +75,8 @@ export function nativeTests() {
       return { passed: 0, failed: 1, skipped: 0 };
     }
   }
-  const ctest = spawnSync('ctest', ['--preset', 'dev', '--output-on-failure'], {
+  // The tests of the emulated device take one thread for minutes: they start first, the others beside them.
+  const ctest = spawnSync('ctest', ['--preset', 'dev', '--output-on-failure', '--parallel', '2'], {
     cwd: dir,
     encoding: 'utf8',
     stdio: ['ignore', 'pipe', 'inherit'],
