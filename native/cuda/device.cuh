@@ -48,6 +48,16 @@ __device__ inline float score_of_key(unsigned long long key) {
   return __uint_as_float(bits);
 }
 
+/// score_of_key, on the host.
+inline float host_score_of(unsigned long long key) {
+  uint32_t bits = ~static_cast<uint32_t>(key >> 32);
+  bits = (bits & 0x80000000u) != 0 ? bits & 0x7fffffffu : ~bits;
+  float score = 0;
+  static_assert(sizeof score == sizeof bits, "float is 32 bits");
+  __builtin_memcpy(&score, &bits, sizeof score);
+  return score;
+}
+
 __device__ inline uint32_t row_of_key(unsigned long long key) { return static_cast<uint32_t>(key & 0xffffffffu); }
 
 /// Sorts keys [size] in shared memory, ascending; size is a power of two. All threads of the block call it.

@@ -61,6 +61,17 @@ class DeviceArray {
   T* d_data_ = nullptr;
 };
 
+/// Allocates, and copies `count` values of the host, which must stay until the stream is through.
+template <typename T>
+int32_t upload(DeviceArray<T>& to, const T* from, int64_t count, cudaStream_t stream, waggle_text* error) {
+  WAGGLE_TRY(to.allocate(static_cast<size_t>(count), error));
+  if (count > 0) {
+    WAGGLE_CUDA_CHECK(
+        cudaMemcpyAsync(to.get(), from, static_cast<size_t>(count) * sizeof(T), cudaMemcpyHostToDevice, stream));
+  }
+  return WAGGLE_BACKEND_OK;
+}
+
 enum class Memory { kDevice, kPinned };
 
 /// Memory taken piece by piece during a call and all given back at the next. Grows when a call needs more than any

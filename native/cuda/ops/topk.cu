@@ -143,15 +143,6 @@ __global__ void gather_kernel(MatrixView from, const int32_t* d_numbers, int64_t
   if (lane == 0) d_facts[i] = source >= 0 ? from.d_facts[source] : RowFacts{1, 0, 0, 0};
 }
 
-float host_score_of(unsigned long long key) {
-  uint32_t bits = ~static_cast<uint32_t>(key >> 32);
-  bits = (bits & 0x80000000u) != 0 ? bits & 0x7fffffffu : ~bits;
-  float score = 0;
-  static_assert(sizeof score == sizeof bits, "float is 32 bits");
-  __builtin_memcpy(&score, &bits, sizeof score);
-  return score;
-}
-
 unsigned long long host_key_of(float score, uint32_t row) {
   const float positive_zero = score + 0.0f;
   uint32_t bits = 0;

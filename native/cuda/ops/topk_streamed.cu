@@ -37,15 +37,6 @@ constexpr double kLargestSafeSquare = 1e24;
 
 __device__ inline bool is_safe(double square) { return square >= kSmallestSafeSquare && square <= kLargestSafeSquare; }
 
-float host_score_of(unsigned long long key) {
-  uint32_t bits = ~static_cast<uint32_t>(key >> 32);
-  bits = (bits & 0x80000000u) != 0 ? bits & 0x7fffffffu : ~bits;
-  float score = 0;
-  static_assert(sizeof score == sizeof bits, "float is 32 bits");
-  __builtin_memcpy(&score, &bits, sizeof score);
-  return score;
-}
-
 // Squared norm of each vector, in double. Grid: one block per vector; 256 threads; 2 KiB shared; memory bound.
 __global__ void square_kernel(const float* d_vectors, int64_t dim, double* d_squares) {
   __shared__ double partial[kNormThreads];

@@ -154,16 +154,6 @@ __global__ void __launch_bounds__(kThreads)
   if (forest.n_targets == 1) d_sums[row] = sum;
 }
 
-template <typename T>
-int32_t upload(DeviceArray<T>& to, const T* from, int64_t count, cudaStream_t stream, waggle_text* error) {
-  WAGGLE_TRY(to.allocate(static_cast<size_t>(count), error));
-  if (count > 0) {
-    WAGGLE_CUDA_CHECK(
-        cudaMemcpyAsync(to.get(), from, static_cast<size_t>(count) * sizeof(T), cudaMemcpyHostToDevice, stream));
-  }
-  return WAGGLE_BACKEND_OK;
-}
-
 }  // namespace
 
 int32_t open_forest(State& state, const waggle_forest_args& args, std::unique_ptr<waggle_forest>* out,

@@ -441,16 +441,6 @@ __global__ void digit_kernel(uint32_t* d_counts, int shift, Search* d_searches) 
 
 // ---- on the host ----------------------------------------------------------------------------------------------------
 
-template <typename T>
-int32_t upload(DeviceArray<T>& to, const T* from, int64_t n, cudaStream_t stream, waggle_text* error) {
-  WAGGLE_TRY(to.allocate(static_cast<size_t>(n), error));
-  if (n > 0) {
-    WAGGLE_CUDA_CHECK(
-        cudaMemcpyAsync(to.get(), from, static_cast<size_t>(n) * sizeof(T), cudaMemcpyHostToDevice, stream));
-  }
-  return WAGGLE_BACKEND_OK;
-}
-
 int32_t upload_bins(State& state, const waggle_fit_args& args, waggle_fit& fit, waggle_text* error) {
   const cudaStream_t s = state.stream.get();
   const size_t words = static_cast<size_t>(fit.n_groups) * static_cast<size_t>(fit.n_rows) * kGroupWords;
