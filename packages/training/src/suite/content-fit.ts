@@ -1,7 +1,6 @@
 import { createHash } from 'node:crypto';
 import { Rng, type StringColumn, stringAt, throwIfAborted } from '@waggle/core';
 import { type EntityVectors, type FeatureSet, solveEffects } from '@waggle/features';
-import { rowLogLoss } from '@waggle/measurement';
 import { sigmoid } from '@waggle/ranking';
 import { fitCalibration } from '../calibrate.js';
 import { checkDataset, splitByTime, type TrainingDataset, take, takeCodes } from '../dataset.js';
@@ -9,7 +8,7 @@ import { trainingError } from '../errors.js';
 import { exportSparseLinearOnnx } from '../export/sparse-onnx.js';
 import { fitLogistic } from '../fit/logistic.js';
 import { rowCodes } from './row-codes.js';
-import { sliceTable } from './slice-table.js';
+import { judgedCounts, sliceTable } from './slice-table.js';
 import { gateOnSlices, type SuiteGate } from './suite-gate.js';
 import { firstSeen, isoOrNull, jsonBytes, type SuiteModel } from './suite-model.js';
 
@@ -173,20 +172,12 @@ export async function trainContentFit(o: ContentFitTraining): Promise<TrainedCon
   const decisionTsMs = take(dataset.decisionTsMs, split.gate);
   const publicationFirstMs = firstSeen(dataset.publication, dataset.decisionTsMs, split.gate);
   const campaignFirstMs = firstSeen(dataset.campaign, dataset.decisionTsMs, split.gate);
-  const losses = (p: Float64Array) =>
-    p.map((v, i) => rowLogLoss(v, judged.successes[i]!, judged.trials[i]! - judged.successes[i]!));
   const slices = sliceTable(
-    {
-      loss: losses(model),
-      baselineLoss: losses(prior),
-      mass: judged.trials,
-      expected: model.map((p, i) => p * judged.trials[i]!),
-      observed: judged.successes,
-      publications: judged.clusters,
-      publicationFirstMs,
-      campaignFirstMs,
-      decisionTsMs,
-    },
+    judgedCounts({
+      ...{ model, baseline: prior, publications: judged.clusters },
+      ...{ successes: judged.successes, trials: judged.trials },
+      ...{ publicationFirstMs, campaignFirstMs, decisionTsMs },
+    }),
     seed,
   );
   // A fit is a comparison, not a promise: what counts is whether it tells pairs apart.

@@ -7,7 +7,6 @@ import {
   solveEffects,
   usualConversionShare,
 } from '@waggle/features';
-import { rowLogLoss } from '@waggle/measurement';
 import { type EffectsModel, logit, scoreEffects } from '@waggle/ranking';
 import { type CalibrationFit, fitCalibration } from '../calibrate.js';
 import { estimateEffectPriors } from '../effect-priors.js';
@@ -15,7 +14,7 @@ import { trainingError } from '../errors.js';
 import { exportSparseLinearOnnx } from '../export/sparse-onnx.js';
 import { type GateReport, runGate } from '../gate.js';
 import { rowCodes } from './row-codes.js';
-import { sliceTable } from './slice-table.js';
+import { judgedCounts, sliceTable } from './slice-table.js';
 import { isoOrNull, jsonBytes, type SuiteModel } from './suite-model.js';
 
 /** Conversion probabilities with the share of them that comes in each delay bucket. */
@@ -339,20 +338,12 @@ export async function trainPcvr(o: PcvrTraining): Promise<TrainedPcvr> {
       ...(o.bootstrapReplicates === undefined ? {} : { nReplicates: o.bootstrapReplicates }),
     },
   );
-  const losses = (q: Float64Array) =>
-    q.map((v, i) => rowLogLoss(v, judged.successes[i]!, judged.trials[i]! - judged.successes[i]!));
   const slices = sliceTable(
-    {
-      loss: losses(p),
-      baselineLoss: losses(baseline),
-      mass: judged.trials,
-      expected: p.map((v, i) => v * judged.trials[i]!),
-      observed: judged.successes,
-      publications: judged.clusters,
-      publicationFirstMs,
-      campaignFirstMs,
-      decisionTsMs,
-    },
+    judgedCounts({
+      ...{ model: p, baseline, publications: judged.clusters },
+      ...{ successes: judged.successes, trials: judged.trials },
+      ...{ publicationFirstMs, campaignFirstMs, decisionTsMs },
+    }),
     seed,
   );
   const fingerprint = `conversion_${createHash('sha256')

@@ -1,5 +1,5 @@
 import { Rng } from '@waggle/core';
-import { clusterBootstrap } from '@waggle/measurement';
+import { clusterBootstrap, rowLogLoss } from '@waggle/measurement';
 import { LABEL_HORIZON_MS } from '../dataset.js';
 import { trainingError } from '../errors.js';
 
@@ -19,6 +19,28 @@ export interface JudgedRows {
   readonly publicationFirstMs: Float64Array;
   readonly campaignFirstMs: Float64Array;
   readonly decisionTsMs: Float64Array;
+}
+
+/** Judged rows of counts: successes among trials, under the model's probabilities and its baseline's. */
+export function judgedCounts(
+  o: {
+    readonly model: Float64Array;
+    readonly baseline: Float64Array;
+    readonly successes: Float64Array;
+    readonly trials: Float64Array;
+  } & Pick<JudgedRows, 'publications' | 'publicationFirstMs' | 'campaignFirstMs' | 'decisionTsMs'>,
+): JudgedRows {
+  const { model, baseline, successes, trials, ...of } = o;
+  const losses = (p: Float64Array) =>
+    p.map((v, i) => rowLogLoss(v, successes[i]!, trials[i]! - successes[i]!));
+  return {
+    ...of,
+    loss: losses(model),
+    baselineLoss: losses(baseline),
+    mass: trials,
+    expected: model.map((p, i) => p * trials[i]!),
+    observed: successes,
+  };
 }
 
 export interface Limits {
