@@ -1,3 +1,4 @@
+import { setFlagsFromString } from 'node:v8';
 import { gatewayConfigFromEnv, type RunningGateway, startGateway } from '@waggle/gateway';
 import type { CommandContext } from '../context.js';
 import { storeOwnerCommand } from '../context.js';
@@ -9,7 +10,15 @@ export interface ServeOptions {
   readonly clock?: 'system' | 'data';
 }
 
-/** Starts the gateway on the active release. */
+/**
+ * How much the old generation may grow, in percent of what lives, before it is marked again. A gateway keeps some 40 MB
+ * alive and promotes little. By itself V8 then leaves less room above it than its young generation takes, takes that for
+ * being short of memory, and marks every second or two; each time requests wait 20 to 50 ms. With more room, which costs
+ * some 100 MB, a marking comes every 20 s under full load.
+ */
+const HEAP_GROWING_PERCENT = 300;
+
+/** Starts the gateway on the active release, in a process that is there to serve. */
 export async function serve(
   context: CommandContext,
   options: ServeOptions,
@@ -20,6 +29,7 @@ export async function serve(
     ...(options.host === undefined ? {} : { host: options.host }),
     ...(options.clock === undefined ? {} : { clock: options.clock }),
   });
+  setFlagsFromString(`--heap-growing-percent=${HEAP_GROWING_PERCENT}`);
   return startGateway({
     config,
     logger: context.logger,
