@@ -606,10 +606,6 @@ class Network {
     }
     const spend = this.#demand.expectedSpend(publication, c, pairs.belief[offer.pair]!, delivered);
     const reserve = this.#demand.reserveFor(c, spend);
-    if (this.#demand.available(campaign, now, false) < reserve) {
-      this.#writeOffer(offer, 'offer.withdrawn', now, 1, -1, undefined, -1, 'budget');
-      return;
-    }
     const draw = streamOf(
       this.#config.seed,
       STREAM.offer,
@@ -620,7 +616,12 @@ class Network {
     if (c.creatives.length > 1 && draw.bernoulli(OVERRIDE_RATE)) {
       creative = (creative + 1 + draw.integer(c.creatives.length - 1)) % c.creatives.length;
     }
+    // The publisher has said yes, whether or not the campaign can still pay.
     this.#writeOffer(offer, 'offer.accepted', now, 1, creative, found, slotNumber, '');
+    if (this.#demand.available(campaign, now, false) < reserve) {
+      this.#writeOffer(offer, 'offer.withdrawn', now + 1, 2, -1, undefined, -1, 'budget');
+      return;
+    }
     const number = this.#place(
       {
         offer,
@@ -923,7 +924,7 @@ class Network {
     const c = this.#campaigns[offer.campaign]!;
     this.#table('offers').push([
       this.#config.tenantId,
-      this.#ids.id('event', timeMs, 0x2000 + offer.rank * 2 + part, offer.publication, offer.menu),
+      this.#ids.id('event', timeMs, 0x2000 + offer.rank * 4 + part, offer.publication, offer.menu),
       timeMs,
       type,
       offer.id,

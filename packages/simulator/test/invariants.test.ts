@@ -147,13 +147,34 @@ describe.each(worlds.map((world) => [world.config.scale, world] as const))(
       const shown = new Map<string, OfferRow>();
       for (const offer of rows<OfferRow>(world, 'offers')) {
         if (offer.type === 'offer.shown') shown.set(offer.offer_id, offer);
-        else answers.set(offer.offer_id, (answers.get(offer.offer_id) ?? 0) + 1);
+        else if (offer.type !== 'offer.withdrawn') {
+          answers.set(offer.offer_id, (answers.get(offer.offer_id) ?? 0) + 1);
+        }
         expect(offer.rank).toBeLessThanOrEqual(offer.menu_size);
         expect(offer.propensity).toBeGreaterThan(0);
       }
       for (const [offer, count] of answers) {
         expect(count).toBe(1);
         expect(shown.has(offer)).toBe(true);
+      }
+    });
+
+    test('a yes leads to a placement, or to a withdrawal right after it where no money was left', () => {
+      const placed = new Set(placements.map((p) => p.offer_id));
+      const accepted = new Map<string, OfferRow>();
+      const withdrawn = new Map<string, OfferRow>();
+      for (const offer of rows<OfferRow>(world, 'offers')) {
+        if (offer.type === 'offer.accepted') accepted.set(offer.offer_id, offer);
+        if (offer.type === 'offer.withdrawn') withdrawn.set(offer.offer_id, offer);
+      }
+      for (const [id, { ts, reason }] of withdrawn) {
+        expect(time(ts) - time(accepted.get(id)!.ts)).toBe(1);
+        expect(reason).toBe('budget');
+      }
+      for (const [id, { ts, creative_id }] of accepted) {
+        expect(creative_id).not.toBe('');
+        // What would follow the last millisecond lies beyond the end.
+        if (time(ts) < endMs - 1) expect(placed.has(id)).toBe(!withdrawn.has(id));
       }
     });
 

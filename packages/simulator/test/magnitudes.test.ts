@@ -269,6 +269,38 @@ describe('demand', () => {
     expect(Math.max(...shown.map((o) => o.menu_size))).toBeLessThanOrEqual(10);
   });
 
+  test('the log tells how often publishers say yes, whatever money was left', () => {
+    const chance = new Map(
+      [...truth.offers.rows<{ offer_id: string; p_accept: number }>()].map((row) => [
+        row.offer_id,
+        row.p_accept,
+      ]),
+    );
+    const exhausted = new Set(
+      [...truth.campaigns.rows<{ campaign_id: string; budget_bound: boolean }>()].flatMap((row) =>
+        row.budget_bound ? [row.campaign_id] : [],
+      ),
+    );
+    const offers = [...tables['offers']!.rows<OfferRow>()];
+    const idsOf = (type: string) =>
+      new Set(offers.flatMap((o) => (o.type === type ? [o.offer_id] : [])));
+    const yes = idsOf('offer.accepted');
+    const withdrawn = idsOf('offer.withdrawn');
+    const over = offers.filter(
+      (o) => o.type === 'offer.shown' && Date.parse(o.expires_at) <= config.endMs,
+    );
+    for (const own of [over, over.filter((o) => exhausted.has(o.campaign_id))]) {
+      const p = own.map((o) => chance.get(o.offer_id)!);
+      const error = Math.sqrt(p.reduce((sum, q) => sum + q * (1 - q), 0)) / own.length;
+      const observed = own.filter((o) => yes.has(o.offer_id)).length / own.length;
+      expect(Math.abs(observed - mean(p))).toBeLessThan(3 * error);
+      // Leaving out those that were withdrawn would be seen to be wrong.
+      const kept = own.filter((o) => !withdrawn.has(o.offer_id));
+      const keptYes = kept.filter((o) => yes.has(o.offer_id)).length / kept.length;
+      expect(keptYes).toBeLessThan(mean(p) - 3 * error);
+    }
+  });
+
   test('down-votes give the reason that speaks most against the offer', () => {
     const seen = new Map(
       [...truth.offers.rows<{ offer_id: string; log_payout_ratio: number; fit: number }>()].map(
@@ -316,7 +348,7 @@ describe('demand', () => {
       if (offer.type === 'offer.shown') shownAt.set(offer.offer_id, at);
       else {
         expect(['offer.accepted', 'offer.withdrawn']).toContain(offer.type);
-        expect(at - shownAt.get(offer.offer_id)!).toBeLessThan(120_000);
+        expect(at - shownAt.get(offer.offer_id)!).toBeLessThan(120_001);
       }
     }
   });

@@ -186,6 +186,10 @@ export const SendEvent = Type.Object(
   strict,
 );
 
+/**
+ * Says what became of an offer. The first answer is the publisher's choice and stays it: `offer.accepted` is said when the publisher
+ * says yes, and where no money can be reserved for it, `offer.withdrawn` follows with a later `ts` and no placement does.
+ */
 export const OfferEvent = Type.Object(
   {
     ...eventHead,
