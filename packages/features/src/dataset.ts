@@ -144,8 +144,8 @@ ORDER BY ordinal`;
 }
 
 /**
- * Features of the decisions joined with their labels. Rows without trials are left out: withdrawn offers, acceptances whose issue
- * is not yet due, and offers that may still be answered. Those count from their expiry on, whatever was said until then, since answers come early and silence
+ * Features of the decisions joined with their labels. Rows without trials are left out: offers withdrawn before any answer (one that
+ * was accepted and then withdrawn for want of money was accepted), acceptances whose issue is not yet due, and offers that may still be answered. Those count from their expiry on, whatever was said until then, since answers come early and silence
  * late: counting them as they are decided would make the newest rows look accepted. Cost: one pass over the tenant's events; memory O(rows × features).
  */
 export async function buildDataset(

@@ -1,5 +1,6 @@
 import { type StringColumn, stringAt, stringColumn, stringData } from '@waggle/core';
 import { type FeatureStore, QUERY_SETTINGS, tableReader } from './feature-store.js';
+import { firstAnswersSql } from './sources.js';
 
 /** What may become of an offer; downvotes by the reason that was given. */
 export const OFFER_ANSWERS = [
@@ -16,7 +17,7 @@ export type OfferAnswer = (typeof OFFER_ANSWERS)[number];
 
 const REASONS = OFFER_ANSWERS.slice(3, 7);
 
-/** Answers of offers whose time is up, by the offers' ids; withdrawn ones have none. */
+/** Answers of offers whose time is up, by the offers' ids; those withdrawn before any have none. */
 export interface OfferAnswers {
   readonly nRows: number;
   readonly offers: StringColumn;
@@ -37,15 +38,10 @@ export async function buildOfferAnswers(
     `
 SELECT s.offer_id AS offer_id, multiIf(
     NOT (a.first_ms > 0 AND a.first_ms <= s.expires_ms), 'expired',
-    a.type = 'offer.downvoted', if(a.reason IN (${REASONS.map((r) => `'${r}'`).join(', ')}), a.reason, 'other'),
-    substring(a.type, 7)) AS answer
+    a.first_type = 'offer.downvoted', if(a.reason IN (${REASONS.map((r) => `'${r}'`).join(', ')}), a.reason, 'other'),
+    substring(a.first_type, 7)) AS answer
 FROM (SELECT offer_id, toUnixTimestamp64Milli(expires_at) AS expires_ms FROM ${read.events('offers', "type = 'offer.shown'")}) AS s
-LEFT JOIN (
-  SELECT offer_id, argMin(toString(type), (ts, event_id)) AS type, argMin(toString(reason), (ts, event_id)) AS reason,
-    min(toUnixTimestamp64Milli(ts)) AS first_ms
-  FROM ${read.repeatable('offers', "type != 'offer.shown'")}
-  GROUP BY offer_id
-) AS a ON a.offer_id = s.offer_id
+LEFT JOIN (${firstAnswersSql(read)}) AS a ON a.offer_id = s.offer_id
 WHERE s.expires_ms <= ${o.asOfMs} AND answer != 'withdrawn'
 ORDER BY offer_id`,
     {

@@ -30,6 +30,29 @@ INNER JOIN (
 GROUP BY placement_id`;
 }
 
+/** Of one moment, what the publisher said counts before what became of the offer: ids never decide. */
+const ANSWERS_OF_ONE_MOMENT = [
+  'offer.accepted',
+  'offer.declined',
+  'offer.downvoted',
+  'offer.expired',
+  'offer.withdrawn',
+] as const;
+
+/**
+ * The first answer to every offer: `offer_id`, `first_type`, `reason`, `first_ms`. It is the publisher's choice, and nothing that
+ * follows takes it back: an offer accepted and then withdrawn, since no money was left to reserve, has been accepted, though no
+ * placement follows. Only what was withdrawn before any answer has none.
+ */
+export function firstAnswersSql(read: TableReader): string {
+  const order = `(ts, indexOf([${ANSWERS_OF_ONE_MOMENT.map((t) => `'${t}'`).join(', ')}], toString(type)), event_id)`;
+  return `
+SELECT offer_id, argMin(toString(type), ${order}) AS first_type, argMin(toString(reason), ${order}) AS reason,
+  min(toUnixTimestamp64Milli(ts)) AS first_ms
+FROM ${read.repeatable('offers', "type != 'offer.shown'")}
+GROUP BY offer_id`;
+}
+
 /**
  * Every shown offer with its fate: the first answer given before it ran out, else nothing when it ran out. An
  * answer that comes after expiry changes nothing, so the fate never changes once the offer has run out.
@@ -37,20 +60,16 @@ GROUP BY placement_id`;
 export function offerOutcomesSql(read: TableReader): string {
   return `
 SELECT s.*, o.first_ms > 0 AND o.first_ms <= s.expires_ms AS answered,
-  answered AND o.fate = 'offer.accepted' AS accepted,
-  answered AND o.fate = 'offer.downvoted' AS downvoted,
-  answered AND o.fate = 'offer.withdrawn' AS withdrawn
+  answered AND o.first_type = 'offer.accepted' AS accepted,
+  answered AND o.first_type = 'offer.downvoted' AS downvoted,
+  answered AND o.first_type = 'offer.withdrawn' AS withdrawn
 FROM (
   SELECT event_id, offer_id, toUnixTimestamp64Milli(ts) AS shown_ms, toUnixTimestamp64Milli(expires_at) AS expires_ms,
     publication_id, campaign_id, creative_id, toFloat64(price_micros) AS price_micros,
     toFloat64(est_payout_micros) AS est_payout_micros, toFloat64(menu_size) AS menu_size, toFloat64(rank) AS rank
   FROM ${read.events('offers', "type = 'offer.shown'")}
 ) AS s
-LEFT JOIN (
-  SELECT offer_id, argMin(toString(type), (ts, event_id)) AS fate, min(toUnixTimestamp64Milli(ts)) AS first_ms
-  FROM ${read.repeatable('offers', "type != 'offer.shown'")}
-  GROUP BY offer_id
-) AS o ON o.offer_id = s.offer_id`;
+LEFT JOIN (${firstAnswersSql(read)}) AS o ON o.offer_id = s.offer_id`;
 }
 
 export const placementOutcomes: FactSource = {
@@ -162,7 +181,7 @@ export const offerOutcomes: FactSource = {
   name: 'offer_outcomes',
   keysFrom: 'offers_shown',
   description:
-    'What a publisher did with an offer, counted when its time is up: answers come early, silence late, and counting each as it comes would favour the answered.',
+    'What a publisher did with an offer, counted when its time is up: answers come early, silence late, and counting each as it comes would favour the answered. A yes counts whether or not the campaign could still pay; what was withdrawn unanswered does not count.',
   measures: [
     'decided',
     'accepted',

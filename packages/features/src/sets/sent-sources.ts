@@ -7,7 +7,8 @@ export const SEND_GRACE_MS = DAY_MS;
 export const UNSCHEDULED_WINDOW_MS = 7 * DAY_MS;
 
 /**
- * Accepted offers with the time by which they must have gone out. An issue counts with the time it was first planned for: what
+ * Accepted offers for which money was reserved, with the time by which they must have gone out: a yes that the campaign could no
+ * longer pay is no placement, and nothing to send. An issue counts with the time it was first planned for: what
  * is moved later is late. `lead_ms` from acceptance to that time, NaN where no issue was chosen.
  */
 export function acceptancesSql(read: TableReader): string {
@@ -39,7 +40,8 @@ LEFT JOIN (
 
 export const acceptances: FactSource = {
   name: 'acceptances',
-  description: 'An ad that a publisher accepted, known at once; nothing about what came of it.',
+  description:
+    'An ad that a publisher accepted and the campaign could pay, known at once; nothing about what came of it.',
   measures: ['scheduled'],
   sql: (read) => `
 SELECT accepted_ms AS event_ms, accepted_ms AS available_ms, publication_id, campaign_id, creative_id, position,

@@ -233,7 +233,7 @@ export async function trainAnswers(o: AnswerTraining): Promise<TrainedAnswers> {
       unit: 'a shown offer',
       label: `first answer before it ran out: ${classes.join(', ')}${merged.length > 0 ? `; too rare for a class of their own and counted as other: ${merged.join(', ')}` : ''}`,
       maturity:
-        'counted from its expiry on, whatever was said before; withdrawn offers are no rows',
+        'counted from its expiry on, whatever was said before; offers withdrawn before any answer are no rows',
       baseline: 'frequencies of the answers among the training rows',
       form: `softmax over ${trees.nTrees} trees around the acceptance hierarchy; ONNX gives the trees' scores, probabilities are softmax((offset + score) / temperature) with the offset that head.json describes${moved.length > 0 ? `; not used, since they have moved: ${moved.map((f) => dataset.featureNames[f]).join(', ')}` : ''}`,
       data: {

@@ -21,14 +21,18 @@ const WORDS: Readonly<Record<LinearModelName, Words>> = {
   accept: {
     predicts: 'The probability that a publisher accepts an offer that is shown.',
     unit: 'a shown offer',
-    label: 'accepted before it ran out',
+    label:
+      'the publisher said yes before it ran out, whether or not the campaign could still pay: its first answer counts',
     maturity:
       'counted from its expiry on, whatever was said before; offers of the last 72 h are left out, since answers come early and silence late',
-    limits: ['Offers withdrawn for want of budget are left out, so their acceptance is not known.'],
+    limits: [
+      'Offers withdrawn before any answer are left out: what their publishers would have said is not known.',
+      'An acceptance is no placement: the campaign may be out of money by then.',
+    ],
   },
   sent: {
     predicts: 'The probability that an accepted ad goes out in time.',
-    unit: 'an accepted offer, at the moment of acceptance',
+    unit: 'an accepted offer for which money was reserved, at that moment',
     label: 'sent within a day of the time that its issue was first planned for',
     maturity:
       'counted when due: a day after the planned issue, or seven days after acceptance without an issue; an ad that is not yet due is no row',
