@@ -25,6 +25,8 @@ export const QUERY_SETTINGS: Record<string, string | number> = {
   max_subquery_depth: 1000,
   max_ast_depth: 10_000,
   join_use_nulls: 0,
+  // Cosines are taken before rows are sorted, not after: or else the sort would hold the embeddings of every row.
+  query_plan_execute_functions_after_sorting: 0,
   // Windows over a network's events sort more than a small machine should hold.
   max_bytes_before_external_sort: 134_217_728,
 };
