@@ -332,6 +332,47 @@ typedef struct waggle_fit_update_args {
   int64_t n_branches; /* 0 = every row was drawn */
 } waggle_fit_update_args;
 
+/*
+ * The one scoring function; what its columns mean is told in waggle/ops/score_rank.hpp. Scores, terms and the choice
+ * have the CPU's bits. A null optional column makes its terms +0.
+ */
+typedef struct waggle_score_weights {
+  double margin;
+  double fit;
+  double advertiser;
+  double payout;
+  double explore;
+} waggle_score_weights;
+
+/* [n] columns of the host, borrowed for the call. */
+typedef struct waggle_score_args {
+  uint32_t struct_size;
+  int32_t k;
+  int64_t n;
+  const float* q;
+  const float* spend;
+  const float* payout;
+  const float* fit;
+  const float* advertiser; /* optional from here */
+  const float* explore;
+  const float* goal_units; /* together with omega */
+  const float* frequency;
+  const float* mu;
+  const float* omega;
+  const float* rho;
+  waggle_score_weights weights;
+  const uint8_t* filter; /* bit i of byte i >> 3; null = all */
+  const int32_t* group;
+  const int32_t* separation;
+  int32_t max_per_group; /* 0 = no limit */
+  int32_t n_selected;    /* out */
+  int32_t* rows;         /* out [k], best first; what follows n_selected is left as it is, as in scores and terms */
+  double* scores;        /* out [k] */
+  double* terms;         /* out [k x 9] */
+  int32_t (*is_cancelled)(void* context);
+  void* cancel_context;
+} waggle_score_args;
+
 /* A null slot means: the engine uses the CPU for this operation. */
 typedef struct waggle_op_table {
   uint32_t struct_size;
@@ -351,6 +392,8 @@ typedef struct waggle_op_table {
   int32_t (*fit_search)(void* state, waggle_fit* fit, waggle_fit_search_args* args, waggle_text* error);
   int32_t (*fit_leaves)(void* state, waggle_fit* fit, waggle_fit_leaves_args* args, waggle_text* error);
   int32_t (*fit_update)(void* state, waggle_fit* fit, waggle_fit_update_args* args, waggle_text* error);
+  /* NOT_FINITE: the CPU is to say which number it is. */
+  int32_t (*score_rank)(void* state, waggle_score_args* args, waggle_text* error);
 } waggle_op_table;
 
 typedef struct waggle_backend {

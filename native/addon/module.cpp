@@ -36,6 +36,11 @@ Napi::Value backend_info_object(const Napi::CallbackInfo& info) {
   answer.Set("requestedBackend", b.requested_backend);
   answer.Set("requestedSimd", b.requested_simd);
   answer.Set("device", b.device);
+  Napi::Array operations = Napi::Array::New(env, b.device_operations.size());
+  for (size_t i = 0; i < b.device_operations.size(); ++i) {
+    operations.Set(static_cast<uint32_t>(i), b.device_operations[i]);
+  }
+  answer.Set("deviceOperations", operations);
   answer.Set("deviceLibraries", b.device_libraries);
   answer.Set("pluginPath", b.plugin_path);
   return answer;

@@ -8,6 +8,7 @@
 #include "abi/backend_abi.h"
 #include "cuda/check.cuh"
 #include "cuda/matrix.hpp"
+#include "cuda/ops/rank.cuh"
 #include "cuda/ops/topk.cuh"
 #include "cuda/ops/trees.cuh"
 #include "cuda/ops/trees_fit.cuh"
@@ -128,33 +129,6 @@ int32_t topk(void* state, waggle_device_matrix* matrix, waggle_topk_args* args, 
   return guarded(error, [&] { return static_cast<Owner*>(state)->search(*matrix, *args, error); });
 }
 
-int32_t forest_open(void* state, const waggle_forest_args* args, waggle_forest** forest, waggle_text* error) {
-  if (state == nullptr || args == nullptr || forest == nullptr || args->struct_size < sizeof(waggle_forest_args)) {
-    return fail(error, WAGGLE_BACKEND_UNSUPPORTED, "the host's tree arguments are too old");
-  }
-  return guarded(error, [&] {
-    return static_cast<Owner*>(state)->run([&](State& device) {
-      return guarded(error, [&] {
-        std::unique_ptr<waggle_forest> made;
-        const int32_t status = open_forest(device, *args, &made, error);
-        if (status == WAGGLE_BACKEND_OK) *forest = made.release();
-        return status;
-      });
-    });
-  });
-}
-
-void forest_close(void* state, waggle_forest* forest) {
-  if (state == nullptr || forest == nullptr) return;
-  (void)guarded(nullptr, [&] {
-    return static_cast<Owner*>(state)->run([forest](State& device) {
-      (void)cudaSetDevice(device.device);
-      delete forest;
-      return static_cast<int32_t>(WAGGLE_BACKEND_OK);
-    });
-  });
-}
-
 int32_t forest_predict(void* state, waggle_forest* forest, const waggle_predict_args* args, waggle_text* error) {
   if (state == nullptr || forest == nullptr || args == nullptr || args->struct_size < sizeof(waggle_predict_args)) {
     return fail(error, WAGGLE_BACKEND_UNSUPPORTED, "the host's tree arguments are too old");
@@ -162,33 +136,6 @@ int32_t forest_predict(void* state, waggle_forest* forest, const waggle_predict_
   return guarded(error, [&] {
     return static_cast<Owner*>(state)->run([&](State& device) {
       return guarded(error, [&] { return predict_on_device(device, *forest, *args, error); });
-    });
-  });
-}
-
-int32_t fit_open(void* state, const waggle_fit_args* args, waggle_fit** fit, waggle_text* error) {
-  if (state == nullptr || args == nullptr || fit == nullptr || args->struct_size < sizeof(waggle_fit_args)) {
-    return fail(error, WAGGLE_BACKEND_UNSUPPORTED, "the host's training arguments are too old");
-  }
-  return guarded(error, [&] {
-    return static_cast<Owner*>(state)->run([&](State& device) {
-      return guarded(error, [&] {
-        std::unique_ptr<waggle_fit> made;
-        const int32_t status = open_fit(device, *args, &made, error);
-        if (status == WAGGLE_BACKEND_OK) *fit = made.release();
-        return status;
-      });
-    });
-  });
-}
-
-void fit_close(void* state, waggle_fit* fit) {
-  if (state == nullptr || fit == nullptr) return;
-  (void)guarded(nullptr, [&] {
-    return static_cast<Owner*>(state)->run([fit](State& device) {
-      (void)cudaSetDevice(device.device);
-      delete fit;
-      return static_cast<int32_t>(WAGGLE_BACKEND_OK);
     });
   });
 }
@@ -205,22 +152,64 @@ int32_t fit_step(void* state, waggle_fit* fit, Args* args, waggle_text* error) {
   });
 }
 
+// A call of its own, without a handle.
+template <typename Args, int32_t (*kCall)(State&, Args&, waggle_text*)>
+int32_t call(void* state, Args* args, waggle_text* error) {
+  if (state == nullptr || args == nullptr || args->struct_size < sizeof(Args)) {
+    return fail(error, WAGGLE_BACKEND_UNSUPPORTED, "the host's arguments are too old");
+  }
+  return guarded(error, [&] {
+    return static_cast<Owner*>(state)->run(
+        [&](State& device) { return guarded(error, [&] { return kCall(device, *args, error); }); });
+  });
+}
+
+template <typename Handle, typename Args, int32_t (*kOpen)(State&, Args&, std::unique_ptr<Handle>*, waggle_text*)>
+int32_t open_handle(void* state, Args* args, Handle** handle, waggle_text* error) {
+  if (state == nullptr || args == nullptr || handle == nullptr || args->struct_size < sizeof(Args)) {
+    return fail(error, WAGGLE_BACKEND_UNSUPPORTED, "the host's arguments are too old");
+  }
+  return guarded(error, [&] {
+    return static_cast<Owner*>(state)->run([&](State& device) {
+      return guarded(error, [&] {
+        std::unique_ptr<Handle> made;
+        const int32_t status = kOpen(device, *args, &made, error);
+        if (status == WAGGLE_BACKEND_OK) *handle = made.release();
+        return status;
+      });
+    });
+  });
+}
+
+template <typename Handle>
+void close_handle(void* state, Handle* handle) {
+  if (state == nullptr || handle == nullptr) return;
+  (void)guarded(nullptr, [&] {
+    return static_cast<Owner*>(state)->run([handle](State& device) {
+      (void)cudaSetDevice(device.device);
+      delete handle;
+      return static_cast<int32_t>(WAGGLE_BACKEND_OK);
+    });
+  });
+}
+
 constexpr waggle_op_table kOps = {sizeof(waggle_op_table),
                                   topk_f32,
                                   matrix_open,
                                   matrix_close,
                                   topk,
-                                  forest_open,
-                                  forest_close,
+                                  open_handle<waggle_forest, const waggle_forest_args, open_forest>,
+                                  close_handle<waggle_forest>,
                                   forest_predict,
-                                  fit_open,
-                                  fit_close,
+                                  open_handle<waggle_fit, const waggle_fit_args, open_fit>,
+                                  close_handle<waggle_fit>,
                                   fit_step<waggle_fit_gradients_args, fit_gradients_on_device>,
                                   fit_step<waggle_fit_tree_args, fit_tree_on_device>,
                                   fit_step<waggle_fit_parts_args, fit_parts_on_device>,
                                   fit_step<waggle_fit_search_args, fit_search_on_device>,
                                   fit_step<waggle_fit_leaves_args, fit_leaves_on_device>,
-                                  fit_step<waggle_fit_update_args, fit_update_on_device>};
+                                  fit_step<waggle_fit_update_args, fit_update_on_device>,
+                                  call<waggle_score_args, score_rank_on_device>};
 constexpr waggle_backend kBackend = {
     sizeof(waggle_backend), WAGGLE_BACKEND_ABI_VERSION, "cuda", probe, open, &kOps,
 };

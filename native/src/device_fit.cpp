@@ -2,52 +2,38 @@
 
 #include <chrono>
 
+#include "src/device_call.hpp"
+
 namespace waggle {
-
-namespace {
-
-int32_t poll(void* context) { return static_cast<const RunContext*>(context)->stop_requested() ? 1 : 0; }
-
-}  // namespace
 
 DeviceFit::~DeviceFit() {
   if (fit_ != nullptr) registry_.plugin->ops->fit_close(registry_.plugin_state, fit_);
 }
 
-Status DeviceFit::status_of(int32_t answer, waggle_text& text) const {
-  if (answer == WAGGLE_BACKEND_OK) return {};
-  if (answer == WAGGLE_BACKEND_CANCELLED) return fail(Code::kCancelled, "cancelled");
-  text.text[WAGGLE_BACKEND_TEXT_BYTES - 1] = '\0';
-  return fail(answer == WAGGLE_BACKEND_OUT_OF_MEMORY ? Code::kOutOfMemory : Code::kBackend, "%s: %s",
-              registry_.plugin->name, text.text);
-}
-
 bool DeviceFit::open(waggle_fit_args args, const RunContext& context, Status* status) {
-  waggle_text text = {};
-  text.struct_size = sizeof text;
+  waggle_text text = empty_text();
   args.struct_size = sizeof args;
-  args.is_cancelled = poll;
-  args.cancel_context = const_cast<RunContext*>(&context);
+  args.is_cancelled = poll_stop;
+  args.cancel_context = poll_context(context);
   const int32_t answer = registry_.plugin->ops->fit_open(registry_.plugin_state, &args, &fit_, &text);
   if (answer == WAGGLE_BACKEND_OK) return true;
   fit_ = nullptr;
   const bool for_the_caller =
       answer == WAGGLE_BACKEND_CANCELLED || (registry_.plugin_forced && answer != WAGGLE_BACKEND_UNSUPPORTED);
-  if (for_the_caller) *status = status_of(answer, text);
+  if (for_the_caller) *status = status_of(registry_, answer, text);
   return false;
 }
 
 template <typename Args, typename Call>
 Status DeviceFit::run(Call call, Args& args, double* seconds) {
-  waggle_text text = {};
-  text.struct_size = sizeof text;
+  waggle_text text = empty_text();
   args.struct_size = sizeof args;
   const auto start = std::chrono::steady_clock::now();
   const int32_t answer = call(registry_.plugin_state, fit_, &args, &text);
   *seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   ++seconds_.calls;
   failed_ = failed_ || (answer != WAGGLE_BACKEND_OK && answer != WAGGLE_BACKEND_CANCELLED);
-  return status_of(answer, text);
+  return status_of(registry_, answer, text);
 }
 
 Status DeviceFit::gradients(waggle_fit_gradients_args& args) {

@@ -42,7 +42,6 @@ class DeviceFit {
   Status update(waggle_fit_update_args& args);
 
  private:
-  Status status_of(int32_t answer, waggle_text& text) const;
   template <typename Args, typename Call>
   Status run(Call call, Args& args, double* seconds);
 

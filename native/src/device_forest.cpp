@@ -3,11 +3,11 @@
 #include <cstring>
 #include <vector>
 
+#include "src/device_call.hpp"
+
 namespace waggle {
 
 namespace {
-
-int32_t poll(void* context) { return static_cast<const RunContext*>(context)->stop_requested() ? 1 : 0; }
 
 static_assert(static_cast<int>(trees::Decision::kCategoryTruncated) == WAGGLE_DECISION_CATEGORY_TRUNCATED &&
                   static_cast<int>(trees::Missing::kNanIsZero) == WAGGLE_MISSING_NAN_IS_ZERO &&
@@ -22,7 +22,7 @@ DeviceForest::~DeviceForest() {
   r.plugin->ops->forest_close(r.plugin_state, forest_);
 }
 
-bool DeviceForest::open(const Registry& r, const trees::Ensemble& e, waggle_text* text) {
+int32_t DeviceForest::open(const Registry& r, const trees::Ensemble& e, waggle_text* text) {
   std::vector<waggle_forest_node> nodes;
   std::vector<waggle_forest_set> sets;
   std::vector<waggle_forest_tree> trees;
@@ -66,43 +66,35 @@ bool DeviceForest::open(const Registry& r, const trees::Ensemble& e, waggle_text
   args.n_categories = static_cast<int64_t>(e.categories.size());
   args.sets = sets.data();
   args.n_sets = static_cast<int64_t>(sets.size());
-  return r.plugin->ops->forest_open(r.plugin_state, &args, &forest_, text) == WAGGLE_BACKEND_OK;
+  return r.plugin->ops->forest_open(r.plugin_state, &args, &forest_, text);
+}
+
+waggle_forest* DeviceForest::get(const trees::Ensemble& ensemble, Status* status) {
+  const Registry& r = registry();
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (forest_ != nullptr || (refused_ && !r.plugin_forced)) return forest_;
+  waggle_text text = empty_text();
+  const int32_t answer = open(r, ensemble, &text);
+  refused_ = answer != WAGGLE_BACKEND_OK;
+  if (refused_) (void)has_answered(r, answer, text, status);
+  return forest_;
 }
 
 bool DeviceForest::sum_leaves(const trees::Ensemble& ensemble, const float* x, int64_t n_rows, double* sums,
                               const RunContext& context, Status* status) {
   const Registry& r = registry();
-  waggle_text text = {};
-  text.struct_size = sizeof text;
-  const auto refuse = [&](int32_t answer) {
-    text.text[WAGGLE_BACKEND_TEXT_BYTES - 1] = '\0';
-    if (r.plugin_forced) {
-      *status = fail(answer == WAGGLE_BACKEND_OUT_OF_MEMORY ? Code::kOutOfMemory : Code::kBackend, "%s: %s",
-                     r.plugin->name, text.text);
-    }
-    return false;
-  };
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    if (refused_ && !r.plugin_forced) return false;
-    if (forest_ == nullptr && !open(r, ensemble, &text)) {
-      refused_ = true;
-      return refuse(WAGGLE_BACKEND_FAILED);
-    }
-  }
+  waggle_forest* const forest = get(ensemble, status);
+  if (forest == nullptr) return false;
+  waggle_text text = empty_text();
   waggle_predict_args args = {};
   args.struct_size = sizeof args;
   args.x = x;
   args.n_rows = n_rows;
   args.sums = sums;
-  args.is_cancelled = poll;
-  args.cancel_context = const_cast<RunContext*>(&context);
-  const int32_t answer = r.plugin->ops->forest_predict(r.plugin_state, forest_, &args, &text);
-  if (answer == WAGGLE_BACKEND_CANCELLED) {
-    *status = fail(Code::kCancelled, "cancelled");
-    return false;
-  }
-  return answer == WAGGLE_BACKEND_OK || refuse(answer);
+  args.is_cancelled = poll_stop;
+  args.cancel_context = poll_context(context);
+  const int32_t answer = r.plugin->ops->forest_predict(r.plugin_state, forest, &args, &text);
+  return has_answered(r, answer, text, status) && status->ok();
 }
 
 }  // namespace waggle

@@ -17,13 +17,17 @@ class DeviceForest {
   DeviceForest(const DeviceForest&) = delete;
   DeviceForest& operator=(const DeviceForest&) = delete;
 
+  /// The copy, made at the first call; null: the CPU is to do it, and `status` says why where the caller insisted on
+  /// the accelerator.
+  waggle_forest* get(const trees::Ensemble& ensemble, Status* status);
+
   /// sums [n_rows × n_targets] as trees::sum_leaves() makes them, bit for bit. False: the CPU is to do it; `status`
   /// then says why where the caller insisted on the accelerator.
   bool sum_leaves(const trees::Ensemble& ensemble, const float* x, int64_t n_rows, double* sums,
                   const RunContext& context, Status* status);
 
  private:
-  bool open(const Registry& r, const trees::Ensemble& ensemble, waggle_text* text);
+  int32_t open(const Registry& r, const trees::Ensemble& ensemble, waggle_text* text);
 
   std::mutex mutex_;
   waggle_forest* forest_ = nullptr;

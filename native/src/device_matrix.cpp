@@ -6,14 +6,13 @@
 #include <cstring>
 #include <vector>
 
+#include "src/device_call.hpp"
 #include "src/registry.hpp"
 #include "waggle/thread_pool.hpp"
 
 namespace waggle {
 
 namespace {
-
-int32_t poll(void* context) { return static_cast<const RunContext*>(context)->stop_requested() ? 1 : 0; }
 
 // As the device scores: products and sums in double, rounded once.
 float exact_score(Metric metric, const float* q, const float* x, int64_t dim) {
@@ -94,22 +93,6 @@ class ArrayRows final : public RowSource {
   Matrix<const float> matrix_;
 };
 
-Status status_of(const Registry& r, int32_t answer, waggle_text* text) {
-  text->text[WAGGLE_BACKEND_TEXT_BYTES - 1] = '\0';
-  switch (answer) {
-    case WAGGLE_BACKEND_OK:
-      return {};
-    case WAGGLE_BACKEND_CANCELLED:
-      return fail(Code::kCancelled, "cancelled");
-    case WAGGLE_BACKEND_NOT_FINITE:
-      return fail(Code::kNotFinite, "%s", text->text);
-    case WAGGLE_BACKEND_OUT_OF_MEMORY:
-      return fail(Code::kOutOfMemory, "%s: %s", r.plugin->name, text->text);
-    default:
-      return fail(Code::kBackend, "%s: %s", r.plugin->name, text->text);
-  }
-}
-
 }  // namespace
 
 Status DeviceMatrix::open(const DeviceMatrixArgs& args, const RunContext& context, std::shared_ptr<DeviceMatrix>* out) {
@@ -136,15 +119,14 @@ Status DeviceMatrix::open(const DeviceMatrixArgs& args, const RunContext& contex
     } else if (args.matrix.data == nullptr && args.matrix.rows > 0) {
       return fail(Code::kShape, "the matrix is missing");
     }
-    call.is_cancelled = poll;
-    call.cancel_context = const_cast<RunContext*>(&context);
+    call.is_cancelled = poll_stop;
+    call.cancel_context = poll_context(context);
     waggle_matrix_info info = {};
     info.struct_size = sizeof info;
-    waggle_text text = {};
-    text.struct_size = sizeof text;
+    waggle_text text = empty_text();
     waggle_device_matrix* handle = nullptr;
     std::shared_ptr<DeviceMatrix> made(new DeviceMatrix());
-    if (Status status = status_of(r, r.plugin->ops->matrix_open(r.plugin_state, &call, &handle, &info, &text), &text);
+    if (Status status = status_of(r, r.plugin->ops->matrix_open(r.plugin_state, &call, &handle, &info, &text), text);
         !status.ok()) {
       return status;
     }
@@ -215,20 +197,19 @@ Status DeviceMatrix::topk(DeviceTopkArgs& args, const RunContext& context) const
     call.k = args.k;
     call.scores = args.scores;
     call.rows = args.rows;
-    call.is_cancelled = poll;
-    call.cancel_context = const_cast<RunContext*>(&context);
+    call.is_cancelled = poll_stop;
+    call.cancel_context = poll_context(context);
     HostRows host = {source_.get(), &args, dim_};
     if (source_ != nullptr) {
       call.score_pairs = score_pairs;
       call.score_context = &host;
     }
-    waggle_text text = {};
-    text.struct_size = sizeof text;
+    waggle_text text = empty_text();
     const int32_t answer =
         r.plugin->ops->topk(r.plugin_state, static_cast<waggle_device_matrix*>(handle_), &call, &text);
     args.n_in_doubt = call.n_in_doubt;
     args.n_rescored = call.n_rescored;
-    return status_of(r, answer, &text);
+    return status_of(r, answer, text);
   });
 }
 

@@ -48,6 +48,21 @@ void choose_simd(Registry& r) {
   r.info.simd = cpu::name_of(r.table->level);
 }
 
+// An operation is there when every function it needs is.
+std::vector<std::string> operations_of(const waggle_op_table& ops) {
+  std::vector<std::string> names;
+  const auto add = [&](const char* name, auto... needed) {
+    if (((needed != nullptr) && ...)) names.emplace_back(name);
+  };
+  add("topk", ops.topk_f32);
+  add("deviceMatrix", ops.matrix_open, ops.matrix_close, ops.topk);
+  add("trees.predict", ops.forest_open, ops.forest_close, ops.forest_predict);
+  add("trees.fit", ops.fit_open, ops.fit_close, ops.fit_gradients, ops.fit_tree, ops.fit_parts, ops.fit_search,
+      ops.fit_leaves, ops.fit_update);
+  add("scoreRank", ops.score_rank);
+  return names;
+}
+
 void choose_backend(Registry& r) {
   const std::string& wanted = r.info.requested_backend;
   r.info.backend = "cpu";
@@ -69,6 +84,7 @@ void choose_backend(Registry& r) {
   }
   r.info.available.emplace_back("cuda");
   r.info.backend = "cuda";
+  r.info.device_operations = operations_of(*loaded.backend->ops);
   r.info.device = loaded.device;
   r.info.device_libraries = loaded.libraries;
   r.info.plugin_path = loaded.path;

@@ -14,8 +14,16 @@ export interface BackendInfo {
   /** Threads of the engine's own pool. */
   readonly threads: number;
   readonly requested: { readonly backend: string; readonly simd: string };
-  /** The accelerator in use: its description, its run-time libraries beyond the driver, the plugin file. */
-  readonly device?: { readonly name: string; readonly libraries: string; readonly plugin: string };
+  /**
+   * The accelerator in use: its description, what it can do (the rest is the processor's), its run-time libraries beyond
+   * the driver, the plugin file.
+   */
+  readonly device?: {
+    readonly name: string;
+    readonly operations: readonly string[];
+    readonly libraries: string;
+    readonly plugin: string;
+  };
 }
 
 function describe(raw: RawBackendInfo): BackendInfo {
@@ -27,7 +35,14 @@ function describe(raw: RawBackendInfo): BackendInfo {
     requested: { backend: raw.requestedBackend, simd: raw.requestedSimd },
     ...(raw.device === ''
       ? {}
-      : { device: { name: raw.device, libraries: raw.deviceLibraries, plugin: raw.pluginPath } }),
+      : {
+          device: {
+            name: raw.device,
+            operations: raw.deviceOperations,
+            libraries: raw.deviceLibraries,
+            plugin: raw.pluginPath,
+          },
+        }),
   };
 }
 

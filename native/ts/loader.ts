@@ -20,6 +20,7 @@ export interface RawBackendInfo {
   readonly requestedBackend: string;
   readonly requestedSimd: string;
   readonly device: string;
+  readonly deviceOperations: readonly string[];
   readonly deviceLibraries: string;
   readonly pluginPath: string;
 }

@@ -11,80 +11,19 @@
 
 #include "cuda/check.cuh"
 #include "cuda/device.cuh"
+#include "cuda/ops/trees_walk.cuh"
 
 namespace waggle::cuda {
 
 namespace {
 
 constexpr int kThreads = 128;
-constexpr int kTogether = 8;
 constexpr int kMaxSharedBytes = 96 * 1024;
 constexpr int64_t kPieceBytes = int64_t{6} << 20;
 constexpr int64_t kLeastRows = 4096;  // per piece, unless there are fewer
 
-struct Forest {
-  const waggle_forest_node* d_nodes;
-  const waggle_forest_tree* d_trees;
-  const float* d_values;
-  const float* d_members;
-  const uint32_t* d_categories;
-  const waggle_forest_set* d_sets;
-  int n_trees;
-  int n_features;
-  int n_targets;
-};
-
-__device__ inline bool in_bitset(const Forest& forest, const waggle_forest_set& set, float category) {
-  if (!(category >= 0) || static_cast<double>(category) >= 32.0 * set.count) return false;
-  const unsigned long long c = static_cast<unsigned long long>(category);
-  return ((forest.d_categories[set.first + (c >> 5)] >> (c & 31)) & 1u) != 0;
-}
-
-// As waggle::trees decides; see include/waggle/trees.hpp.
-__device__ inline bool goes_left(const Forest& forest, const waggle_forest_node& node, float x) {
-  const unsigned rules = node.rules;
-  const unsigned missing = rules >> 27 & 3u;
-  const bool default_left = (rules >> 29 & 1u) != 0;
-  if (isnan(x)) {
-    if (missing != WAGGLE_MISSING_NAN_IS_ZERO) return default_left;
-    x = 0;
-  }
-  if (missing == WAGGLE_MISSING_ZERO_OR_NAN && fabsf(x) <= 1e-35f) return default_left;
-  switch (rules >> 24 & 7u) {
-    case WAGGLE_DECISION_LESS:
-      return x < node.threshold;
-    case WAGGLE_DECISION_LESS_EQUAL:
-      return x <= node.threshold;
-    case WAGGLE_DECISION_EQUAL:
-      return x == node.threshold;
-    case WAGGLE_DECISION_MEMBER: {
-      const waggle_forest_set set = forest.d_sets[__float_as_uint(node.threshold)];
-      for (uint32_t i = 0; i < set.count; ++i) {
-        if (forest.d_members[set.first + i] == x) return true;
-      }
-      return false;
-    }
-    case WAGGLE_DECISION_CATEGORY:
-      return x >= 0 && in_bitset(forest, forest.d_sets[__float_as_uint(node.threshold)], truncf(x));
-    default:
-      return in_bitset(forest, forest.d_sets[__float_as_uint(node.threshold)], truncf(x));
-  }
-}
-
-__device__ inline waggle_forest_node load_node(const Forest& forest, unsigned at) {
-  const uint4 bits = *reinterpret_cast<const uint4*>(forest.d_nodes + at);
-  return {__uint_as_float(bits.x), bits.y, bits.z, bits.w};
-}
-
-// The plain case of goes_left: x ≤ threshold, NaN by default.
-__device__ inline bool goes_left_plainly(const waggle_forest_node& node, float x) {
-  return isnan(x) ? (node.rules >> 29 & 1u) != 0 : x <= node.threshold;
-}
-
 // Grid: rows / 128; 128 threads, one row each; 512 bytes of shared memory per feature where that fits. d_sums
-// [n_rows × n_targets] must be 0 when there is more than one target. A thread walks kTogether trees at a time, whose
-// loads wait together; leaves are added in the order of the trees all the same. kPlain: every decision is the plain
-// one.
+// [n_rows × n_targets] must be 0 when there is more than one target.
 template <bool kPlain>
 __global__ void __launch_bounds__(kThreads)
     predict_kernel(const Forest forest, const float* d_x, int64_t n_rows, bool staged, double* d_sums) {
@@ -103,54 +42,19 @@ __global__ void __launch_bounds__(kThreads)
   }
   if (row >= n_rows) return;
   const float* own = d_x + row * n_features;
+  const auto feature_of = [&](int feature) { return staged ? columns[feature * kThreads + thread] : own[feature]; };
   double sum = 0;
-  for (int first = 0; first < forest.n_trees; first += kTogether) {
-    waggle_forest_node nodes[kTogether];
-    unsigned at[kTogether];
-#pragma unroll
-    for (int i = 0; i < kTogether; ++i) {
-      // Beyond the last tree the last is walked again, for nothing.
-      at[i] = forest.d_trees[min(first + i, forest.n_trees - 1)].first_node;
-      nodes[i] = load_node(forest, at[i]);
+  walk_trees<kPlain>(forest, feature_of, [&](int t, unsigned value) {
+    if (forest.n_targets == 1) {
+      sum = __dadd_rn(sum, static_cast<double>(forest.d_values[value]));
+      return;
     }
-    // No branch within a step, so that its loads wait together: a leaf is its own successor.
-    bool walking = true;
-    while (walking) {
-      walking = false;
-#pragma unroll
-      for (int i = 0; i < kTogether; ++i) {
-        const bool leaf = (nodes[i].rules & WAGGLE_NODE_LEAF) != 0;
-        // (A leaf's rules name feature 0, which is there where there is a split; without features all are leaves.)
-        const int feature = static_cast<int>(nodes[i].rules & 0xffffffu);
-        float x = 0;
-        if (n_features > 0) x = staged ? columns[feature * kThreads + thread] : own[feature];
-        bool left;
-        if constexpr (kPlain) {
-          left = goes_left_plainly(nodes[i], x);
-        } else {
-          left = !leaf && goes_left(forest, nodes[i], x);
-        }
-        at[i] = leaf ? at[i] : left ? nodes[i].left : nodes[i].right;
-        walking = walking || !leaf;
-      }
-#pragma unroll
-      for (int i = 0; i < kTogether; ++i) nodes[i] = load_node(forest, at[i]);
+    const waggle_forest_tree tree = forest.d_trees[t];
+    for (int v = 0; v < tree.n_values; ++v) {
+      double* to = d_sums + row * forest.n_targets + tree.first_target + v;
+      *to = __dadd_rn(*to, static_cast<double>(forest.d_values[value + static_cast<unsigned>(v)]));
     }
-#pragma unroll
-    for (int i = 0; i < kTogether; ++i) {
-      if (first + i >= forest.n_trees) continue;
-      const unsigned value = nodes[i].left;
-      if (forest.n_targets == 1) {
-        sum = __dadd_rn(sum, static_cast<double>(forest.d_values[value]));
-        continue;
-      }
-      const waggle_forest_tree tree = forest.d_trees[first + i];
-      for (int v = 0; v < tree.n_values; ++v) {
-        double* to = d_sums + row * forest.n_targets + tree.first_target + v;
-        *to = __dadd_rn(*to, static_cast<double>(forest.d_values[value + static_cast<unsigned>(v)]));
-      }
-    }
-  }
+  });
   if (forest.n_targets == 1) d_sums[row] = sum;
 }
 
@@ -204,9 +108,7 @@ int32_t predict_on_device(State& state, const waggle_forest& forest, const waggl
     WAGGLE_TRY(state.staging.take(&h_x[side], piece * forest.n_features, error));
     WAGGLE_TRY(state.staging.take(&h_sums[side], piece * forest.n_targets, error));
   }
-  const Forest view = {forest.d_nodes.get(),   forest.d_trees.get(),      forest.d_values.get(),
-                       forest.d_members.get(), forest.d_categories.get(), forest.d_sets.get(),
-                       forest.n_trees,         forest.n_features,         forest.n_targets};
+  const Forest view = forest_view(forest);
   const int shared = forest.n_features * kThreads * 4;
   const bool staged = shared <= kMaxSharedBytes;
   if (staged) {

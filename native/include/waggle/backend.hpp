@@ -25,6 +25,8 @@ struct BackendInfo {
   /// Name, memory and run-time libraries of the accelerator; empty without one.
   std::string device;
   std::string device_libraries;
+  /// What the accelerator can do, by the names of this library's operations; the rest is the processor's.
+  std::vector<std::string> device_operations;
   /// Path of the plugin in use; empty without one.
   std::string plugin_path;
 };

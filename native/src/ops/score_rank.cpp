@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "cpu/score_rank.hpp"
+#include "src/device_call.hpp"
 #include "src/registry.hpp"
 
 namespace waggle {
@@ -52,6 +53,44 @@ Status check(const ScoreRankArgs& args) {
   return {};
 }
 
+// Each column is read once, which the bus to a device cannot do faster than this processor: only on demand.
+bool run_on_plugin(const Registry& r, const ScoreRankArgs& args, const RunContext& context, ScoreRankCounts* counts,
+                   Status* status) {
+  if (r.plugin == nullptr || r.plugin->ops->score_rank == nullptr || !r.plugin_forced) return false;
+  waggle_score_args call = {};
+  call.struct_size = sizeof call;
+  call.k = args.k;
+  call.n = args.n;
+  call.q = args.q;
+  call.spend = args.spend;
+  call.payout = args.payout;
+  call.fit = args.fit;
+  call.advertiser = args.advertiser;
+  call.explore = args.explore;
+  call.goal_units = args.goal_units;
+  call.frequency = args.frequency;
+  call.mu = args.mu;
+  call.omega = args.omega;
+  call.rho = args.rho;
+  call.weights = device_weights(args.weights);
+  call.filter = args.filter.data;
+  call.group = args.group;
+  call.separation = args.separation;
+  call.max_per_group = args.max_per_group;
+  call.rows = args.rows;
+  call.scores = args.scores;
+  call.terms = args.terms;
+  call.is_cancelled = poll_stop;
+  call.cancel_context = poll_context(context);
+  waggle_text text = empty_text();
+  const int32_t answer = r.plugin->ops->score_rank(r.plugin_state, &call, &text);
+  if (!has_answered(r, answer, text, status)) return false;
+  counts->n_selected = call.n_selected;
+  counts->n_eligible =
+      args.filter ? static_cast<int32_t>(count_bits(args.filter.data, args.n)) : static_cast<int32_t>(args.n);
+  return true;
+}
+
 }  // namespace
 
 Status score_rank(const ScoreRankArgs& args, const RunContext& context, ScoreRankCounts* counts) {
@@ -61,6 +100,7 @@ Status score_rank(const ScoreRankArgs& args, const RunContext& context, ScoreRan
     *counts = {};
     if (Status status = check(args); !status.ok()) return status;
     if (args.n == 0) return {};
+    if (Status status; run_on_plugin(r, args, context, counts, &status)) return status;
     return cpu::score_rank(*r.table, args, context, counts);
   });
 }

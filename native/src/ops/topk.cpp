@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "cpu/topk.hpp"
+#include "src/device_call.hpp"
 #include "src/registry.hpp"
 
 namespace waggle {
@@ -73,8 +74,6 @@ bool worth_the_copy(const TopkArgs& args) {
                                                         kWorkWorthACopy;
 }
 
-int32_t poll(void* context) { return static_cast<const RunContext*>(context)->stop_requested() ? 1 : 0; }
-
 // True when the plugin answered (well or badly); false = compute on the CPU.
 bool run_on_plugin(const Registry& r, const TopkArgs& args, const RunContext& context, Status* status) {
   std::vector<uint8_t> bitmap;  // the plugin knows one shared bitmap
@@ -99,31 +98,15 @@ bool run_on_plugin(const Registry& r, const TopkArgs& args, const RunContext& co
   call.filter = bits;
   call.scores = args.scores;
   call.rows = args.rows;
-  call.is_cancelled = poll;
-  call.cancel_context = const_cast<RunContext*>(&context);
-  waggle_text text = {};
-  text.struct_size = sizeof text;
+  call.is_cancelled = poll_stop;
+  call.cancel_context = poll_context(context);
+  waggle_text text = empty_text();
   const int32_t answer = r.plugin->ops->topk_f32(r.plugin_state, &call, &text);
-  text.text[WAGGLE_BACKEND_TEXT_BYTES - 1] = '\0';
-  switch (answer) {
-    case WAGGLE_BACKEND_OK:
-      *status = {};
-      return true;
-    case WAGGLE_BACKEND_CANCELLED:
-      *status = fail(Code::kCancelled, "cancelled");
-      return true;
-    case WAGGLE_BACKEND_NOT_FINITE:
-      *status = fail(Code::kNotFinite, "%s", text.text);
-      return true;
-    case WAGGLE_BACKEND_UNSUPPORTED:
-      return false;
-    default:
-      // A failing device costs speed, not the answer, unless the caller insisted on it.
-      if (!r.plugin_forced) return false;
-      *status = fail(answer == WAGGLE_BACKEND_OUT_OF_MEMORY ? Code::kOutOfMemory : Code::kBackend, "%s: %s",
-                     r.plugin->name, text.text);
-      return true;
+  if (answer == WAGGLE_BACKEND_NOT_FINITE) {
+    *status = status_of(r, answer, text);
+    return true;
   }
+  return has_answered(r, answer, text, status);
 }
 
 }  // namespace

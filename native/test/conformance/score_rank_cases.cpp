@@ -203,6 +203,9 @@ void add_score_rank_cases(Cases& cases, bool for_bench) {
   add({5000, 50, 0x7f, 1.0, 300, 1, 40, false, 10});
   add({5000, 5000, 0x7f, 0.9, 4000, 1, 2000, false, 11});
   add({100003, 100, 0x7f, 0.5, 1000, 2, 100, false, 12});
+  add({4096, 2500, 0x7f, 0.7, 0, 0, 0, false, 13});
+  add({2048, 2048, 0x7f, 1.0, 0, 0, 0, true, 14});
+  add({6145, 1024, 0x7f, 1.0, 0, 0, 0, true, 15});
 }
 
 }  // namespace waggle::conformance

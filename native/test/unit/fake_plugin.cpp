@@ -43,6 +43,12 @@ int32_t topk(void*, const waggle_topk_f32_args* args, waggle_text* error) {
   return WAGGLE_BACKEND_UNSUPPORTED;
 }
 
+// "breaks": a call that had begun ends without its device.
+int32_t lose_device(waggle_text* error) {
+  std::snprintf(error->text, sizeof error->text, "the device fell off the bus");
+  return WAGGLE_BACKEND_FAILED;
+}
+
 // "breaks": a training begins and then loses its device.
 int32_t fit_open(void*, const waggle_fit_args*, waggle_fit** fit, waggle_text* error) {
   if (told("fails")) {
@@ -57,14 +63,33 @@ int32_t fit_open(void*, const waggle_fit_args*, waggle_fit** fit, waggle_text* e
 
 void fit_close(void*, waggle_fit*) {}
 
-int32_t fit_gradients(void*, waggle_fit*, waggle_fit_gradients_args*, waggle_text* error) {
-  std::snprintf(error->text, sizeof error->text, "the device fell off the bus");
-  return WAGGLE_BACKEND_FAILED;
+int32_t fit_gradients(void*, waggle_fit*, waggle_fit_gradients_args*, waggle_text* error) { return lose_device(error); }
+
+int32_t answer_as_told(waggle_text* error) {
+  if (told("breaks")) return lose_device(error);
+  if (!told("fails")) return WAGGLE_BACKEND_UNSUPPORTED;
+  std::snprintf(error->text, sizeof error->text, "no memory left");
+  return WAGGLE_BACKEND_OUT_OF_MEMORY;
 }
 
-const waggle_op_table kOps = {
-    sizeof(waggle_op_table), topk,    nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, fit_open, fit_close,
-    fit_gradients,           nullptr, nullptr, nullptr, nullptr, nullptr};
+int32_t score_rank(void*, waggle_score_args* args, waggle_text* error) {
+  // What a failing device wrote must not be seen.
+  args->n_selected = 1;
+  args->rows[0] = 12345;
+  return answer_as_told(error);
+}
+
+waggle_op_table all_ops() {
+  waggle_op_table ops = {};
+  ops.struct_size = sizeof ops;
+  ops.topk_f32 = topk;
+  ops.fit_open = fit_open;
+  ops.fit_close = fit_close;
+  ops.fit_gradients = fit_gradients;
+  ops.score_rank = score_rank;
+  return ops;
+}
+const waggle_op_table kOps = all_ops();
 const waggle_op_table kNoOps = {sizeof(waggle_op_table), nullptr};
 waggle_backend backend = {sizeof(waggle_backend), WAGGLE_BACKEND_ABI_VERSION, "cuda", probe, open, &kOps};
 

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "waggle/backend.hpp"
+#include "waggle/ops/score_rank.hpp"
 #include "waggle/ops/topk.hpp"
 #include "waggle/ops/trees_fit.hpp"
 
@@ -27,6 +28,31 @@ Status train(TreesFitResult* result) {
   args.objective = TreesObjective::kSquared;
   args.max_leaves = 2;
   return trees_fit(args, RunContext{}, result);
+}
+
+// Each operation with and without the device, whose answers must be the processor's or an error.
+struct Answers {
+  Status score;
+  std::vector<int32_t> rows;
+};
+
+Answers rank_one() {
+  Answers answers;
+  const std::vector<float> column = {1, 4, 2, 3};
+  answers.rows.assign(2, -1);
+  std::vector<double> scores(2), terms(2 * kScoreTerms);
+  ScoreRankArgs rank;
+  rank.n = 4;
+  rank.k = 2;
+  rank.q = rank.spend = rank.payout = rank.fit = column.data();
+  rank.weights.margin = 1;
+  rank.rows = answers.rows.data();
+  rank.scores = scores.data();
+  rank.terms = terms.data();
+  ScoreRankCounts counts;
+  answers.score = score_rank(rank, RunContext{}, &counts);
+
+  return answers;
 }
 
 }  // namespace
@@ -84,6 +110,21 @@ int main(int argc, char** argv) {
   } else if (result.on_device || result.train_loss.size() != 100 || !(result.train_loss.back() < 1e-4)) {
     return wrong("the CPU did not take over");
   }
-  std::printf("2 passed, 0 failed\n");
+  const Answers answers = rank_one();
+  const bool is_lost = forced && (behaviour == "fails" || behaviour == "breaks");
+  for (const Status* one : {&answers.score}) {
+    if (forced && (!loads || is_lost)) {
+      const Code code = loads && behaviour == "fails" ? Code::kOutOfMemory : Code::kBackend;
+      if (one->code() != code) return wrong("a forced choice that cannot rank must be an error");
+    } else if (!one->ok()) {
+      return wrong(one->text().c_str());
+    }
+  }
+  if (!forced || (loads && !is_lost)) {
+    if (answers.rows != std::vector<int32_t>{1, 3}) {
+      return wrong("the CPU did not rank instead");
+    }
+  }
+  std::printf("3 passed, 0 failed\n");
   return 0;
 }
