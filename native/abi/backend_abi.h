@@ -373,6 +373,105 @@ typedef struct waggle_score_args {
   void* cancel_context;
 } waggle_score_args;
 
+/* Items that stay on the device between calls: what is large of them and seldom changes. */
+typedef struct waggle_rank_items waggle_rank_items;
+
+typedef struct waggle_rank_items_args {
+  uint32_t struct_size;
+  int32_t sums_in_double;  /* as in waggle_rank_args */
+  int64_t n_items;         /* 0 .. 2^31 - 1 */
+  const float* embeddings; /* [n_items x dim]; null and dim 0: none */
+  int64_t dim;
+  const float* features; /* [n_items x n_features]; null and 0: none */
+  int64_t n_features;
+  uint64_t device_bytes; /* out */
+  int32_t (*is_cancelled)(void* context);
+  void* cancel_context;
+} waggle_rank_items_args;
+
+/* Numbers as in trees::Transform: those whose prediction depends on one target alone. */
+enum {
+  WAGGLE_TRANSFORM_NONE = 0,
+  WAGGLE_TRANSFORM_LOGISTIC = 1,
+  WAGGLE_TRANSFORM_EXP = 5,
+  WAGGLE_TRANSFORM_COMPLEMENT = 9,
+  WAGGLE_TRANSFORM_TWO_LOGISTIC = 10,
+  WAGGLE_TRANSFORM_NEGATE = 11
+};
+
+/*
+ * From requests to their best items; see waggle/ops/rank_batch.hpp. The answer has the bits of the CPU's at the level
+ * that sums_in_double names. Checked by the host, borrowed for the call.
+ */
+typedef struct waggle_rank_args {
+  uint32_t struct_size;
+  int32_t k;
+  int64_t n_requests;
+  int64_t n_items;
+  const int32_t* counts; /* [n_requests] candidates of each request */
+  /* Bit i of byte i >> 3 of request r: filter + r * filter_stride; stride 0 = shared. Null: lists, or all items. */
+  const uint8_t* filter;
+  int64_t filter_stride;
+  const int32_t* candidates; /* lists: request r's begin at offsets[r] */
+  const int32_t* offsets;
+  waggle_rank_items* items; /* null: embeddings and features travel with the call */
+  int32_t metric;
+  /* Similarities are summed 0: in float, a chain of fused multiply-adds per 512 dimensions and the chains in order;
+   * 1: in double. */
+  int32_t sums_in_double;
+  int64_t dim;                /* 0: no similarity */
+  const float* queries;       /* [n_requests x dim] */
+  const float* query_factors; /* cosine: [n_requests] 1 / norm, NaN = computed in double */
+  const float* embeddings;
+  int64_t n_item_features;
+  int64_t n_request_features;
+  const float* item_features;
+  const float* request_features;
+  int32_t similarity_is_feature;
+  int32_t target; /* of the forest: whose sum the prediction is made of */
+  /* Either a forest: prediction = transform(base + scale * sum) ... */
+  waggle_forest* forest;
+  double base;
+  double scale;
+  double transform_parameter;
+  int32_t transform; /* WAGGLE_TRANSFORM_*; others are unsupported */
+  int32_t output;    /* of transforms with two outputs */
+  /* ... or, with no forest, coefficients in the order of the features. */
+  const double* coefficients;
+  double intercept;
+  double calibration_a;
+  double calibration_b;
+  const float* price;  /* [n_items], as all columns but volume */
+  const float* volume; /* [n_requests], optional */
+  const float* fixed_spend;
+  const float* payout_share;
+  const float* q;
+  const float* fit;
+  const float* advertiser;
+  const float* explore;
+  const float* goal_units;
+  const float* frequency;
+  const float* mu;
+  const float* omega;
+  const float* rho;
+  waggle_score_weights weights;
+  const int32_t* group;
+  const int32_t* separation;
+  int32_t max_per_group;
+  int32_t n_finished;  /* out: predictions whose rounding the device could not be sure of */
+  int32_t* chosen;     /* out [n_requests x k] items, -1 pads */
+  double* scores;      /* out [n_requests x k], -infinity pads */
+  double* terms;       /* out [n_requests x k x 9], 0 pads */
+  float* predictions;  /* out [n_requests x k], 0 pads */
+  int32_t* n_selected; /* out [n_requests] */
+  /* Predictions from sums of the target (the linear model: from its logit), as the CPU makes them: for those few whose
+   * last bit a processor's exp decides. Returns WAGGLE_BACKEND_*. */
+  int32_t (*finish)(void* context, int64_t n, const double* sums, float* predictions);
+  void* finish_context;
+  int32_t (*is_cancelled)(void* context);
+  void* cancel_context;
+} waggle_rank_args;
+
 /* A null slot means: the engine uses the CPU for this operation. */
 typedef struct waggle_op_table {
   uint32_t struct_size;
@@ -394,6 +493,9 @@ typedef struct waggle_op_table {
   int32_t (*fit_update)(void* state, waggle_fit* fit, waggle_fit_update_args* args, waggle_text* error);
   /* NOT_FINITE: the CPU is to say which number it is. */
   int32_t (*score_rank)(void* state, waggle_score_args* args, waggle_text* error);
+  int32_t (*rank_items_open)(void* state, waggle_rank_items_args* args, waggle_rank_items** items, waggle_text* error);
+  void (*rank_items_close)(void* state, waggle_rank_items* items);
+  int32_t (*rank_batch)(void* state, waggle_rank_args* args, waggle_text* error);
 } waggle_op_table;
 
 typedef struct waggle_backend {

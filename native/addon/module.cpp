@@ -79,6 +79,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("deviceMatrixOpen", Napi::Function::New(env, device_matrix_open, "deviceMatrixOpen"));
   exports.Set("deviceMatrixTopk", Napi::Function::New(env, device_matrix_topk, "deviceMatrixTopk"));
   exports.Set("deviceMatrixClose", Napi::Function::New(env, device_matrix_close, "deviceMatrixClose"));
+  exports.Set("deviceItemsOpen", Napi::Function::New(env, device_items_open, "deviceItemsOpen"));
+  exports.Set("deviceItemsClose", Napi::Function::New(env, device_items_close, "deviceItemsClose"));
   exports.Set("topkSync", Napi::Function::New(env, topk_sync, "topkSync"));
   exports.Set("encodeMatrix", Napi::Function::New(env, encode_job, "encodeMatrix"));
   exports.Set("topkEncoded", Napi::Function::New(env, topk_encoded_job, "topkEncoded"));

@@ -9,9 +9,13 @@
 #include <thread>
 #include <vector>
 
+#include "bench/device_ranking.hpp"
+#include "cpu/rank_batch.hpp"
+#include "src/registry.hpp"
 #include "test/conformance/case.hpp"
 #include "test/trees/random_ensemble.hpp"
 #include "waggle/backend.hpp"
+#include "waggle/device_items.hpp"
 #include "waggle/device_matrix.hpp"
 #include "waggle/ops/topk.hpp"
 #include "waggle/ops/trees_predict.hpp"
@@ -76,6 +80,9 @@ class Bench {
     if (options_.huge) huge();
     forest("200x6", 200, 64);
     forest("500x8", 500, 256);
+    ranking("64x1000", 64, 2000, false);
+    ranking("64x1000", 64, 2000, true);
+    ranking("256x20k", 256, 40000, true);
     std::printf("\n]\n");
     return failed_ ? 1 : 0;
   }
@@ -287,6 +294,40 @@ class Bench {
     print("trees", id, "rows_per_s", "rows/s", kRows / device.median,
           kRows * device.iqr / device.median / device.median, device.runs, "");
     print("trees", id, "speedup_vs_one_cpu_thread", "×", one.median / device.median, 0, device.runs, "");
+  }
+
+  void fail_with(const Status& status) {
+    std::fprintf(stderr, "native_bench: %s\n", status.text().c_str());
+    failed_ = true;
+  }
+
+  // Requests × candidates (half of the items each), on the device and by all threads of the processor, with the same
+  // bits; `resident`: embeddings and features stay on the device, else they travel with each call.
+  void ranking(const char* size, int64_t n_requests, int64_t n_items, bool resident) {
+    const std::string id = std::string(size) + (resident ? "/resident/cuda" : "/cuda");
+    if (!wanted("rank-batch/" + id)) return;
+    const Ranking batch(n_requests, n_items, 10);
+    if (!batch.made().ok()) return fail_with(batch.made());
+    std::shared_ptr<const DeviceItems> items;
+    if (resident) {
+      if (const Status status = DeviceItems::open(batch.items(), RunContext{}, &items); !status.ok()) {
+        return fail_with(status);
+      }
+    }
+    Ranking::Answer on_device, on_processor;
+    RankBatchArgs args = batch.args(&on_device);
+    args.resident = items.get();
+    const Times device = time([&] { return rank_batch(args, RunContext{}); });
+    const RankBatchArgs alone = batch.args(&on_processor);
+    const Times processor = time([&] { return cpu::rank_batch(*registry().table, alone, RunContext{}); });
+    if (on_device.items != on_processor.items || on_device.counts != on_processor.counts ||
+        on_device.scores != on_processor.scores || on_device.terms != on_processor.terms ||
+        on_device.predictions != on_processor.predictions) {
+      std::fprintf(stderr, "native_bench: the rankings differ\n");
+      failed_ = true;
+    }
+    print("rank-batch", id, "time_ms", "ms", device.median * 1e3, device.iqr * 1e3, device.runs, "");
+    print("rank-batch", id, "speedup_vs_cpu", "×", processor.median / device.median, 0, device.runs, "");
   }
 
   DeviceBenchOptions options_;

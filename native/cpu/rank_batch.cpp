@@ -221,15 +221,7 @@ class Pass {
         }
       }
       for (int64_t l = 0; l < lanes; ++l) {
-        const double logit = m.calibration_a * sums[l] + m.calibration_b;
-        if (!std::isfinite(logit)) {
-          out[begin + l] = std::numeric_limits<float>::quiet_NaN();
-        } else if (logit >= 0) {
-          out[begin + l] = static_cast<float>(1.0 / (1.0 + std::exp(-logit)));
-        } else {
-          const double e = std::exp(logit);
-          out[begin + l] = static_cast<float>(e / (1.0 + e));
-        }
+        out[begin + l] = linear_prediction(m.calibration_a * sums[l] + m.calibration_b);
       }
     }
   }
@@ -343,6 +335,13 @@ int64_t most_candidates(const RankBatchArgs& args, int64_t request) {
 }
 
 }  // namespace
+
+float linear_prediction(double logit) {
+  if (!std::isfinite(logit)) return std::numeric_limits<float>::quiet_NaN();
+  if (logit >= 0) return static_cast<float>(1.0 / (1.0 + std::exp(-logit)));
+  const double e = std::exp(logit);
+  return static_cast<float>(e / (1.0 + e));
+}
 
 Status rank_batch(const Table& table, const RankBatchArgs& args, const RunContext& context) {
   for (int64_t first = 0; first < args.n_requests;) {

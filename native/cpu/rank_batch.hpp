@@ -5,6 +5,9 @@
 
 namespace waggle::cpu {
 
+/// σ(logit), or NaN where that is not finite.
+float linear_prediction(double logit);
+
 /// `args` are already checked.
 Status rank_batch(const Table& table, const RankBatchArgs& args, const RunContext& context);
 

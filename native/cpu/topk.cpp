@@ -54,13 +54,6 @@ float cosine_in_double(const float* a, const float* b, int64_t dim) {
   return static_cast<float>(dot / norms);
 }
 
-// One over the norm, or NaN where a pair must be computed in double.
-float query_factor(const float* query, int64_t dim) {
-  const double square = square_in_double(query, dim);
-  const bool safe = square >= kTopkSmallestSafeSquare && square <= kTopkLargestSafeSquare;
-  return safe ? static_cast<float>(1.0 / std::sqrt(square)) : kNaN;
-}
-
 // 64 bits of a bitmap from bit `first`, a multiple of 64; bits beyond `end` are 0.
 uint64_t word_at(const uint8_t* bits, int64_t first, int64_t end) {
   uint64_t word = 0;
@@ -546,6 +539,12 @@ class Pass {
 };
 
 }  // namespace
+
+float query_factor(const float* query, int64_t dim) {
+  const double square = square_in_double(query, dim);
+  const bool safe = square >= kTopkSmallestSafeSquare && square <= kTopkLargestSafeSquare;
+  return safe ? static_cast<float>(1.0 / std::sqrt(square)) : kNaN;
+}
 
 void rescore(const Table& table, Metric metric, const float* query, const Matrix<const float>& matrix,
              const int32_t* rows, int64_t n, float* scores) {

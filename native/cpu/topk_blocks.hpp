@@ -13,4 +13,7 @@ namespace waggle::cpu {
 void rescore(const Table& table, Metric metric, const float* query, const Matrix<const float>& matrix,
              const int32_t* rows, int64_t n, float* scores);
 
+/// One over the query's norm, or NaN where a cosine must be computed in double.
+float query_factor(const float* query, int64_t dim);
+
 }  // namespace waggle::cpu

@@ -9,6 +9,7 @@
 #include "cuda/check.cuh"
 #include "cuda/matrix.hpp"
 #include "cuda/ops/rank.cuh"
+#include "cuda/ops/rank_batch.cuh"
 #include "cuda/ops/topk.cuh"
 #include "cuda/ops/trees.cuh"
 #include "cuda/ops/trees_fit.cuh"
@@ -209,7 +210,10 @@ constexpr waggle_op_table kOps = {sizeof(waggle_op_table),
                                   fit_step<waggle_fit_search_args, fit_search_on_device>,
                                   fit_step<waggle_fit_leaves_args, fit_leaves_on_device>,
                                   fit_step<waggle_fit_update_args, fit_update_on_device>,
-                                  call<waggle_score_args, score_rank_on_device>};
+                                  call<waggle_score_args, score_rank_on_device>,
+                                  open_handle<waggle_rank_items, waggle_rank_items_args, open_rank_items>,
+                                  close_handle<waggle_rank_items>,
+                                  call<waggle_rank_args, rank_batch_on_device>};
 constexpr waggle_backend kBackend = {
     sizeof(waggle_backend), WAGGLE_BACKEND_ABI_VERSION, "cuda", probe, open, &kOps,
 };

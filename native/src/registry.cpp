@@ -60,6 +60,8 @@ std::vector<std::string> operations_of(const waggle_op_table& ops) {
   add("trees.fit", ops.fit_open, ops.fit_close, ops.fit_gradients, ops.fit_tree, ops.fit_parts, ops.fit_search,
       ops.fit_leaves, ops.fit_update);
   add("scoreRank", ops.score_rank);
+  add("rankBatch", ops.rank_batch, ops.forest_open, ops.forest_close);
+  add("deviceItems", ops.rank_items_open, ops.rank_items_close, ops.rank_batch);
   return names;
 }
 

@@ -7,6 +7,7 @@ export {
   probeInChild,
   type SimdName,
 } from './backend.js';
+export { DeviceItems, type DeviceItemsInput } from './device-items.js';
 export {
   type DeviceDtype,
   DeviceMatrix,

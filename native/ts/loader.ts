@@ -73,6 +73,14 @@ export interface Addon {
     rows: Int32Array,
   ): SubmittedJob<{ readonly nInDoubt: number; readonly nRescored: number }>;
   deviceMatrixClose(handle: NativeHandle): void;
+  deviceItemsOpen(
+    nItems: number,
+    embeddings: Column<Float32Array>,
+    dim: number,
+    itemFeatures: Column<Float32Array>,
+    nItemFeatures: number,
+  ): SubmittedJob<{ readonly handle: NativeHandle; readonly deviceBytes: number }>;
+  deviceItemsClose(handle: NativeHandle): void;
   scoreRank(...args: ScoreRankArguments): SubmittedJob;
   scoreRankSync(...args: ScoreRankArguments): void;
   glmFit(...args: GlmFitArguments): SubmittedJob;
@@ -540,6 +548,7 @@ export type RankBatchArguments = [
   terms: Float64Array,
   predictions: Float32Array,
   counts: Int32Array,
+  resident: NativeHandle | undefined,
 ];
 
 export interface RawTrees {

@@ -1,4 +1,5 @@
 import { checkArray, checkFinite, checkInteger, MAX_ROWS } from './arrays.js';
+import type { DeviceItems } from './device-items.js';
 import { nativeError } from './errors.js';
 import { runJob } from './jobs.js';
 import type { RankBatchArguments } from './loader.js';
@@ -68,6 +69,11 @@ export interface RankBatchInput {
   /** float32 [nRequests × nRequestFeatures]: the columns after them. */
   readonly requestFeatures?: Float32Array | undefined;
   readonly nRequestFeatures?: number | undefined;
+  /**
+   * What stays on the GPU of `similarity.embeddings` and `itemFeatures`, made of these very arrays; else they travel with
+   * every call that goes there.
+   */
+  readonly resident?: DeviceItems | undefined;
   readonly model: Trees | LinearRankModel;
   /** Which of the trees' outputs is p; default the last. */
   readonly output?: number | undefined;
@@ -215,7 +221,8 @@ function paramsOf(o: RankBatchInput): Float64Array {
 
 /**
  * From requests to their best items in one call: similarity, model, prices, score and choice for the whole batch on the
- * engine's threads. To the bit what `topk`'s scores, `Trees.predict` and `scoreRank` give one after the other.
+ * engine's threads, or on the GPU where one is in use and the work is worth its way there. To the bit what `topk`'s scores
+ * on the CPU, `Trees.predict` and `scoreRank` give one after the other, wherever it runs.
  *
  * The model's columns are the item's features, then the request's, then (`similarity.isFeature`) the similarity; NaN is
  * missing to trees and refused by a linear model. Items are tried in ascending order, or in that of their list: the
@@ -266,6 +273,7 @@ export async function rankBatch(
     result.terms,
     result.predictions,
     result.counts,
+    o.resident?.borrow(),
   ];
   const job = runJob((engine) => engine.rankBatch(...args), o.signal);
   await (trees === undefined ? job : trees.during(job));

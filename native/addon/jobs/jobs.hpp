@@ -12,6 +12,8 @@ Napi::Value topk_encoded_job(const Napi::CallbackInfo& info);
 Napi::Value device_matrix_open(const Napi::CallbackInfo& info);
 Napi::Value device_matrix_topk(const Napi::CallbackInfo& info);
 Napi::Value device_matrix_close(const Napi::CallbackInfo& info);
+Napi::Value device_items_open(const Napi::CallbackInfo& info);
+Napi::Value device_items_close(const Napi::CallbackInfo& info);
 Napi::Value score_rank_job(const Napi::CallbackInfo& info);
 napi_value score_rank_sync(napi_env env, napi_callback_info info);
 Napi::Value glm_fit_job(const Napi::CallbackInfo& info);

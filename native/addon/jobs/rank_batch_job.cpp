@@ -4,6 +4,7 @@
 
 #include "addon/env_state.hpp"
 #include "addon/handle.hpp"
+#include "addon/jobs/device_items_handle.hpp"
 #include "addon/jobs/jobs.hpp"
 #include "addon/jobs/trees_handle.hpp"
 
@@ -42,6 +43,7 @@ enum Argument {
   kTerms,
   kPredictions,
   kCounts,
+  kResident,
   kCount
 };
 
@@ -131,6 +133,10 @@ class RankBatchJob final : public Job {
       model_ = Handle<TreesModel>::get(env, info[kTrees], "model");
       args_.trees = model_->model.get();
     }
+    if (!is_absent(env, info[kResident])) {
+      resident_ = Handle<DeviceItemsObject>::get(env, info[kResident], "resident");
+      args_.resident = resident_->items.get();
+    }
     if (!is_absent(env, info[kCoefficients])) {
       const int64_t n = n_item_features + n_request_features + (args_.similarity_is_feature ? 1 : 0);
       linear_.coefficients = input<double>(env, info[kCoefficients], n, "model.coefficients");
@@ -172,6 +178,7 @@ class RankBatchJob final : public Job {
 
  private:
   std::shared_ptr<TreesModel> model_;
+  std::shared_ptr<DeviceItemsObject> resident_;
   LinearModel linear_;
   RankBatchArgs args_;
 };

@@ -3,8 +3,11 @@
 #include <cstring>
 #include <limits>
 
+#include "cpu/topk.hpp"
+#include "src/registry.hpp"
 #include "test/conformance/case.hpp"
 #include "test/trees/random_ensemble.hpp"
+#include "waggle/backend.hpp"
 #include "waggle/ops/rank_batch.hpp"
 #include "waggle/ops/trees_predict.hpp"
 
@@ -29,6 +32,11 @@ struct RankShape {
   unsigned columns = 0;  // bit per optional column
   int32_t max_per_group = 0;
   bool separate = false;
+  Metric metric = Metric::kCosine;
+  trees::Transform transform = trees::Transform::kNone;
+  int32_t n_outputs = 1;  // the last one counts
+  bool mixed = false;     // trees with every decision, features with NaN
+  bool resident = false;  // items stay on the accelerator where one is in use
   uint64_t seed = 1;
 };
 
@@ -40,15 +48,17 @@ class RankBatchCase final : public Case {
   explicit RankBatchCase(const RankShape& shape) : s_(shape) {}
 
   std::string name() const override {
-    char text[240];
+    char text[300];
     std::snprintf(text, sizeof text,
                   "rank.batch requests=%lld items=%lld k=%d eligible=%d×%.2f d=%lld%s f=%lld+%lld trees=%d columns=%x "
-                  "group=%d%s seed=%llu",
+                  "group=%d%s metric=%d transform=%d outputs=%d%s%s seed=%llu",
                   static_cast<long long>(s_.n_requests), static_cast<long long>(s_.n_items), s_.k,
                   static_cast<int>(s_.eligible), s_.share, static_cast<long long>(s_.dim),
                   s_.similarity_feature ? " feature" : "", static_cast<long long>(s_.n_item_features),
                   static_cast<long long>(s_.n_request_features), s_.n_trees, s_.columns, s_.max_per_group,
-                  s_.separate ? " separate" : "", static_cast<unsigned long long>(s_.seed));
+                  s_.separate ? " separate" : "", static_cast<int>(s_.metric), static_cast<int>(s_.transform),
+                  s_.n_outputs, s_.mixed ? " mixed" : "", s_.resident ? " resident" : "",
+                  static_cast<unsigned long long>(s_.seed));
     return text;
   }
 
@@ -89,8 +99,20 @@ class RankBatchCase final : public Case {
     trees.complete = true;
     trees.n_features = static_cast<int32_t>(n_features());
     trees.seed = s_.seed;
-    trees.n_thresholds = 250;
-    made_ = trees::Model::create(random_ensemble(trees), &model_);
+    trees.n_thresholds = s_.mixed ? 0 : 250;
+    trees.mixed = s_.mixed;
+    const bool two_of_one = s_.transform == trees::Transform::kComplement ||
+                            s_.transform == trees::Transform::kTwoLogistic || s_.transform == trees::Transform::kNegate;
+    trees.n_targets = two_of_one ? 1 : s_.n_outputs;
+    trees.n_values = (trees.n_targets + 1) / 2;
+    trees::Ensemble ensemble = random_ensemble(trees);
+    ensemble.transform = s_.transform;
+    ensemble.transform_parameter = 1.25;
+    ensemble.scale = 0.875;
+    made_ = trees::Model::create(std::move(ensemble), &model_);
+    if (s_.mixed) {
+      for (float& v : item_features_) v = random.below(7) == 0 ? std::numeric_limits<float>::quiet_NaN() : v;
+    }
     coefficients_.clear();
     for (int64_t j = 0; j < n_features(); ++j) coefficients_.push_back(random.uniform() * 4 - 2);
     linear_ = {coefficients_.data(), -0.4, 1.3, 0.2};
@@ -100,6 +122,13 @@ class RankBatchCase final : public Case {
     terms_.assign(n * kScoreTerms, 1);
     predictions_.assign(n, 3);
     counts_.assign(static_cast<size_t>(s_.n_requests) * 2, -1);
+    resident_.reset();
+    if (!s_.resident || backend_info().backend == "cpu") return;
+    DeviceItemsArgs items;
+    items.n_items = s_.n_items;
+    items.embeddings = {embeddings_.data(), s_.n_items, s_.dim};
+    items.item_features = {item_features_.data(), s_.n_items, s_.n_item_features};
+    made_ = DeviceItems::open(items, RunContext{}, &resident_);
   }
 
   Status call(const RunContext& context) override {
@@ -121,6 +150,9 @@ class RankBatchCase final : public Case {
     a.item_features = {item_features_.data(), s_.n_items, s_.n_item_features};
     a.request_features = {request_features_.data(), s_.n_requests, s_.n_request_features};
     a.similarity_is_feature = s_.similarity_feature;
+    a.metric = s_.metric;
+    a.resident = resident_.get();
+    a.output = s_.n_outputs - 1;
     if (s_.n_trees > 0) {
       a.trees = model_.get();
     } else {
@@ -249,7 +281,7 @@ class RankBatchCase final : public Case {
     return {};
   }
 
-  // By topk of everything.
+  // By the processor's topk of everything: an accelerator's own topk sums in double, its rank_batch as the processor.
   std::vector<float> similarities(int64_t r) const {
     std::vector<float> by_item(static_cast<size_t>(s_.n_items));
     if (s_.dim == 0 || s_.n_items == 0) return by_item;
@@ -259,10 +291,10 @@ class RankBatchCase final : public Case {
     a.queries = {queries_.data() + r * s_.dim, 1, s_.dim};
     a.matrix = {embeddings_.data(), s_.n_items, s_.dim};
     a.k = static_cast<int32_t>(s_.n_items);
-    a.metric = Metric::kCosine;
+    a.metric = s_.metric;
     a.scores = scores.data();
     a.rows = rows.data();
-    if (!topk(a, RunContext{}).ok()) return {};
+    if (!cpu::topk(*registry().table, a, RunContext{}).ok()) return {};
     for (size_t i = 0; i < rows.size(); ++i) by_item[static_cast<size_t>(rows[i])] = scores[i];
     return by_item;
   }
@@ -270,12 +302,15 @@ class RankBatchCase final : public Case {
   std::vector<float> predict(const std::vector<float>& x, size_t n) const {
     std::vector<float> p(n);
     if (s_.n_trees > 0) {
+      const size_t n_outputs = static_cast<size_t>(s_.n_outputs);
+      std::vector<float> all(n * n_outputs);
       TreesPredictArgs a;
       a.model = model_.get();
       a.x = x.data();
       a.n_rows = static_cast<int64_t>(n);
-      a.out = p.data();
-      if (!trees_predict(a, RunContext{}).ok()) p.clear();
+      a.out = all.data();
+      if (!trees_predict(a, RunContext{}).ok()) return {};
+      for (size_t i = 0; i < n; ++i) p[i] = all[(i + 1) * n_outputs - 1];
       return p;
     }
     const size_t n_columns = static_cast<size_t>(n_features());
@@ -299,9 +334,66 @@ class RankBatchCase final : public Case {
   LinearModel linear_;
   Status made_;
   std::shared_ptr<const trees::Model> model_;
+  std::shared_ptr<const DeviceItems> resident_;
   std::vector<int32_t> items_, counts_;
   std::vector<double> scores_, terms_;
   std::vector<float> predictions_;
+};
+
+// A number that is not finite is named, whoever meets it.
+class RankRefusalCase final : public Case {
+ public:
+  explicit RankRefusalCase(bool in_embeddings) : in_embeddings_(in_embeddings) {}
+  std::string name() const override {
+    return std::string("rank.batch refuses ") + (in_embeddings_ ? "an embedding" : "a price");
+  }
+  void prepare() override {
+    features_.assign(40, 0.5f);
+    price_.assign(40, 1.0f);
+    embeddings_.assign(40 * 3, 0.25f);
+    (in_embeddings_ ? embeddings_[17 * 3 + 1] : price_[17]) = std::numeric_limits<float>::infinity();
+  }
+  Status call(const RunContext& context) override {
+    const double coefficient = 1;
+    const LinearModel linear = {&coefficient, 0, 1, 0};
+    const std::vector<float> queries(3 * 3, 1.0f);
+    // The bad item is a candidate of the second request alone.
+    const std::vector<int32_t> candidates = {1, 2, 3, 16, 17, 18, 20};
+    const std::vector<int32_t> offsets = {0, 3, 6, 7};
+    std::vector<int32_t> items(6), counts(6);
+    std::vector<double> scores(6), terms(6 * kScoreTerms);
+    std::vector<float> predictions(6);
+    RankBatchArgs a;
+    a.n_requests = 3;
+    a.n_items = 40;
+    a.k = 2;
+    a.candidates = candidates.data();
+    a.offsets = offsets.data();
+    a.queries = {queries.data(), 3, 3};
+    a.embeddings = {embeddings_.data(), 40, 3};
+    a.metric = Metric::kInnerProduct;
+    a.item_features = {features_.data(), 40, 1};
+    a.linear = &linear;
+    a.price = price_.data();
+    a.weights = {1, 1, 1, 1, 1};
+    a.items = items.data();
+    a.scores = scores.data();
+    a.terms = terms.data();
+    a.predictions = predictions.data();
+    a.counts = counts.data();
+    answer_ = rank_batch(a, context);
+    return {};
+  }
+  std::string verify() override {
+    if (answer_.code() != Code::kNotFinite) return "it was not refused: " + answer_.text();
+    if (answer_.text().find("request 1") == std::string::npos) return "the request is not named: " + answer_.text();
+    return {};
+  }
+
+ private:
+  bool in_embeddings_;
+  std::vector<float> features_, price_, embeddings_;
+  Status answer_;
 };
 
 }  // namespace
@@ -330,6 +422,42 @@ void add_rank_batch_cases(Cases& cases, bool for_bench) {
       add({2, 60, 80, eligible, 0.1, 5, true, 0, 3, n_trees, 8, 0, 2, false});
     }
   }
+  using trees::Transform;
+  const auto add_transformed = [&](Transform transform, int32_t n_outputs, bool mixed) {
+    RankShape shape{3, 500, 12, Eligible::kOwn, 0.6, 9, true, 3, 2, 14, 20, 0xfff};
+    shape.transform = transform;
+    shape.n_outputs = n_outputs;
+    shape.mixed = mixed;
+    add(shape);
+  };
+  add_transformed(Transform::kLogistic, 1, false);
+  add_transformed(Transform::kLogistic, 3, true);
+  add_transformed(Transform::kExp, 2, false);
+  add_transformed(Transform::kComplement, 2, true);
+  add_transformed(Transform::kTwoLogistic, 2, false);
+  add_transformed(Transform::kNegate, 2, false);
+  add_transformed(Transform::kSoftmax, 4, false);  // an accelerator leaves these to the processor
+  add_transformed(Transform::kLog1pExp, 1, false);
+  for (const Metric metric : {Metric::kInnerProduct, Metric::kCosine, Metric::kL2}) {
+    for (const Eligible eligible : {Eligible::kAll, Eligible::kLists}) {
+      RankShape shape{6, 140, 9, eligible, 0.7, 1100, true, 5, 0, 9, 16, 0x5a5};  // three chains of a sum
+      shape.metric = metric;
+      shape.resident = eligible == Eligible::kAll;
+      add(shape);
+    }
+  }
+  for (const Eligible eligible : {Eligible::kShared, Eligible::kOwn, Eligible::kLists}) {
+    RankShape shape{4, 900, 15, eligible, 0.5, 24, true, 6, 3, 12, 32, 0xfff, 2, true};
+    shape.resident = true;
+    add(shape);
+  }
+  add({2, 9000, 40, Eligible::kOwn, 0.9, 0, false, 3, 2, 0, 16, 0xfff});               // several lists to merge
+  add({2, 5000, 1500, Eligible::kAll, 1.0, 0, false, 3, 2, 0, 16, 0xfff});             // more than one round can choose
+  add({2, 6000, 60, Eligible::kAll, 1.0, 0, false, 3, 2, 0, 16, 0xfff, 1, true});      // nobody is left in the end
+  add({2, 3000, 50, Eligible::kShared, 0.9, 0, false, 3, 2, 8, 16, 0xfff, 2, false});  // limits eat up the first list
+  add({1, 100, 200, Eligible::kAll, 1.0, 3, false, 200, 2, 5, 16, 0});                 // features beyond shared memory
+  cases.push_back(std::make_unique<RankRefusalCase>(false));
+  cases.push_back(std::make_unique<RankRefusalCase>(true));
   add({9, 300, 10, Eligible::kOwn, 0.0, 4, true, 2, 2, 6});  // nobody is eligible
   add({40, 1999, 10, Eligible::kAll, 1.0, 20, true, 12, 8, 40, 64, 0xfff});
 }

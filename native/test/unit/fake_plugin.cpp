@@ -79,6 +79,11 @@ int32_t score_rank(void*, waggle_score_args* args, waggle_text* error) {
   return answer_as_told(error);
 }
 
+int32_t rank_batch(void*, waggle_rank_args* args, waggle_text* error) {
+  args->chosen[0] = 12345;
+  return answer_as_told(error);
+}
+
 waggle_op_table all_ops() {
   waggle_op_table ops = {};
   ops.struct_size = sizeof ops;
@@ -87,6 +92,7 @@ waggle_op_table all_ops() {
   ops.fit_close = fit_close;
   ops.fit_gradients = fit_gradients;
   ops.score_rank = score_rank;
+  ops.rank_batch = rank_batch;
   return ops;
 }
 const waggle_op_table kOps = all_ops();

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "waggle/backend.hpp"
+#include "waggle/ops/rank_batch.hpp"
 #include "waggle/ops/score_rank.hpp"
 #include "waggle/ops/topk.hpp"
 #include "waggle/ops/trees_fit.hpp"
@@ -32,11 +33,11 @@ Status train(TreesFitResult* result) {
 
 // Each operation with and without the device, whose answers must be the processor's or an error.
 struct Answers {
-  Status score;
-  std::vector<int32_t> rows;
+  Status score, batch;
+  std::vector<int32_t> rows, items;
 };
 
-Answers rank_one() {
+Answers rank_both() {
   Answers answers;
   const std::vector<float> column = {1, 4, 2, 3};
   answers.rows.assign(2, -1);
@@ -51,6 +52,26 @@ Answers rank_one() {
   rank.terms = terms.data();
   ScoreRankCounts counts;
   answers.score = score_rank(rank, RunContext{}, &counts);
+
+  const double coefficient = 1;
+  const LinearModel linear = {&coefficient, 0, 1, 0};
+  answers.items.assign(2, -1);
+  std::vector<float> predictions(2);
+  std::vector<int32_t> chosen_and_eligible(2);
+  RankBatchArgs batch;
+  batch.n_requests = 1;
+  batch.n_items = 4;
+  batch.k = 2;
+  batch.item_features = {column.data(), 4, 1};
+  batch.linear = &linear;
+  batch.price = column.data();
+  batch.weights.margin = 1;
+  batch.items = answers.items.data();
+  batch.scores = scores.data();
+  batch.terms = terms.data();
+  batch.predictions = predictions.data();
+  batch.counts = chosen_and_eligible.data();
+  answers.batch = rank_batch(batch, RunContext{});
 
   return answers;
 }
@@ -110,9 +131,9 @@ int main(int argc, char** argv) {
   } else if (result.on_device || result.train_loss.size() != 100 || !(result.train_loss.back() < 1e-4)) {
     return wrong("the CPU did not take over");
   }
-  const Answers answers = rank_one();
+  const Answers answers = rank_both();
   const bool is_lost = forced && (behaviour == "fails" || behaviour == "breaks");
-  for (const Status* one : {&answers.score}) {
+  for (const Status* one : {&answers.score, &answers.batch}) {
     if (forced && (!loads || is_lost)) {
       const Code code = loads && behaviour == "fails" ? Code::kOutOfMemory : Code::kBackend;
       if (one->code() != code) return wrong("a forced choice that cannot rank must be an error");
@@ -121,10 +142,10 @@ int main(int argc, char** argv) {
     }
   }
   if (!forced || (loads && !is_lost)) {
-    if (answers.rows != std::vector<int32_t>{1, 3}) {
+    if (answers.rows != std::vector<int32_t>{1, 3} || answers.items != std::vector<int32_t>{1, 3}) {
       return wrong("the CPU did not rank instead");
     }
   }
-  std::printf("3 passed, 0 failed\n");
+  std::printf("4 passed, 0 failed\n");
   return 0;
 }

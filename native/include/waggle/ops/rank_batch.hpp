@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "waggle/device_items.hpp"
 #include "waggle/ops/score_rank.hpp"
 #include "waggle/ops/topk.hpp"
 #include "waggle/run_context.hpp"
@@ -40,6 +41,9 @@ struct RankBatchArgs {
   Matrix<const float> item_features;     // [n_items × any]
   Matrix<const float> request_features;  // [n_requests × any]
   bool similarity_is_feature = false;
+  /// The accelerator's copy of `embeddings` and `item_features`, whose arrays the CPU reads all the same; null: where
+  /// an accelerator is used, they travel with the call.
+  const DeviceItems* resident = nullptr;
 
   /// One of the two. NaN among the features is missing to trees, and refused by the linear model.
   const trees::Model* trees = nullptr;
