@@ -472,6 +472,58 @@ typedef struct waggle_rank_args {
   void* cancel_context;
 } waggle_rank_args;
 
+/*
+ * Clusters around means. The host starts, refills empty clusters and ends; the device finds the nearest centroids and
+ * sums. Each function gives the bits that the CPU's gives.
+ */
+typedef struct waggle_points waggle_points;
+
+typedef struct waggle_points_args {
+  uint32_t struct_size;
+  int32_t sums_in_double; /* as in waggle_rank_args */
+  const float* rows;      /* [n_rows x dim], copied to the device */
+  int64_t n_rows;         /* 1 .. 2^31 - 1 */
+  int64_t dim;
+  int32_t (*is_cancelled)(void* context);
+  void* cancel_context;
+} waggle_points_args;
+
+typedef struct waggle_assign_args {
+  uint32_t struct_size;
+  int32_t k;
+  const float* centroids; /* [k x dim] */
+  int32_t* labels;        /* out [n_rows]: the nearest, ties to the lower */
+  float* distances;       /* out [n_rows]: squared */
+  int32_t (*is_cancelled)(void* context);
+  void* cancel_context;
+} waggle_assign_args;
+
+typedef struct waggle_means_args {
+  uint32_t struct_size;
+  int32_t k;
+  const int32_t* members; /* rows by cluster */
+  const int64_t* begins;  /* [k + 1] where a cluster's begin */
+  float* centroids;       /* [k x dim]: means of their rows, summed in double in their order; without rows as it was */
+} waggle_means_args;
+
+/* Nearest centroids by int8 codes: of row i the centroid c with the largest
+ * float(sum of products of their codes) * (scales[i] * centroid_scales[c]) + biases[c], ties to the lower. */
+typedef struct waggle_nearest_args {
+  uint32_t struct_size;
+  int32_t k;
+  const int8_t* codes; /* [n_rows x 4 quads] */
+  const float* scales; /* [n_rows] */
+  int64_t n_rows;
+  int64_t quads;
+  const int8_t* centroids; /* [k x 4 quads] */
+  const float* centroid_scales;
+  const float* biases;
+  int32_t* labels; /* out [n_rows] */
+  float* scores;   /* out [n_rows] */
+  int32_t (*is_cancelled)(void* context);
+  void* cancel_context;
+} waggle_nearest_args;
+
 /* A null slot means: the engine uses the CPU for this operation. */
 typedef struct waggle_op_table {
   uint32_t struct_size;
@@ -496,6 +548,11 @@ typedef struct waggle_op_table {
   int32_t (*rank_items_open)(void* state, waggle_rank_items_args* args, waggle_rank_items** items, waggle_text* error);
   void (*rank_items_close)(void* state, waggle_rank_items* items);
   int32_t (*rank_batch)(void* state, waggle_rank_args* args, waggle_text* error);
+  int32_t (*points_open)(void* state, waggle_points_args* args, waggle_points** points, waggle_text* error);
+  void (*points_close)(void* state, waggle_points* points);
+  int32_t (*points_assign)(void* state, waggle_points* points, waggle_assign_args* args, waggle_text* error);
+  int32_t (*points_means)(void* state, waggle_points* points, waggle_means_args* args, waggle_text* error);
+  int32_t (*nearest_codes)(void* state, waggle_nearest_args* args, waggle_text* error);
 } waggle_op_table;
 
 typedef struct waggle_backend {

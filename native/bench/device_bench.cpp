@@ -9,7 +9,9 @@
 #include <thread>
 #include <vector>
 
+#include "bench/clustered.hpp"
 #include "bench/device_ranking.hpp"
+#include "cpu/kmeans.hpp"
 #include "cpu/rank_batch.hpp"
 #include "src/registry.hpp"
 #include "test/conformance/case.hpp"
@@ -17,6 +19,8 @@
 #include "waggle/backend.hpp"
 #include "waggle/device_items.hpp"
 #include "waggle/device_matrix.hpp"
+#include "waggle/ivf.hpp"
+#include "waggle/ops/kmeans.hpp"
 #include "waggle/ops/topk.hpp"
 #include "waggle/ops/trees_predict.hpp"
 
@@ -83,6 +87,8 @@ class Bench {
     ranking("64x1000", 64, 2000, false);
     ranking("64x1000", 64, 2000, true);
     ranking("256x20k", 256, 40000, true);
+    clusters(options_.quick ? 65536 : 262144, 1024);
+    lists(options_.quick ? 262144 : 1048576);
     std::printf("\n]\n");
     return failed_ ? 1 : 0;
   }
@@ -328,6 +334,68 @@ class Bench {
     }
     print("rank-batch", id, "time_ms", "ms", device.median * 1e3, device.iqr * 1e3, device.runs, "");
     print("rank-batch", id, "speedup_vs_cpu", "×", processor.median / device.median, 0, device.runs, "");
+  }
+
+  // Two iterations of Lloyd's algorithm from the first rows, on the device and by all threads, with the same bits.
+  void clusters(int64_t n, int32_t k) {
+    const std::string id = "n" + std::to_string(n / 1024) + "k-k" + std::to_string(k) + "/cuda";
+    if (!wanted("kmeans/" + id)) return;
+    std::vector<float> x(static_cast<size_t>(n * kDim));
+    fill_rows(3, 0, n, x.data());
+    struct Answer {
+      std::vector<float> centroids;
+      std::vector<int32_t> assignments;
+      KmeansResult result;
+    } on_device, on_processor;
+    const auto args_for = [&](Answer& to) {
+      to.centroids.resize(static_cast<size_t>(k) * kDim);
+      to.assignments.resize(static_cast<size_t>(n));
+      KmeansArgs args;
+      args.x = {x.data(), n, kDim};
+      args.k = k;
+      args.max_iterations = 2;
+      args.tolerance = 0;
+      args.samples_per_cluster = 0;
+      args.start = x.data();
+      args.centroids = to.centroids.data();
+      args.assignments = to.assignments.data();
+      return args;
+    };
+    const KmeansArgs for_device = args_for(on_device);
+    const Times device = time([&] { return kmeans(for_device, RunContext{}, &on_device.result); });
+    const KmeansArgs for_processor = args_for(on_processor);
+    const auto start = std::chrono::steady_clock::now();
+    const Status status = cpu::kmeans(*registry().table, for_processor, RunContext{}, &on_processor.result);
+    const double processor = seconds_since(start);
+    if (!status.ok()) return fail_with(status);
+    if (on_device.centroids != on_processor.centroids || on_device.assignments != on_processor.assignments) {
+      std::fprintf(stderr, "native_bench: the clusters differ\n");
+      failed_ = true;
+    }
+    char more[80];
+    std::snprintf(more, sizeof more, ", \"pair_dims_per_s\": %.4g",
+                  3.0 * static_cast<double>(n) * k * kDim / device.median);
+    print("kmeans", id, "time_ms", "ms", device.median * 1e3, device.iqr * 1e3, device.runs, more);
+    print("kmeans", id, "speedup_vs_cpu", "×", processor / device.median, 0, 1, "");
+  }
+
+  // Training and assignment of an IVF index, timed by its own stages. WAGGLE_BACKEND=cpu npm run bench -- ivf has the
+  // processor's.
+  void lists(int64_t n) {
+    const std::string id = "build/n" + std::to_string(n / 1024) + "k/cuda";
+    if (!wanted("ivf/" + id)) return;
+    const std::vector<float> rows = Clustered({}, 7).rows(n);
+    IvfBuildArgs args;
+    args.matrix = {rows.data(), n, kDim};
+    args.metric = Metric::kCosine;
+    std::vector<double> ends(4, 0.0);
+    const auto start = std::chrono::steady_clock::now();
+    args.progress = [&](int stage, double) { ends[static_cast<size_t>(stage)] = seconds_since(start); };
+    std::shared_ptr<const IvfIndex> index;
+    if (const Status status = IvfIndex::build(args, RunContext{}, &index); !status.ok()) return fail_with(status);
+    char more[80];
+    std::snprintf(more, sizeof more, ", \"train_s\": %.3f, \"assign_s\": %.3f", ends[0], ends[1] - ends[0]);
+    print("ivf", id, "build_s", "s", seconds_since(start), 0, 1, more);
   }
 
   DeviceBenchOptions options_;

@@ -10,7 +10,7 @@ struct DeviceBenchOptions {
 };
 
 /// Prints records in the form of native_bench, one per case: searches of a resident matrix checked against the
-/// processor's answer, trees against one thread, batches of rankings against all threads. Exit status.
+/// processor's answer, trees against one thread, batches of rankings and clusters against all threads. Exit status.
 int device_bench(const DeviceBenchOptions& options);
 
 }  // namespace waggle::bench

@@ -27,8 +27,8 @@ struct Assigned {
 
 class Kmeans {
  public:
-  Kmeans(const Table& table, const KmeansArgs& args, const RunContext& context)
-      : table_(table), args_(args), context_(context), dim_(args.x.cols) {}
+  Kmeans(const Table& table, const KmeansArgs& args, const RunContext& context, KmeansHelper* helper)
+      : table_(table), args_(args), context_(context), helper_(helper), dim_(args.x.cols) {}
 
   Status run(KmeansResult* result) {
     const int64_t n = args_.x.rows;
@@ -62,7 +62,7 @@ class Kmeans {
         break;
       }
       before = objective;
-      update(train, at);
+      if (Status status = update(train, at); !status.ok()) return status;
       ++result->iterations;
       report(0.1 + 0.8 * result->iterations / args_.max_iterations);
       if (context_.stop_requested()) return fail(Code::kCancelled, "cancelled");
@@ -85,6 +85,13 @@ class Kmeans {
     out.labels.resize(static_cast<size_t>(rows.rows));
     out.distances.resize(out.labels.size());
     double sum = 0;
+    Status status;
+    if (helper_ != nullptr && helper_->assign(rows, to, out.labels.data(), out.distances.data(), &status)) {
+      for (const float d : out.distances) sum += static_cast<double>(d);
+      *objective = sum;
+      return {};
+    }
+    if (!status.ok()) return status;
     for (int64_t begin = 0; begin < rows.rows; begin += kRowsPerCall) {
       TopkArgs nearest;
       nearest.queries = {rows.row(begin), std::min(kRowsPerCall, rows.rows - begin), dim_};
@@ -93,11 +100,11 @@ class Kmeans {
       nearest.metric = Metric::kL2;
       nearest.scores = out.distances.data() + begin;
       nearest.rows = out.labels.data() + begin;
-      if (Status status = topk(table_, nearest, context_); !status.ok()) {
-        if (status.code() == Code::kNotFinite)
-          return fail(Code::kNotFinite, "a distance between row and centroid overflows");
-        return status;
+      status = topk(table_, nearest, context_);
+      if (status.code() == Code::kNotFinite) {
+        return fail(Code::kNotFinite, "a distance between row and centroid overflows");
       }
+      if (!status.ok()) return status;
       for (int64_t i = begin; i < begin + nearest.queries.rows; ++i) {
         float& d = out.distances[static_cast<size_t>(i)];
         d = -d;
@@ -108,7 +115,7 @@ class Kmeans {
     return {};
   }
 
-  void update(const Matrix<const float>& rows, Assigned& at) {
+  Status update(const Matrix<const float>& rows, Assigned& at) {
     const int64_t k = args_.k;
     std::vector<int64_t> size(static_cast<size_t>(k), 0);
     for (const int32_t label : at.labels) ++size[static_cast<size_t>(label)];
@@ -120,6 +127,9 @@ class Kmeans {
     for (size_t i = 0; i < at.labels.size(); ++i) {
       members[static_cast<size_t>(cursor[static_cast<size_t>(at.labels[i])]++)] = static_cast<int32_t>(i);
     }
+    Status status;
+    if (helper_ != nullptr && helper_->update(rows, k, members, begin, args_.centroids, &status)) return {};
+    if (!status.ok()) return status;
     std::vector<double> sums(static_cast<size_t>(dim_ * ThreadPool::instance().max_workers()));
     ThreadPool::instance().for_each_chunk(k, context_, [&](int64_t c, int worker) {
       const int64_t from = begin[static_cast<size_t>(c)];
@@ -135,6 +145,7 @@ class Kmeans {
         args_.centroids[c * dim_ + i] = static_cast<float>(sum[i] / static_cast<double>(to - from));
       }
     });
+    return {};
   }
 
   static void refill(Assigned& at, std::vector<int64_t>& size) {
@@ -301,14 +312,16 @@ class Kmeans {
   const Table& table_;
   const KmeansArgs& args_;
   const RunContext& context_;
+  KmeansHelper* const helper_;
   const int64_t dim_;
   std::vector<float> sample_;
 };
 
 }  // namespace
 
-Status kmeans(const Table& table, const KmeansArgs& args, const RunContext& context, KmeansResult* result) {
-  return Kmeans(table, args, context).run(result);
+Status kmeans(const Table& table, const KmeansArgs& args, const RunContext& context, KmeansResult* result,
+              KmeansHelper* helper) {
+  return Kmeans(table, args, context, helper).run(result);
 }
 
 }  // namespace waggle::cpu

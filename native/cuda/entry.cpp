@@ -8,6 +8,7 @@
 #include "abi/backend_abi.h"
 #include "cuda/check.cuh"
 #include "cuda/matrix.hpp"
+#include "cuda/ops/cluster.cuh"
 #include "cuda/ops/rank.cuh"
 #include "cuda/ops/rank_batch.cuh"
 #include "cuda/ops/topk.cuh"
@@ -194,6 +195,18 @@ void close_handle(void* state, Handle* handle) {
   });
 }
 
+// A step with the rows of a clustering.
+template <typename Args, int32_t (*kStep)(State&, waggle_points&, Args&, waggle_text*)>
+int32_t points_step(void* state, waggle_points* points, Args* args, waggle_text* error) {
+  if (state == nullptr || points == nullptr || args == nullptr || args->struct_size < sizeof(Args)) {
+    return fail(error, WAGGLE_BACKEND_UNSUPPORTED, "the host's arguments are too old");
+  }
+  return guarded(error, [&] {
+    return static_cast<Owner*>(state)->run(
+        [&](State& device) { return guarded(error, [&] { return kStep(device, *points, *args, error); }); });
+  });
+}
+
 constexpr waggle_op_table kOps = {sizeof(waggle_op_table),
                                   topk_f32,
                                   matrix_open,
@@ -213,7 +226,12 @@ constexpr waggle_op_table kOps = {sizeof(waggle_op_table),
                                   call<waggle_score_args, score_rank_on_device>,
                                   open_handle<waggle_rank_items, waggle_rank_items_args, open_rank_items>,
                                   close_handle<waggle_rank_items>,
-                                  call<waggle_rank_args, rank_batch_on_device>};
+                                  call<waggle_rank_args, rank_batch_on_device>,
+                                  open_handle<waggle_points, waggle_points_args, open_points>,
+                                  close_handle<waggle_points>,
+                                  points_step<waggle_assign_args, assign_on_device>,
+                                  points_step<waggle_means_args, means_on_device>,
+                                  call<waggle_nearest_args, nearest_on_device>};
 constexpr waggle_backend kBackend = {
     sizeof(waggle_backend), WAGGLE_BACKEND_ABI_VERSION, "cuda", probe, open, &kOps,
 };

@@ -62,6 +62,8 @@ std::vector<std::string> operations_of(const waggle_op_table& ops) {
   add("scoreRank", ops.score_rank);
   add("rankBatch", ops.rank_batch, ops.forest_open, ops.forest_close);
   add("deviceItems", ops.rank_items_open, ops.rank_items_close, ops.rank_batch);
+  add("kmeans", ops.points_open, ops.points_close, ops.points_assign, ops.points_means);
+  add("ivf.build", ops.nearest_codes);
   return names;
 }
 

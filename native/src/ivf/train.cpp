@@ -6,6 +6,7 @@
 #include <limits>
 #include <numeric>
 
+#include "src/device_points.hpp"
 #include "waggle/thread_pool.hpp"
 
 namespace waggle::ivf {
@@ -85,16 +86,52 @@ void nearest(const cpu::Table& table, const Centroids& centroids, int64_t n, Scr
   }
 }
 
+/// The codes of centroids row by row, for the accelerator.
+std::vector<int8_t> row_codes(const Centroids& centroids) {
+  const int64_t quads = centroids.quads;
+  std::vector<int8_t> codes(static_cast<size_t>(centroids.count() * quads * 4));
+  for (int64_t c = 0; c < centroids.count(); ++c) {
+    const uint8_t* group = centroids.groups.data() + c / kGroup * quads * 64;
+    for (int64_t quad = 0; quad < quads; ++quad) {
+      uint32_t four = 0;
+      std::memcpy(&four, group + quad * 64 + c % kGroup * 4, 4);
+      four ^= 0x80808080u;  // - 128 in each byte
+      std::memcpy(codes.data() + (c * quads + quad) * 4, &four, 4);
+    }
+  }
+  return codes;
+}
+
+/// What `nearest` does block by block, by the accelerator. False: it is for the CPU.
+bool nearest_on_device(const Centroids& centroids, const std::vector<int8_t>& centroid_codes, const int8_t* codes,
+                       const float* scales, int64_t n, const RunContext& context, int32_t* labels, float* scores,
+                       Status* status) {
+  NearestCodes args;
+  args.codes = codes;
+  args.scales = scales;
+  args.n = n;
+  args.quads = centroids.quads;
+  args.centroids = centroid_codes.data();
+  args.centroid_scales = centroids.scale.data();
+  args.biases = centroids.bias.data();
+  args.k = centroids.count();
+  return waggle::nearest_on_device(args, context, labels, scores, status);
+}
+
 class Trainer {
  public:
   Trainer(const cpu::Table& table, const Space& space, const Points& points)
       : table_(table), space_(space), points_(points) {}
+
+  /// Not ok where the caller insisted on an accelerator that failed.
+  const Status& device_status() const { return device_status_; }
 
   /// Nearest centroid of each point of `subset`, and its squared distance.
   void assign(const std::vector<int32_t>& subset, const Centroids& centroids, const RunContext& context,
               std::vector<int32_t>& labels, std::vector<float>& distance) const {
     labels.resize(subset.size());
     distance.resize(subset.size());
+    if (assign_on_device(subset, centroids, context, labels, distance)) return;
     const int64_t stride = points_.quads * 4;
     std::vector<Scratch> scratch(static_cast<size_t>(context.parallel ? ThreadPool::instance().max_workers() : 1));
     for (Scratch& s : scratch) s.resize(points_.quads);
@@ -259,6 +296,19 @@ class Trainer {
   }
 
  private:
+  // Of all points at once, which is where the time goes; subsets ascend, so as many as all are all in their order.
+  bool assign_on_device(const std::vector<int32_t>& subset, const Centroids& centroids, const RunContext& context,
+                        std::vector<int32_t>& labels, std::vector<float>& distance) const {
+    const int64_t n = static_cast<int64_t>(subset.size());
+    if (n != points_.count() || !is_for_device(n, centroids.count(), points_.dim, context)) return false;
+    if (!nearest_on_device(centroids, row_codes(centroids), points_.codes.data(), points_.scale.data(), n, context,
+                           labels.data(), distance.data(), &device_status_)) {
+      return false;
+    }
+    for (size_t i = 0; i < distance.size(); ++i) distance[i] = std::max(0.0f, points_.square[i] - 2.0f * distance[i]);
+    return true;
+  }
+
   static void refill(std::vector<int32_t>& labels, const std::vector<float>& distance, std::vector<int64_t>& size) {
     std::vector<int32_t> empty;
     for (size_t c = 0; c < size.size(); ++c) {
@@ -289,6 +339,7 @@ class Trainer {
   const cpu::Table& table_;
   const Space& space_;
   const Points& points_;
+  mutable Status device_status_;
 };
 
 /// The mean of the sample, in double, in the order of rows.
@@ -446,7 +497,41 @@ Status train(const cpu::Table& table, Space& space, const TrainOptions& options,
   trainer.lloyd(everything, wanted <= 64 ? kNestedIterations + options.flat_iterations : options.flat_iterations,
                 context, *out, labels, [&](double done) { report(0.3, 1, done); });
   if (context.stop_requested()) return fail(Code::kCancelled, "cancelled");
-  return {};
+  return trainer.device_status();
+}
+
+// Encodes stretches of rows and has the accelerator find their centroids; returns how many rows are done. `status` is
+// not ok where the caller insisted on an accelerator that failed.
+static int64_t assign_on_device(const cpu::Table& table, const Space& space, const Centroids& centroids,
+                                const RunContext& context, const std::function<void(double)>& progress, int32_t* labels,
+                                Status* status) {
+  constexpr int64_t kStretchBytes = int64_t{64} << 20;
+  const int64_t dim = space.matrix.cols;
+  const int64_t quads = quads_of(dim);
+  const int64_t n = space.matrix.rows;
+  const int64_t stretch = std::min(n, std::max(kBlock, kStretchBytes / (quads * 4)));
+  const std::vector<int8_t> centroid_codes = row_codes(centroids);
+  std::vector<int8_t> codes(static_cast<size_t>(stretch * quads * 4));
+  std::vector<float> scales(static_cast<size_t>(stretch));
+  std::vector<float> scores(static_cast<size_t>(stretch));
+  int64_t first = 0;
+  for (; first < n && !context.stop_requested(); first += stretch) {
+    const int64_t count = std::min(stretch, n - first);
+    chunks(count, 1024, context, [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end; ++i) {
+        cpu::IvfEncoding e;
+        table.ivf.encode(space.matrix.row(first + i), space.factor_of(first + i), space.mean.data(), dim, quads,
+                         codes.data() + i * quads * 4, &e);
+        scales[static_cast<size_t>(i)] = e.scale;
+      }
+    });
+    if (context.stop_requested() || !nearest_on_device(centroids, centroid_codes, codes.data(), scales.data(), count,
+                                                       context, labels + first, scores.data(), status)) {
+      break;
+    }
+    if (progress) progress(static_cast<double>(first + count) / static_cast<double>(n));
+  }
+  return std::min(first, n);
 }
 
 Status assign(const cpu::Table& table, const Space& space, const Centroids& centroids, const RunContext& context,
@@ -454,11 +539,19 @@ Status assign(const cpu::Table& table, const Space& space, const Centroids& cent
   const int64_t dim = space.matrix.cols;
   const int64_t quads = quads_of(dim);
   const int64_t n = space.matrix.rows;
+  int64_t by_device = 0;
+  if (is_for_device(n, centroids.count(), dim, context)) {
+    Status status;
+    by_device = assign_on_device(table, space, centroids, context, progress, labels, &status);
+    if (!status.ok()) return status;
+  }
   std::vector<Scratch> scratch(static_cast<size_t>(context.parallel ? ThreadPool::instance().max_workers() : 1));
   for (Scratch& s : scratch) s.resize(quads);
-  std::atomic<int64_t> done{0};
-  chunks(n, kBlock, context, [&](int64_t begin, int64_t end, int worker) {
+  std::atomic<int64_t> done{by_device};
+  chunks(n - by_device, kBlock, context, [&](int64_t first, int64_t last, int worker) {
     Scratch& s = scratch[static_cast<size_t>(worker)];
+    const int64_t begin = by_device + first;
+    const int64_t end = by_device + last;
     for (int64_t r = begin; r < end; ++r) {
       cpu::IvfEncoding e;
       table.ivf.encode(space.matrix.row(r), space.factor_of(r), space.mean.data(), dim, quads,

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "cpu/kmeans.hpp"
+#include "src/device_points.hpp"
 #include "src/registry.hpp"
 
 namespace waggle {
@@ -57,6 +58,10 @@ Status kmeans(const KmeansArgs& args, const RunContext& context, KmeansResult* r
     const Registry& r = registry();
     if (!r.status.ok()) return r.status;
     if (Status status = check(args); !status.ok()) return status;
+    if (DevicePoints::is_there(r) && (r.plugin_forced || context.parallel)) {
+      DevicePoints device(r, context);
+      return cpu::kmeans(*r.table, args, context, result, &device);
+    }
     return cpu::kmeans(*r.table, args, context, result);
   });
 }

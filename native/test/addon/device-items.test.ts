@@ -100,6 +100,8 @@ describe('DeviceItems', () => {
         'scoreRank',
         'rankBatch',
         'deviceItems',
+        'kmeans',
+        'ivf.build',
       ]);
       expect(cpu.operations).toBeUndefined();
     },

@@ -1,10 +1,15 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 #include <limits>
 
 #include "bench/clustered.hpp"
+#include "cpu/kmeans.hpp"
+#include "src/device_points.hpp"
+#include "src/registry.hpp"
 #include "test/conformance/case.hpp"
+#include "waggle/backend.hpp"
 #include "waggle/ivf.hpp"
 #include "waggle/ops/kmeans.hpp"
 
@@ -212,7 +217,29 @@ class KmeansCase final : public Case {
     return kmeans(args, context, &result_);
   }
 
+  // The bits of the processor alone, without the accelerator that may have helped.
+  std::string differs_from_processor() const {
+    std::vector<float> centroids(centroids_.size());
+    std::vector<int32_t> assignments(assignments_.size());
+    KmeansArgs args;
+    args.x = {x_.data(), n_, dim_};
+    args.k = k_;
+    args.centroids = centroids.data();
+    args.assignments = assignments.data();
+    KmeansResult result;
+    if (const Status status = cpu::kmeans(*registry().table, args, RunContext{}, &result); !status.ok()) {
+      return status.text();
+    }
+    if (result.iterations != result_.iterations) return "another number of iterations";
+    if (std::memcmp(&result.objective, &result_.objective, sizeof(double)) != 0) return "another objective";
+    if (std::memcmp(centroids.data(), centroids_.data(), centroids.size() * sizeof(float)) != 0) {
+      return "centroids have other bits";
+    }
+    return assignments == assignments_ ? "" : "other assignments";
+  }
+
   std::string verify() override {
+    if (std::string wrong = differs_from_processor(); !wrong.empty()) return wrong;
     double objective = 0;
     double total = 0;
     std::vector<double> mean(static_cast<size_t>(dim_), 0.0);
@@ -262,6 +289,89 @@ class KmeansCase final : public Case {
   KmeansResult result_;
 };
 
+// The accelerator's nearest centroids by int8 codes against plain integer arithmetic; only where one is in use.
+class NearestCase final : public Case {
+ public:
+  NearestCase(int64_t n, int64_t quads, int64_t k) : n_(n), quads_(quads), k_(k) {}
+  std::string name() const override {
+    return "ivf/nearest n=" + std::to_string(n_) + " quads=" + std::to_string(quads_) + " k=" + std::to_string(k_);
+  }
+  void prepare() override {
+    Random random(static_cast<uint64_t>(n_ + quads_ * 1000 + k_));
+    const auto codes = [&](int64_t rows) {
+      std::vector<int8_t> made(static_cast<size_t>(rows * quads_ * 4));
+      for (int8_t& c : made) c = static_cast<int8_t>(random.below(255) - 127);
+      return made;
+    };
+    const auto floats = [&](int64_t rows, double from) {
+      std::vector<float> made(static_cast<size_t>(rows));
+      for (float& v : made) v = static_cast<float>(from + random.uniform() * 0.01);
+      return made;
+    };
+    codes_ = codes(n_);
+    centroids_ = codes(k_);
+    scales_ = floats(n_, 0.001);
+    centroid_scales_ = floats(k_, 0.001);
+    biases_ = floats(k_, -0.5);
+    // Equal centroids: the lower one wins.
+    if (k_ > 40) {
+      std::copy_n(centroids_.begin() + 3 * quads_ * 4, quads_ * 4, centroids_.begin() + 39 * quads_ * 4);
+      centroid_scales_[39] = centroid_scales_[3];
+      biases_[39] = biases_[3] = -0.1f;
+    }
+    labels_.assign(static_cast<size_t>(n_), -1);
+    scores_.assign(static_cast<size_t>(n_), -1.0f);
+  }
+  Status call(const RunContext& context) override {
+    NearestCodes args;
+    args.codes = codes_.data();
+    args.scales = scales_.data();
+    args.n = n_;
+    args.quads = quads_;
+    args.centroids = centroids_.data();
+    args.centroid_scales = centroid_scales_.data();
+    args.biases = biases_.data();
+    args.k = k_;
+    Status status;
+    if (!nearest_on_device(args, context, labels_.data(), scores_.data(), &status) && status.ok()) {
+      return Status(Code::kBackend, "the accelerator left it to the processor");
+    }
+    return status;
+  }
+  std::string verify() override {
+    const int64_t step = std::max<int64_t>(1, n_ / 2000);
+    for (int64_t r = 0; r < n_; r += step) {
+      float best = -std::numeric_limits<float>::infinity();
+      int32_t label = 0;
+      for (int64_t c = 0; c < k_; ++c) {
+        int32_t dot = 0;
+        for (int64_t i = 0; i < quads_ * 4; ++i) {
+          dot += codes_[static_cast<size_t>(r * quads_ * 4 + i)] * centroids_[static_cast<size_t>(c * quads_ * 4 + i)];
+        }
+        const float scale = scales_[static_cast<size_t>(r)] * centroid_scales_[static_cast<size_t>(c)];
+        const float product = static_cast<float>(dot) * scale;
+        const float score = product + biases_[static_cast<size_t>(c)];
+        if (score > best) {
+          best = score;
+          label = static_cast<int32_t>(c);
+        }
+      }
+      if (labels_[static_cast<size_t>(r)] != label) return "row " + std::to_string(r) + " has another centroid";
+      if (scores_[static_cast<size_t>(r)] != best) return "row " + std::to_string(r) + " has another score";
+    }
+    return {};
+  }
+
+ private:
+  int64_t n_;
+  int64_t quads_;
+  int64_t k_;
+  std::vector<int8_t> codes_, centroids_;
+  std::vector<float> scales_, centroid_scales_, biases_;
+  std::vector<int32_t> labels_;
+  std::vector<float> scores_;
+};
+
 }  // namespace
 
 void add_ivf_cases(Cases& cases, bool for_bench) {
@@ -291,6 +401,13 @@ void add_ivf_cases(Cases& cases, bool for_bench) {
   add_kmeans(500, 3, 7);
   add_kmeans(900, 37, 30);
   add_kmeans(2000, 16, 300);
+  add_kmeans(300, 1100, 9);  // three chains of a sum
+  add_kmeans(700, 21, 65);
+  if (backend_info().backend == "cpu") return;
+  for (const int64_t k : {1, 63, 64, 130}) {
+    for (const int64_t quads : {1, 16, 37}) cases.push_back(std::make_unique<NearestCase>(77 * k % 300 + 1, quads, k));
+  }
+  cases.push_back(std::make_unique<NearestCase>(3000, 20, 70));  // in several pieces
 }
 
 }  // namespace waggle::conformance

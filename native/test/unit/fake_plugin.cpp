@@ -84,6 +84,24 @@ int32_t rank_batch(void*, waggle_rank_args* args, waggle_text* error) {
   return answer_as_told(error);
 }
 
+int32_t points_open(void*, waggle_points_args*, waggle_points** points, waggle_text* error) {
+  if (!told("breaks")) return answer_as_told(error);
+  static int memory = 0;
+  *points = reinterpret_cast<waggle_points*>(&memory);
+  return WAGGLE_BACKEND_OK;
+}
+
+void points_close(void*, waggle_points*) {}
+
+int32_t points_assign(void*, waggle_points*, waggle_assign_args* args, waggle_text* error) {
+  args->labels[0] = 12345;
+  return lose_device(error);
+}
+
+int32_t points_means(void*, waggle_points*, waggle_means_args*, waggle_text* error) { return lose_device(error); }
+
+int32_t nearest_codes(void*, waggle_nearest_args*, waggle_text* error) { return answer_as_told(error); }
+
 waggle_op_table all_ops() {
   waggle_op_table ops = {};
   ops.struct_size = sizeof ops;
@@ -93,6 +111,11 @@ waggle_op_table all_ops() {
   ops.fit_gradients = fit_gradients;
   ops.score_rank = score_rank;
   ops.rank_batch = rank_batch;
+  ops.points_open = points_open;
+  ops.points_close = points_close;
+  ops.points_assign = points_assign;
+  ops.points_means = points_means;
+  ops.nearest_codes = nearest_codes;
   return ops;
 }
 const waggle_op_table kOps = all_ops();

@@ -1,9 +1,12 @@
 // plugin_test <behaviour> <auto|cuda>: what becomes of a plugin that behaves like that.
 #include <cstdio>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "waggle/backend.hpp"
+#include "waggle/ivf.hpp"
+#include "waggle/ops/kmeans.hpp"
 #include "waggle/ops/rank_batch.hpp"
 #include "waggle/ops/score_rank.hpp"
 #include "waggle/ops/topk.hpp"
@@ -33,11 +36,11 @@ Status train(TreesFitResult* result) {
 
 // Each operation with and without the device, whose answers must be the processor's or an error.
 struct Answers {
-  Status score, batch;
-  std::vector<int32_t> rows, items;
+  Status score, batch, clusters, lists;
+  std::vector<int32_t> rows, items, assignments;
 };
 
-Answers rank_both() {
+Answers rank_and_cluster() {
   Answers answers;
   const std::vector<float> column = {1, 4, 2, 3};
   answers.rows.assign(2, -1);
@@ -73,6 +76,22 @@ Answers rank_both() {
   batch.counts = chosen_and_eligible.data();
   answers.batch = rank_batch(batch, RunContext{});
 
+  std::vector<float> centroids(2);
+  answers.assignments.assign(4, -1);
+  KmeansArgs clusters;
+  clusters.x = {column.data(), 4, 1};
+  clusters.k = 2;
+  clusters.centroids = centroids.data();
+  clusters.assignments = answers.assignments.data();
+  KmeansResult result;
+  answers.clusters = kmeans(clusters, RunContext{}, &result);
+
+  IvfBuildArgs lists;
+  lists.matrix = {column.data(), 4, 1};
+  lists.metric = Metric::kL2;
+  lists.n_lists = 2;
+  std::shared_ptr<const IvfIndex> index;
+  answers.lists = IvfIndex::build(lists, RunContext{}, &index);
   return answers;
 }
 
@@ -131,21 +150,22 @@ int main(int argc, char** argv) {
   } else if (result.on_device || result.train_loss.size() != 100 || !(result.train_loss.back() < 1e-4)) {
     return wrong("the CPU did not take over");
   }
-  const Answers answers = rank_both();
+  const Answers answers = rank_and_cluster();
   const bool is_lost = forced && (behaviour == "fails" || behaviour == "breaks");
-  for (const Status* one : {&answers.score, &answers.batch}) {
+  for (const Status* one : {&answers.score, &answers.batch, &answers.clusters, &answers.lists}) {
     if (forced && (!loads || is_lost)) {
       const Code code = loads && behaviour == "fails" ? Code::kOutOfMemory : Code::kBackend;
-      if (one->code() != code) return wrong("a forced choice that cannot rank must be an error");
+      if (one->code() != code) return wrong("a forced choice that cannot rank or cluster must be an error");
     } else if (!one->ok()) {
       return wrong(one->text().c_str());
     }
   }
   if (!forced || (loads && !is_lost)) {
-    if (answers.rows != std::vector<int32_t>{1, 3} || answers.items != std::vector<int32_t>{1, 3}) {
-      return wrong("the CPU did not rank instead");
+    if (answers.rows != std::vector<int32_t>{1, 3} || answers.items != std::vector<int32_t>{1, 3} ||
+        answers.assignments[0] == answers.assignments[1]) {
+      return wrong("the CPU did not rank or cluster instead");
     }
   }
-  std::printf("4 passed, 0 failed\n");
+  std::printf("6 passed, 0 failed\n");
   return 0;
 }
