@@ -10,6 +10,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
+#include <cstring>
 
 #include "cuda/check.cuh"
 #include "cuda/device.cuh"
@@ -175,13 +177,26 @@ __global__ void __launch_bounds__(kScanThreads, 2) scan_kernel(const Scan scan) 
 // ---- scan by wgmma (sm_90) ------------------------------------------------------------------------------------------
 
 constexpr int kWideQueries = 128;
-constexpr int kWideThreads = 384;  // a producer's warpgroup and two consumers'
+// A producer's warpgroup and the consumers': two that take the tiles in turn, each alone or (kSplit) as two with half a
+// tile each.
+template <int kSplit>
+constexpr int kWideThreads = 128 + 2 * kSplit * 128;
 constexpr int kWideStages = 6;
 constexpr int kWideHeader = 1024 + kWideQueries * static_cast<int>(sizeof(QueryTest));
 constexpr int kMaxShared = 227 * 1024;
 constexpr int kHalfRows = 64;  // rows of one wgmma
 constexpr int kHalves = kTileRows / kHalfRows;
-constexpr int kThreadRows = 2 * kHalves;  // of a tile: in each half t / 4 % 8 and 8 more
+template <int kSplit>
+constexpr int kThreadRows = 2 * kHalves / kSplit;  // of a tile: in each half t / 4 % 8 and 8 more
+// What setmaxnreg may ask for: the block owns (65,536 / threads, rounded down to 8) · threads registers, 168 · 384 or
+// 96 · 640. One that asks for more than it owns waits for ever.
+template <int kSplit>
+constexpr int kProducerRegisters = kSplit == 1 ? 40 : 32;
+template <int kSplit>
+constexpr int kConsumerRegisters = kSplit == 1 ? 232 : 112;
+static_assert(128 * kProducerRegisters<1> + 256 * kConsumerRegisters<1> <= 168 * kWideThreads<1> &&
+                  128 * kProducerRegisters<2> + 512 * kConsumerRegisters<2> <= 96 * kWideThreads<2>,
+              "more registers than a block owns");
 
 // Dynamic shared memory for n_blocks of depth: barriers, tests, the queries of the block, stages of rows.
 constexpr int wide_shared(int n_blocks, int stages) {
@@ -197,18 +212,20 @@ int wide_stages(int n_blocks) {
 
 // What the test needs of a thread's rows: each row's factor, and of the rest the most any of them has. Testing with the
 // most lets a few rows more through than testing each, and none less.
+template <int kSplit>
 struct RowsTest {
-  float a[kThreadRows];
+  float a[kThreadRows<kSplit>];
   float b = 0;
   float d = 0;
   float c = -INFINITY;
   bool always = false;  // a row without bounds
 };
 
-__device__ __forceinline__ RowsTest rows_test(const Scan& scan, int64_t row0) {
-  RowsTest test;
+template <int kSplit>
+__device__ __forceinline__ RowsTest<kSplit> rows_test(const Scan& scan, int64_t row0) {
+  RowsTest<kSplit> test;
 #pragma unroll
-  for (int i = 0; i < kThreadRows; ++i) {
+  for (int i = 0; i < kThreadRows<kSplit>; ++i) {
     // The facts are padded to whole tiles.
     const RowTest row =
         row_test(scan.metric, scan.matrix.d_facts[row0 + kHalfRows * (i / 2) + 8 * (i % 2)], scan.roundoff);
@@ -225,8 +242,13 @@ __device__ __forceinline__ RowsTest rows_test(const Scan& scan, int64_t row0) {
 // into `stages` buffers; warpgroups 1 and 2 take the tiles in turn and multiply all 128 rows of theirs with the block's
 // 128 queries, which stay in shared memory. They issue their products one after the other, so that one tests its scores
 // while the other has the tensor cores. One block per multiprocessor; bound by the tensor cores.
-template <Operand kType>
-__global__ void __launch_bounds__(kWideThreads, 1) wide_scan_kernel(const Scan scan, int stages) {
+// kSplit 2: 640 threads, where two warpgroups have half the rows of a tile each, so that twice as many warps hide what
+// testing waits for.
+template <Operand kType, int kSplit>
+__global__ void __launch_bounds__(kWideThreads<kSplit>, 1) wide_scan_kernel(const Scan scan, int stages) {
+  constexpr int kRows = kThreadRows<kSplit>;
+  constexpr int kOwnHalves = kHalves / kSplit;
+  constexpr int kConsumerWarps = 4 * kSplit;  // of a tile
   using Accumulator = typename OperandTraits<kType>::Accumulator;
   WAGGLE_DYNAMIC_SHARED(shared);
   PhaseBarrier* full = reinterpret_cast<PhaseBarrier*>(shared);
@@ -244,14 +266,14 @@ __global__ void __launch_bounds__(kWideThreads, 1) wide_scan_kernel(const Scan s
   if (thread == 0) {
     for (int stage = 0; stage < stages; ++stage) {
       barrier_init(&full[stage], 1);
-      barrier_init(&empty[stage], 4);  // each warp of the consumer
+      barrier_init(&empty[stage], kConsumerWarps);
     }
-    barrier_init(&turns[0], 4);
-    barrier_init(&turns[1], 4);
+    barrier_init(&turns[0], kConsumerWarps);
+    barrier_init(&turns[1], kConsumerWarps);
     barrier_init(queries_here, 1);
     barrier_init_fence();
   }
-  for (int i = thread; i < kWideQueries; i += kWideThreads) {
+  for (int i = thread; i < kWideQueries; i += kWideThreads<kSplit>) {
     // A query that is not there passes no test. The tests below add in another order than may_belong: a little looser.
     QueryTest test = query0 + i < scan.n_queries ? scan.d_tests[query0 + i] : QueryTest{0, 0, 0, INFINITY};
     if (isfinite(test.t)) test.t -= 1e-6f * fabsf(test.t);
@@ -260,7 +282,7 @@ __global__ void __launch_bounds__(kWideThreads, 1) wide_scan_kernel(const Scan s
   __syncthreads();
 
   if (group == 0) {
-    registers_give<40>();
+    registers_give<kProducerRegisters<kSplit>>();
     if (thread == 0) {
       barrier_arrive_expect(queries_here, static_cast<uint32_t>(n_blocks * kTileBytes));
       const unsigned char* d_queries = scan.d_query_tiles + static_cast<int64_t>(blockIdx.y) * n_blocks * kTileBytes;
@@ -286,8 +308,9 @@ __global__ void __launch_bounds__(kWideThreads, 1) wide_scan_kernel(const Scan s
       }
     }
   } else {
-    registers_take<232>();
-    const int consumer = group - 1;
+    registers_take<kConsumerRegisters<kSplit>>();
+    const int consumer = (group - 1) / kSplit;
+    const int first_half = (group - 1) % kSplit;
     const int lane = thread % 32;
     const int in_group = thread % 128;
     int stage = 0;
@@ -302,37 +325,38 @@ __global__ void __launch_bounds__(kWideThreads, 1) wide_scan_kernel(const Scan s
       for (int block = 0; block < n_blocks; ++block) next_stage();
     }
     barrier_wait(queries_here, 0);
-    Accumulator low[64];
-    Accumulator high[64];
+    Accumulator sum[kOwnHalves][64];
 #pragma unroll
-    for (int i = 0; i < 64; ++i) {
-      low[i] = 0;
-      high[i] = 0;
+    for (int half = 0; half < kOwnHalves; ++half) {
+#pragma unroll
+      for (int i = 0; i < 64; ++i) sum[half][i] = 0;
     }
     Pending pending;
     int turn = 0;
     const int64_t all_blocks = gridDim.x * scan.tile_stride;
     for (int64_t tile = scan.first_tile + blockIdx.x * scan.tile_stride + consumer * all_blocks; tile < scan.end_tile;
          tile += 2 * all_blocks) {
-      const int64_t row0 = tile * kTileRows + in_group / 32 * 16 + lane / 4;
-      const RowsTest rows_side = rows_test(scan, row0);
+      const int64_t row0 = tile * kTileRows + first_half * kHalfRows + in_group / 32 * 16 + lane / 4;
+      const RowsTest<kSplit> rows_side = rows_test<kSplit>(scan, row0);
       // The first consumer's first turn waits for nobody.
       barrier_wait(&turns[consumer], (turn + consumer + 1) & 1);
       ++turn;
       int last_stage = 0;
-      hold_registers<kType>(low);
-      hold_registers<kType>(high);
+#pragma unroll
+      for (int half = 0; half < kOwnHalves; ++half) hold_registers<kType>(sum[half]);
       for (int block = 0; block < n_blocks; ++block) {
         barrier_wait(&full[stage], parity);
-        const unsigned char* rows = buffers + stage * kTileBytes;
+        const unsigned char* rows = buffers + stage * kTileBytes + first_half * kHalfRows * kBlockBytes;
         warpgroup_fence();
 #pragma unroll
         for (int step = 0; step < kBlockBytes / 32; ++step) {
           const uint64_t of_queries = matrix_descriptor(queries + block * kTileBytes + 32 * step);
           const bool go_on = block > 0 || step > 0;
-          warpgroup_multiply<kType>(low, matrix_descriptor(rows + 32 * step), of_queries, go_on);
-          warpgroup_multiply<kType>(high, matrix_descriptor(rows + kHalfRows * kBlockBytes + 32 * step), of_queries,
-                                    go_on);
+#pragma unroll
+          for (int half = 0; half < kOwnHalves; ++half) {
+            warpgroup_multiply<kType>(sum[half], matrix_descriptor(rows + half * kHalfRows * kBlockBytes + 32 * step),
+                                      of_queries, go_on);
+          }
         }
         warpgroup_commit();
         if (block > 0) {
@@ -346,8 +370,8 @@ __global__ void __launch_bounds__(kWideThreads, 1) wide_scan_kernel(const Scan s
       __syncwarp();
       if (lane == 0) barrier_arrive(&turns[consumer ^ 1]);
       warpgroup_wait<0>();
-      hold_registers<kType>(low);
-      hold_registers<kType>(high);
+#pragma unroll
+      for (int half = 0; half < kOwnHalves; ++half) hold_registers<kType>(sum[half]);
       if (lane == 0) barrier_arrive(&empty[last_stage]);
       for (int block = 0; block < n_blocks; ++block) next_stage();  // the other consumer's tile
 
@@ -356,7 +380,7 @@ __global__ void __launch_bounds__(kWideThreads, 1) wide_scan_kernel(const Scan s
         // 8 queries × 4 rows: first which queries any row may belong to, by few instructions and no branch.
         const auto product = [&](int at, int i) {
           const int place = 4 * (4 * part + at / 2) + 2 * (i % 2) + at % 2;
-          return static_cast<float>(i < 2 ? low[place] : high[place]);
+          return static_cast<float>(sum[i / 2][place]);
         };
         const auto query_of = [&](int at) { return 8 * (4 * part + at / 2) + 2 * (lane % 4) + at % 2; };
         const auto rest_of = [&](const QueryTest& test) {
@@ -368,7 +392,7 @@ __global__ void __launch_bounds__(kWideThreads, 1) wide_scan_kernel(const Scan s
           const float rest = rest_of(tests[query_of(at)]);
           float furthest = -INFINITY;
 #pragma unroll
-          for (int i = 0; i < kThreadRows; ++i) furthest = fmaxf(furthest, fmaf(product(at, i), rows_side.a[i], rest));
+          for (int i = 0; i < kRows; ++i) furthest = fmaxf(furthest, fmaf(product(at, i), rows_side.a[i], rest));
           found |= furthest >= 0 ? 1u << at : 0u;
         }
         // Then, rarely, which rows. One piece of code for all of them: as many pieces as products would not fit the
@@ -376,9 +400,9 @@ __global__ void __launch_bounds__(kWideThreads, 1) wide_scan_kernel(const Scan s
         while (found != 0) {
           const int at = __ffs(static_cast<int>(found)) - 1;
           found &= found - 1;
-          float products[kThreadRows];
+          float products[kRows];
 #pragma unroll
-          for (int i = 0; i < kThreadRows; ++i) {
+          for (int i = 0; i < kRows; ++i) {
             products[i] = product(0, i);
 #pragma unroll
             for (int other = 1; other < 8; ++other) products[i] = at == other ? product(other, i) : products[i];
@@ -387,7 +411,7 @@ __global__ void __launch_bounds__(kWideThreads, 1) wide_scan_kernel(const Scan s
           const float rest = rest_of(tests[query]);
           unsigned rows_found = 0;
 #pragma unroll
-          for (int i = 0; i < kThreadRows; ++i) {
+          for (int i = 0; i < kRows; ++i) {
             const bool here = row0 + kHalfRows * (i / 2) + 8 * (i % 2) < scan.matrix.n_rows;
             const bool reaches = rows_side.always || fmaf(products[i], rows_side.a[i], rest) >= 0;
             rows_found |= here && reaches && query0 + query < scan.n_queries ? 1u << i : 0u;
@@ -395,7 +419,9 @@ __global__ void __launch_bounds__(kWideThreads, 1) wide_scan_kernel(const Scan s
           while (rows_found != 0) {
             const int i = __ffs(static_cast<int>(rows_found)) - 1;
             rows_found &= rows_found - 1;
-            const float here = i < 2 ? (i == 0 ? products[0] : products[1]) : (i == 2 ? products[2] : products[3]);
+            float here = products[0];
+#pragma unroll
+            for (int other = 1; other < kRows; ++other) here = i == other ? products[other] : here;
             write_down_later(scan, query0 + query, row0 + kHalfRows * (i / 2) + 8 * (i % 2), here, pending);
           }
         }
@@ -408,7 +434,7 @@ __global__ void __launch_bounds__(kWideThreads, 1) wide_scan_kernel(const Scan s
 
 #else
 
-template <Operand kType>
+template <Operand kType, int kSplit>
 __global__ void wide_scan_kernel(const Scan, int) {}
 
 #endif
@@ -503,6 +529,23 @@ __global__ void __launch_bounds__(kOneThreads) scan_one_kernel(const Scan scan, 
 }
 // ---- launching ------------------------------------------------------------------------------------------------------
 
+// WAGGLE_CUDA_SCAN=split: int8 tiles are shared by two warpgroups. It has not run on a device yet.
+bool splits_tiles() {
+  static const bool wanted = [] {
+    const char* text = std::getenv("WAGGLE_CUDA_SCAN");
+    return text != nullptr && std::strcmp(text, "split") == 0;
+  }();
+  return wanted;
+}
+
+template <Operand kType, int kSplit>
+int32_t launch_wide(dim3 grid, int shared, const Scan& scan, int stages, cudaStream_t stream, waggle_text* error) {
+  WAGGLE_TRY(allow_shared_memory(reinterpret_cast<const void*>(&wide_scan_kernel<kType, kSplit>), shared, error));
+  WAGGLE_LAUNCH((wide_scan_kernel<kType, kSplit>), grid, dim3(kWideThreads<kSplit>), static_cast<size_t>(shared),
+                stream, scan, stages);
+  return WAGGLE_BACKEND_OK;
+}
+
 template <Operand kType, bool kDense>
 int32_t launch_scan_of(const State& state, const Scan& scan, const float* d_query, cudaStream_t stream,
                        waggle_text* error) {
@@ -517,13 +560,19 @@ int32_t launch_scan_of(const State& state, const Scan& scan, const float* d_quer
                   d_query);
   } else if (const int stages = state.has_wgmma && !kDense ? wide_stages(blocks) : 0; stages > 0) {
     const int shared = wide_shared(blocks, stages);
-    WAGGLE_TRY(allow_shared_memory(reinterpret_cast<const void*>(&wide_scan_kernel<kType>), shared, error));
     const int64_t groups = (scan.n_queries + kWideQueries - 1) / kWideQueries;
     // Blocks of one group of queries lie side by side, and all groups walk over the rows together: a tile comes from
     // device memory once and from L2 for the rest.
     const int64_t wide = std::max<int64_t>(1, state.multiprocessors / groups);
     const dim3 grid(static_cast<unsigned>(std::min(tiles, wide)), static_cast<unsigned>(groups));
-    WAGGLE_LAUNCH(wide_scan_kernel<kType>, grid, dim3(kWideThreads), static_cast<size_t>(shared), stream, scan, stages);
+    bool launched = false;
+    if constexpr (kType == Operand::kS8) {
+      if (splits_tiles()) {
+        WAGGLE_TRY((launch_wide<kType, 2>(grid, shared, scan, stages, stream, error)));
+        launched = true;
+      }
+    }
+    if (!launched) WAGGLE_TRY((launch_wide<kType, 1>(grid, shared, scan, stages, stream, error)));
   } else {
     WAGGLE_TRY(allow_shared_memory(reinterpret_cast<const void*>(&scan_kernel<kType, kDense>), kScanShared, error));
     const int64_t groups = (scan.n_queries + kScanQueries - 1) / kScanQueries;
