@@ -8,11 +8,7 @@ export {
   packByLength,
   paddingWaste,
 } from './embedding/packing.js';
-export {
-  MAX_PHRASES,
-  phraseEmbedder,
-  phrasesOf,
-} from './embedding/phrase-embedder.js';
+export { MAX_PASSAGES, passageEmbedder, passagesOf } from './embedding/passage-embedder.js';
 export { normalizeRow, poolMean } from './embedding/pooling.js';
 export {
   type TransformerEmbedderOptions,

@@ -6,7 +6,7 @@ import {
   creativeText,
   type Embedder,
   hashedEmbedder,
-  phraseEmbedder,
+  passageEmbedder,
   publicationText,
 } from '@waggle/content';
 import type { CampaignRow, CreativeRow, PublicationRow } from '@waggle/core/contract';
@@ -55,8 +55,8 @@ export async function openEmbedder(
   context: Pick<CommandContext, 'config' | 'logger' | 'signal' | 'steps'>,
   hashed: boolean,
 ): Promise<Embedder> {
-  // Publications and campaigns are about several things at once: each of their phrases counts.
-  if (hashed) return phraseEmbedder(hashedEmbedder());
+  // Publications and campaigns are about several things at once: each of their passages counts.
+  if (hashed) return passageEmbedder(hashedEmbedder());
   const transformer = await context.steps.step('Finding the embedding model', (progress) =>
     createEmbedder({
       ...(context.config.modelDir === undefined ? {} : { modelDir: context.config.modelDir }),
@@ -69,7 +69,7 @@ export async function openEmbedder(
       progress,
     }),
   );
-  return phraseEmbedder(transformer);
+  return passageEmbedder(transformer);
 }
 
 /** Embeds every text that is new or has changed since it was embedded by this model. */

@@ -1,38 +1,34 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { hashedEmbedder, MAX_PHRASES, phraseEmbedder, phrasesOf } from '../src/index.js';
+import { hashedEmbedder, MAX_PASSAGES, passageEmbedder, passagesOf } from '../src/index.js';
 
 const cosine = (a: Float32Array, b: Float32Array): number =>
   a.reduce((sum, value, i) => sum + value * b[i]!, 0);
 
-describe('phrases', () => {
-  it('end at clause punctuation and at the word for "and"', () => {
-    expect(phrasesOf('Bread, cheese and wine. Every day!')).toEqual([
-      'Bread',
-      'cheese',
-      'wine',
-      'Every day',
-    ]);
-    expect(phrasesOf('Brot und Käse')).toEqual(['Brot', 'Käse']);
-    expect(phrasesOf('sandwiches')).toEqual(['sandwiches']);
+describe('passages', () => {
+  it('end with sentences and with items of a list of subjects, not at commas', () => {
+    expect(
+      passagesOf('Bread, cheese and wine. Sections: travel (flights, hotels); chess!'),
+    ).toEqual(['Bread, cheese and wine', 'Sections', 'travel (flights, hotels)', 'chess']);
+    expect(passagesOf('sandwiches')).toEqual(['sandwiches']);
   });
 
   it('are never none, never blank, never too many', () => {
     fc.assert(
       fc.property(fc.string({ unit: 'grapheme' }), (text) => {
-        const phrases = phrasesOf(text);
-        expect(phrases.length).toBeGreaterThan(0);
-        expect(phrases.length).toBeLessThanOrEqual(MAX_PHRASES);
-        if (phrases.length > 1) for (const p of phrases) expect(p.trim()).not.toBe('');
+        const passages = passagesOf(text);
+        expect(passages.length).toBeGreaterThan(0);
+        expect(passages.length).toBeLessThanOrEqual(MAX_PASSAGES);
+        if (passages.length > 1) for (const p of passages) expect(p.trim()).not.toBe('');
       }),
     );
-    expect(phrasesOf('')).toEqual(['']);
-    expect(phrasesOf('a, '.repeat(1000))).toHaveLength(MAX_PHRASES);
+    expect(passagesOf('')).toEqual(['']);
+    expect(passagesOf('a. '.repeat(1000))).toHaveLength(MAX_PASSAGES);
   });
 });
 
-describe('phraseEmbedder', () => {
-  const embedder = phraseEmbedder(hashedEmbedder());
+describe('passageEmbedder', () => {
+  const embedder = passageEmbedder(hashedEmbedder());
 
   it('gives unit rows that do not depend on the company of other texts', async () => {
     await fc.assert(
@@ -56,17 +52,30 @@ describe('phraseEmbedder', () => {
 
   it('keeps every subject of a text in proportion', async () => {
     const [both, bread, wine, chess] = await Promise.all(
-      ['sourdough bread and red wine', 'sourdough bread', 'red wine', 'chess openings'].map((t) =>
-        embedder.embed([t]),
-      ),
+      [
+        'sourdough bread. mellow red wine',
+        'sourdough bread',
+        'mellow red wine',
+        'chess openings',
+      ].map((t) => embedder.embed([t])),
     );
     expect(cosine(both!, bread!)).toBeGreaterThan(0.6);
     expect(Math.abs(cosine(both!, bread!) - cosine(both!, wine!))).toBeLessThan(0.05);
     expect(cosine(both!, chess!)).toBeLessThan(0.4);
   });
 
+  it('lets longer passages count more', async () => {
+    const [both, short, long] = await Promise.all(
+      ['chess. sourdough bread and rye', 'chess', 'sourdough bread and rye'].map((t) =>
+        embedder.embed([t]),
+      ),
+    );
+    expect(cosine(both!, long!)).toBeGreaterThan(cosine(both!, short!) + 0.5);
+    expect(cosine(both!, short!)).toBeGreaterThan(0);
+  });
+
   it('is another model than the one inside, and admits to a stand-in', () => {
-    expect(embedder.modelId).toBe(`${hashedEmbedder().modelId}+phrases`);
+    expect(embedder.modelId).toBe(`${hashedEmbedder().modelId}+passages`);
     expect(embedder.degraded).toBe('hashed_embedder');
   });
 });
