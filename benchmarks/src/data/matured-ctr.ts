@@ -22,6 +22,7 @@ const LATER_TERMS = [
   'fit_english',
   'cosine_square_english',
   'fit_square_english',
+  'cosine_other',
   'fit_other',
   'same_category_other',
   'tag_match',
@@ -50,7 +51,12 @@ const logRate = sum([effect('ctr', 'base'), ...levels.map((l) => effect('ctr', l
  */
 export const maturedCtrFeatures: FeatureSet = defineFeatureSet({
   ...ctrFeatures,
-  params: { ...ctrFeatures.params, ctr_weight_fit: 1.9, ctr_publication_campaign_strength: 8 },
+  params: {
+    ...ctrFeatures.params,
+    ctr_weight_fit: 1.9,
+    ctr_category_pair_strength: 8,
+    ctr_publication_campaign_strength: 8,
+  },
   fits: [{ ...before, source: 'placement_outcomes', levels, offset }],
   features: ctrFeatures.features
     .filter((f) => !LATER_TERMS.includes(f.name) || f.name === 'tag_match')

@@ -20,6 +20,7 @@ const TABULAR = [
   'fit_english',
   'cosine_square_english',
   'fit_square_english',
+  'cosine_other',
   'fit_other',
   'same_category',
   'same_category_other',
