@@ -1,4 +1,4 @@
-import { DAY_MS, HOUR_MS, type SendHistory } from '@waggle/core';
+import { DAY_MS, HOUR_MS, Rng, type SendHistory } from '@waggle/core';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import {
@@ -217,6 +217,44 @@ test('a learner that sees where errors are wide makes the quantiles wide there',
   const q = await model.predict(base, [3000, 3001]);
   const width = (row: number) => q[row * 5 + 4]! - q[row * 5]!;
   expect(width(1) / width(0)).toBeGreaterThan(3.5);
+});
+
+test('sends that may well bring nothing do not lift the lower quantiles of the others', async () => {
+  // Every other send is small: three in five bring nothing, so that their P10 is nought and nothing can fall below it.
+  const n = 8000;
+  const rng = new Rng(5);
+  const isSmall = (i: number) => i % 2 === 0;
+  const base = {
+    target: 'clicks' as const,
+    mean: Float64Array.from({ length: n }, (_, i) => (isSmall(i) ? 0.5 : 100)),
+    deviation: Float64Array.from({ length: n }, (_, i) => (isSmall(i) ? 0.7 : 10)),
+    features: new Float32Array(n * BASE_FEATURES.length),
+  };
+  const actual = Float64Array.from({ length: n }, (_, i) =>
+    isSmall(i) ? Number(rng.uniform() > 0.6) : 100 + 10 * rng.normal(),
+  );
+  const model = await InventoryModel.fit({
+    base,
+    actual,
+    asOfMs: Float64Array.from({ length: n }, (_, i) => i),
+    fitUntilMs: 2000,
+    calibrateUntilMs: 4000,
+    learner: constantLearner,
+  });
+  const rows = Array.from({ length: 4000 }, (_, r) => 4000 + r);
+  const q = await model.predict(base, rows);
+  let below = 0;
+  let large = 0;
+  rows.forEach((i, r) => {
+    if (isSmall(i)) {
+      expect(q[r * 5]).toBe(0);
+      return;
+    }
+    large++;
+    if (actual[i]! < q[r * 5]!) below++;
+  });
+  // Four standard errors of a share of 10 % that 1,000 sends set and 2,000 judge; counting the small ones made it 20 %.
+  expect(Math.abs(below / large - 0.1)).toBeLessThan(4 * Math.sqrt(0.09 / 1000 + 0.09 / 2000));
 });
 
 describe('bad input', () => {

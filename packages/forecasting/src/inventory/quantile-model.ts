@@ -117,7 +117,8 @@ export class InventoryModel {
     const shifts = new Float64Array(levels.length);
     for (let l = 0; l < levels.length; l++) {
       const predicted = await learnt[l]!.predict(calibrationX.x, calibrationX.nRows);
-      shifts[l] = quantileOf(calibrationY.map((z, i) => z - predicted[i]!).sort(), levels[l]!);
+      const nought = Float64Array.from(calibrationRows, (i) => -base.mean[i]! / base.deviation[i]!);
+      shifts[l] = shiftOf({ predicted, actual: calibrationY, nought, level: levels[l]! });
     }
     return new InventoryModel(levels, learnt, shifts);
   }
@@ -145,6 +146,32 @@ export class InventoryModel {
     rearrange(out, nLevels);
     return out;
   }
+}
+
+/** Rounds after which rows that come and go at nought are left as they are. */
+const SHIFT_ROUNDS = 20;
+
+/**
+ * The shift with which a share `level` of the rows falls below their quantile. A row whose quantile is nought is no witness:
+ * nothing falls below it however likely nought is, and to make up for that elsewhere would lift every other quantile.
+ */
+function shiftOf(o: {
+  readonly predicted: Float64Array;
+  readonly actual: Float64Array;
+  /** [nRows] what a count of 0 is in deviations. */
+  readonly nought: Float64Array;
+  readonly level: number;
+}): number {
+  const residuals = o.actual.map((z, i) => z - o.predicted[i]!);
+  let shift = quantileOf(residuals.slice().sort(), o.level);
+  let before = residuals.length;
+  for (let round = 0; round < SHIFT_ROUNDS; round++) {
+    const witnesses = residuals.filter((_, i) => o.predicted[i]! + shift > o.nought[i]!);
+    if (witnesses.length < MIN_CALIBRATION || witnesses.length === before) break;
+    before = witnesses.length;
+    shift = quantileOf(witnesses.sort(), o.level);
+  }
+  return shift;
 }
 
 function columnsOf(
