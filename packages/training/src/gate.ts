@@ -36,11 +36,21 @@ export interface GateMetrics {
   readonly logCalibrationSe: number;
 }
 
+/** What a model that fails is replaced by, which is what it is held against where there is such a thing. */
+export type GateFallback = 'prior_only' | 'linear' | 'none';
+
+const FALLBACKS: Readonly<Record<GateFallback, { baseline: string; told: string }>> = {
+  prior_only: { baseline: "the prior's", told: 'the prior takes its place' },
+  linear: { baseline: "the linear model's", told: 'the linear model keeps its place' },
+  none: { baseline: "the baseline's", told: 'it is not promoted' },
+};
+
 /** Why a model was or was not released; plain JSON. */
 export interface GateReport {
   readonly model: string;
   readonly passed: boolean;
-  readonly released: 'model' | 'prior_only';
+  /** What serves from now on: the model, or what stands in for it; `none` where nothing does. */
+  readonly released: 'model' | GateFallback;
   readonly checks: readonly GateCheck[];
   readonly rows: number;
   readonly publications: number;
@@ -77,6 +87,7 @@ export interface GateSlice {
 export interface GateRows {
   /** [nRows] probability of a visible success (maturity included). */
   readonly model: Float64Array;
+  /** What it is held against: the prior, or what `otherwise` names. */
   readonly prior: Float64Array;
   readonly successes: Float64Array;
   readonly trials: Float64Array;
@@ -94,6 +105,8 @@ export interface GateOptions {
   readonly nReplicates?: number;
   /** Checks made before: a leak found, a fit that failed. Any that failed fails the gate. */
   readonly earlierChecks?: readonly GateCheck[];
+  /** @default prior_only */
+  readonly otherwise?: GateFallback;
 }
 
 /**
@@ -103,7 +116,7 @@ export interface GateOptions {
  * whose unknown effects rows share. Pure; O(n + replicates · publications).
  */
 export function runGate(rows: GateRows, options: GateOptions): GateReport {
-  const { name, seed, nReplicates = 1_000, earlierChecks = [] } = options;
+  const { name, seed, nReplicates = 1_000, earlierChecks = [], otherwise = 'prior_only' } = options;
   const nRows = rows.model.length;
   let trials = 0;
   let successes = 0;
@@ -151,23 +164,15 @@ export function runGate(rows: GateRows, options: GateOptions): GateReport {
       passed: difference.upperLimit <= MAX_RELATIVE_LOSS,
       value: difference.upperLimit,
       limit: MAX_RELATIVE_LOSS,
-      explanation: `log-loss differs from the prior's by ${percent(difference.estimate)}, at most ${percent(difference.upperLimit)} with 95 % confidence; allowed is ${percent(MAX_RELATIVE_LOSS)}`,
+      explanation: `log-loss differs from ${FALLBACKS[otherwise].baseline} by ${percent(difference.estimate)}, at most ${percent(difference.upperLimit)} with 95 % confidence; allowed is ${percent(MAX_RELATIVE_LOSS)}`,
     });
-    const limit = Math.max(MAX_LOG_CALIBRATION, 2 * modelMetrics.logCalibrationSe);
-    const logRatio = Math.log(modelMetrics.calibrationRatio);
-    checks.push({
-      name: 'calibration',
-      passed: Math.abs(logRatio) <= limit,
-      value: Math.abs(logRatio),
-      limit,
-      explanation: `expected over observed is ${modelMetrics.calibrationRatio.toFixed(3)}, its logarithm ${logRatio.toFixed(3)} ± ${modelMetrics.logCalibrationSe.toFixed(3)}; allowed is ${limit.toFixed(3)} either way`,
-    });
+    checks.push(calibrationCheck(modelMetrics.calibrationRatio, modelMetrics.logCalibrationSe));
   }
   const passed = checks.every((check) => check.passed);
   return {
     model: name,
     passed,
-    released: passed ? 'model' : 'prior_only',
+    released: passed ? 'model' : otherwise,
     checks,
     rows: nRows,
     publications: publications.size,
@@ -182,7 +187,20 @@ export function runGate(rows: GateRows, options: GateOptions): GateReport {
       ...slicesBy('publication', rows, rows.publicationFirstMs, from),
       ...slicesBy('campaign', rows, rows.campaignFirstMs, from),
     ],
-    summary: summarise(name, passed, checks),
+    summary: summarise(name, checks, otherwise),
+  };
+}
+
+/** Whether promised over observed successes is within the house's limit, or within what the data can tell. */
+export function calibrationCheck(ratio: number, logStandardError: number): GateCheck {
+  const limit = Math.max(MAX_LOG_CALIBRATION, 2 * logStandardError);
+  const logRatio = Math.log(ratio);
+  return {
+    name: 'calibration',
+    passed: Math.abs(logRatio) <= limit,
+    value: Math.abs(logRatio),
+    limit,
+    explanation: `expected over observed is ${ratio.toFixed(3)}, its logarithm ${logRatio.toFixed(3)} ± ${logStandardError.toFixed(3)}; allowed is ${limit.toFixed(3)} either way`,
   };
 }
 
@@ -237,15 +255,15 @@ function slicesBy(
   });
 }
 
-function summarise(name: string, passed: boolean, checks: readonly GateCheck[]): string {
-  if (passed) {
+function summarise(name: string, checks: readonly GateCheck[], otherwise: GateFallback): string {
+  if (checks.every((check) => check.passed)) {
     const told = checks.filter(
       (check) => check.name === 'log_loss' || check.name === 'calibration',
     );
     return `${name} passed its gate: ${told.map((check) => check.explanation).join('; ')}.`;
   }
   const failed = checks.filter((check) => !check.passed);
-  return `${name} failed its gate, the prior is released instead: ${failed.map((check) => check.explanation).join('; ')}.`;
+  return `${name} failed its gate, ${FALLBACKS[otherwise].told}: ${failed.map((check) => check.explanation).join('; ')}.`;
 }
 
 function percent(value: number): string {

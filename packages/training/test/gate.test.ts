@@ -51,14 +51,14 @@ describe('gate', () => {
     expect(report.relativeLogLoss).toMatchObject({ estimate: 0, upper95: 0 });
   });
 
-  test('a worse model fails on log-loss and the prior is released', () => {
+  test('a worse model fails on log-loss and the prior takes its place', () => {
     const report = runGate(
       rows(3, (truth, i) => truth * Math.exp(i % 2 === 0 ? 1.2 : -1.2)),
       options,
     );
     expect(report).toMatchObject({ passed: false, released: 'prior_only' });
     expect(report.checks.find((c) => c.name === 'log_loss')?.passed).toBe(false);
-    expect(report.summary).toMatch(/prior is released instead.*log-loss/);
+    expect(report.summary).toMatch(/the prior takes its place.*log-loss differs from the prior's/);
   });
 
   test('a model that promises 60 % too much fails on calibration', () => {

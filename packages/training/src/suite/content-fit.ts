@@ -1,12 +1,14 @@
 import { createHash } from 'node:crypto';
 import { Rng, type StringColumn, stringAt, throwIfAborted } from '@waggle/core';
 import { type EntityVectors, type FeatureSet, solveEffects } from '@waggle/features';
-import { sigmoid } from '@waggle/ranking';
+import { calibrationRatio } from '@waggle/measurement';
+import { calibrate } from '@waggle/ranking';
 import { fitCalibration } from '../calibrate.js';
 import { checkDataset, splitByTime, type TrainingDataset, take, takeCodes } from '../dataset.js';
 import { trainingError } from '../errors.js';
 import { exportSparseLinearOnnx } from '../export/sparse-onnx.js';
 import { fitLogistic } from '../fit/logistic.js';
+import { calibrationCheck } from '../gate.js';
 import { rowCodes } from './row-codes.js';
 import { judgedCounts, sliceTable } from './slice-table.js';
 import { gateOnSlices, type SuiteGate } from './suite-gate.js';
@@ -157,14 +159,12 @@ export async function trainContentFit(o: ContentFitTraining): Promise<TrainedCon
     maturity: take(dataset.maturity, numbers),
     clusters: takeCodes(dataset.publication, numbers),
   });
-  // Both are levelled by the same later rows: what is compared is the order, not a season.
-  const line = (column: Float64Array) => fitCalibration(slice(split.calibrate, column)).calibration;
+  // Both are calibrated on the same later rows: what is compared is the order, not a season.
   const visible = (column: Float64Array): Float64Array => {
-    const how = line(column);
-    const level = how.kind === 'platt' ? how : { a: 1, b: 0 };
+    const { calibration } = fitCalibration(slice(split.calibrate, column));
     return Float64Array.from(
       split.gate,
-      (i) => sigmoid(level.a * column[i]! + level.b) * dataset.maturity[i]!,
+      (i) => calibrate(calibration, column[i]!) * dataset.maturity[i]!,
     );
   };
   const judged = slice(split.gate, logits);
@@ -181,8 +181,13 @@ export async function trainContentFit(o: ContentFitTraining): Promise<TrainedCon
     }),
     seed,
   );
-  // A fit is a comparison, not a promise: what counts is whether it tells pairs apart.
-  const gate = gateOnSlices('content_fit', slices[0]!);
+  // It must tell pairs apart, and what it promises together with the effects must come.
+  const { ratio, logStandardError } = calibrationRatio(
+    { probability: model, successes: judged.successes, trials: judged.trials },
+    judged.clusters,
+    takeCodes(dataset.campaign, split.gate),
+  );
+  const gate = gateOnSlices('content_fit', slices[0]!, [calibrationCheck(ratio, logStandardError)]);
   const names = [
     ...TABULAR,
     ...Array.from({ length: width - TABULAR.length }, (_, k) => `component_${k + 1}`),
@@ -254,8 +259,7 @@ export async function trainContentFit(o: ContentFitTraining): Promise<TrainedCon
       featureSetFingerprint: fingerprint,
       slices,
       metrics: { 'spread of the fit over the rows': spread },
-      calibration:
-        'level and slope on rows later than the fit, for the gate only: a fit is a comparison',
+      calibration: 'of the fit with both effects, on rows later than the fit',
       gate,
       limits: [
         'Learned from pairs that ran; what was never shown is extrapolated through the texts.',

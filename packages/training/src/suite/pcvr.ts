@@ -335,6 +335,7 @@ export async function trainPcvr(o: PcvrTraining): Promise<TrainedPcvr> {
     {
       name: 'pcvr',
       seed,
+      otherwise: 'none',
       ...(o.bootstrapReplicates === undefined ? {} : { nReplicates: o.bootstrapReplicates }),
     },
   );
