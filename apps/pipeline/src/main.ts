@@ -81,6 +81,11 @@ export async function runCli(argv: readonly string[]): Promise<number> {
       '--model <names>',
       'pctr, accept, sent, human, pcvr, answers, content_fit; several between commas (default pctr,accept). With human, pctr learns from people in expectation',
     )
+    .option(
+      '--head <form>',
+      'Of pctr, accept and sent: linear, or trees, which take its place where they are no worse',
+      { default: 'linear' },
+    )
     .option('--as-of <time>', 'Use nothing later than this (RFC 3339; default: end of the data)')
     .option('--seed <n>', 'Seed of the bootstrap', { default: 1 })
     .action(bind(async () => (await import('./commands/train.js')).trainCommand));

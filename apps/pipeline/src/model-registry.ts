@@ -6,7 +6,7 @@ import {
   openForeign,
   type ServedFeatures,
 } from '@waggle/models';
-import { type LinearModel, parseLinearModel } from '@waggle/ranking';
+import { type HeadModel, parseHeadModel } from '@waggle/ranking';
 import {
   type GateReport,
   type ModelCard,
@@ -20,7 +20,9 @@ import { CODE_VERSION } from './version.js';
 
 /** A model as a release needs it. */
 export interface ServableModel {
-  readonly model: LinearModel;
+  readonly model: HeadModel;
+  /** The ensemble of a model that is trees. */
+  readonly trees?: Uint8Array;
   readonly onnx: Uint8Array;
   readonly gate: GateReport | null;
   /** Parameters of its feature set. */
@@ -29,6 +31,9 @@ export interface ServableModel {
 
 export type ModelName = 'pctr' | 'accept';
 
+/** The file of a version that holds its trees. */
+const TREES_FILE = 'model.trees';
+
 /** The file of a version that tells people about it. */
 export const CARD_FILE = 'card.md';
 
@@ -36,8 +41,12 @@ const utf8 = new TextDecoder('utf-8', { fatal: true });
 
 /** The models that training made on this machine, over the registry of @waggle/models. */
 export interface NetworkModels {
-  /** Keeps a model with its card and makes it the active one, which releases take. @returns its version in the registry */
-  save(trained: ServableModel, card: ModelCard, range: DataRange): Promise<string>;
+  /** Keeps a model with its card; the active one, which releases take, unless it is not to be. @returns its version in the registry */
+  save(
+    trained: ServableModel,
+    card: ModelCard,
+    o: { readonly range: DataRange; readonly promote?: boolean },
+  ): Promise<string>;
   /** Keeps a further model with its card; active only when it passed its gate. @returns its version */
   saveSuite(model: SuiteModel, range: DataRange): Promise<string>;
   /** The models that training promoted last. @throws WAGGLE_NO_MODEL */
@@ -65,15 +74,17 @@ export async function openRegistry(
     const found = await registry.get(version);
     const read = async (file: string): Promise<unknown> =>
       JSON.parse(utf8.decode(await found.artifact(file)));
+    const model = parseHeadModel(await read('model.json'));
     return {
-      model: parseLinearModel(await read('model.json')),
+      model,
+      ...(model.kind === 'trees_logistic' && { trees: await found.artifact(TREES_FILE) }),
       onnx: await found.artifact('model.onnx'),
       gate: (await read('gate.json')) as GateReport,
       params: (await read('params.json')) as Record<string, number>,
     };
   };
   return {
-    async save(trained, card, range) {
+    async save(trained, card, { range, promote = true }) {
       const metrics: ModelLineage['metrics'] = {};
       for (const [key, value] of Object.entries(trained.model.metrics)) {
         metrics[key] =
@@ -88,17 +99,17 @@ export async function openRegistry(
         artifacts: {
           [CARD_FILE]: new TextEncoder().encode(renderModelCard(card)),
           'model.json': json(trained.model),
+          ...(trained.trees !== undefined && { [TREES_FILE]: trained.trees }),
           'model.onnx': trained.onnx,
           'gate.json': json(trained.gate),
           'params.json': json(trained.params),
         },
         lineage: { ...lineageOf(range, trained.model.featureSetFingerprint), metrics },
       });
-      await registry.promote({
-        version: manifest.version,
-        by: 'waggle train',
-        reason: (trained.gate?.summary ?? '').slice(0, 4096),
-      });
+      if (promote) {
+        const reason = (trained.gate?.summary ?? '').slice(0, 4096);
+        await registry.promote({ version: manifest.version, by: 'waggle train', reason });
+      }
       return manifest.version;
     },
     async saveSuite({ name, artifacts, card, fingerprint, metrics }, range) {

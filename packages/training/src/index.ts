@@ -76,6 +76,7 @@ export {
 } from './fit/logistic.js';
 export {
   type GateCheck,
+  type GateFallback,
   type GateMetrics,
   type GateOptions,
   type GateReport,
@@ -128,7 +129,7 @@ export {
   trainHuman,
   weighSuccesses,
 } from './suite/human.js';
-export { linearModelCard } from './suite/linear-card.js';
+export { linearModelCard, treesModelCard } from './suite/linear-card.js';
 export { type ModelCard, renderModelCard } from './suite/model-card.js';
 export {
   type ConversionLabels,
@@ -157,3 +158,4 @@ export {
   trainCtr,
   trainSent,
 } from './train.js';
+export { type TrainedTrees, type TreesSummary, trainTrees } from './train-trees.js';

@@ -118,17 +118,22 @@ export async function trainAccept(
   options: TrainOptions,
 ): Promise<TrainedModel> {
   checkDataset(dataset, options.featureSet, options.asOfMs);
+  return trainModel('accept', ripeOffers(dataset, options), options);
+}
+
+/** Offers old enough for every answer to have come. */
+export function ripeOffers(dataset: TrainingDataset, options: TrainOptions): TrainingDataset {
   const horizonMs = options.split?.labelHorizonMs ?? LABEL_HORIZON_MS;
   const nowMs =
     options.asOfMs ?? dataset.decisionTsMs.reduce((latest, ts) => Math.max(latest, ts), 0);
   const ripe = allRows(dataset.nRows).filter(
     (row) => dataset.decisionTsMs[row]! <= nowMs - horizonMs,
   );
-  return trainModel('accept', selectRows(dataset, ripe), options);
+  return selectRows(dataset, ripe);
 }
 
 /** Outcomes of acceptances are final when their issues are due, which most are within a week. */
-const SENT_HORIZON_MS = 7 * DAY_MS;
+export const SENT_HORIZON_MS = 7 * DAY_MS;
 
 /** Trains p(sent | accepted): gone out by its time among accepted ads whose time is up. See `trainModel`. */
 export function trainSent(dataset: TrainingDataset, options: TrainOptions): Promise<TrainedModel> {
@@ -335,7 +340,7 @@ async function trainModel(
 
 const STEPS = 6;
 
-interface SliceRows {
+export interface SliceRows {
   readonly x: Float32Array;
   readonly nRows: number;
   readonly nFeatures: number;
@@ -347,7 +352,7 @@ interface SliceRows {
   readonly clusters: Uint32Array;
 }
 
-function slice(dataset: TrainingDataset, rows: Uint32Array): SliceRows {
+export function slice(dataset: TrainingDataset, rows: Uint32Array): SliceRows {
   return {
     x: takeFeatures(dataset, rows),
     nRows: rows.length,
@@ -360,7 +365,7 @@ function slice(dataset: TrainingDataset, rows: Uint32Array): SliceRows {
   };
 }
 
-function judge(
+export function judge(
   { successes, trials }: SliceRows,
   model: Float64Array,
   baseline: Float64Array,
@@ -377,12 +382,12 @@ function judge(
 }
 
 /** One feature of every row. */
-function column(rows: SliceRows, feature: number): Float64Array {
+export function column(rows: SliceRows, feature: number): Float64Array {
   return Float64Array.from({ length: rows.nRows }, (_, i) => rows.x[i * rows.nFeatures + feature]!);
 }
 
 /** What is missing for a fit, in words; undefined when nothing is. */
-function enoughToFit(train: SliceRows): string | undefined {
+export function enoughToFit(train: SliceRows): string | undefined {
   const successes = sum(train.successes);
   const failures = sum(train.trials) - successes;
   const publications = new Set(train.clusters).size;
@@ -454,7 +459,7 @@ function summarise(
   };
 }
 
-function isoAt(dataset: TrainingDataset, rows: Uint32Array, index: number): string | null {
+export function isoAt(dataset: TrainingDataset, rows: Uint32Array, index: number): string | null {
   const row = rows[index];
   return row === undefined ? null : new Date(dataset.decisionTsMs[row]!).toISOString();
 }

@@ -122,6 +122,8 @@ export async function buildRelease(
         models: {
           pctr: models.pctr.model,
           accept: models.accept.model,
+          ...(models.pctr.trees !== undefined && { pctrTrees: models.pctr.trees }),
+          ...(models.accept.trees !== undefined && { acceptTrees: models.accept.trees }),
           pctrOnnx: models.pctr.onnx,
           acceptOnnx: models.accept.onnx,
           imported,

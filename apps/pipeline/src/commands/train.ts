@@ -7,11 +7,14 @@ import {
   estimateSentParams,
   linearModelCard,
   type TrainedModel,
+  type TrainedTrees,
   type TrainingDataset,
   type TrainOptions,
   trainAccept,
   trainCtr,
   trainSent,
+  trainTrees,
+  treesModelCard,
   weighSuccesses,
 } from '@waggle/training';
 import type { CommandContext } from '../context.js';
@@ -77,13 +80,18 @@ export async function train(
   };
 }
 
-async function trainLinear(
+interface HeadRange extends TrainRange {
+  /** People who clicked, by placement, where they were told from machines. */
+  readonly clicks?: ReadonlyMap<string, number> | undefined;
+}
+
+/** The rows that a model of a release learns from, and how it is told to. */
+async function rowsOf(
   context: TrainContext,
   store: Store,
   job: Job,
-  { range, seed, clicks }: TrainRange & { readonly clicks?: ReadonlyMap<string, number> },
-): Promise<TrainedSet> {
-  const registry = await openRegistry(context);
+  { range, clicks }: HeadRange,
+): Promise<TrainingDataset & Pick<TrainedSet, 'params'>> {
   const params = await context.steps.step(`Estimating priors of ${job.name}`, () =>
     job.estimate(store, {
       tenantId: context.config.tenantId,
@@ -94,20 +102,74 @@ async function trainLinear(
     }),
   );
   const counted = await dataset(context, store, job.set, range, params);
-  const rows = clicks === undefined ? counted : weighSuccesses(counted, clicks);
+  return clicks === undefined
+    ? counted
+    : { ...weighSuccesses(counted, clicks), params: counted.params };
+}
+
+const trainOptions = (context: TrainContext, job: Job, { range, seed }: TrainRange) => ({
+  featureSet: job.set,
+  seed,
+  asOfMs: range.asOfMs,
+  logger: context.logger,
+  signal: context.signal,
+});
+
+async function trainLinear(
+  context: TrainContext,
+  store: Store,
+  job: Job,
+  options: HeadRange,
+): Promise<TrainedSet> {
+  const registry = await openRegistry(context);
+  const rows = await rowsOf(context, store, job, options);
   const model = await context.steps.step(`Training ${job.name}`, (progress) =>
-    job.train(rows, {
-      featureSet: job.set,
-      seed,
-      asOfMs: range.asOfMs,
-      logger: context.logger,
-      signal: context.signal,
-      progress,
-    }),
+    job.train(rows, { ...trainOptions(context, job, options), progress }),
   );
-  const servable = { ...model, params: counted.params };
-  const registered = await registry.save(servable, linearModelCard(model, job.set), range);
-  return { ...servable, nRows: counted.nRows, registered };
+  const servable = { ...model, params: rows.params };
+  const { range } = options;
+  const registered = await registry.save(servable, linearModelCard(model, job.set), { range });
+  return { ...servable, nRows: rows.nRows, registered };
+}
+
+/** What training a tree head came to: it answers from now on, or the linear model of the same rows does. */
+interface TrainedTreesSet {
+  readonly trained: TrainedTrees;
+  readonly nRows: number;
+  /** Versions under which the registry keeps both; none for trees that could not be fitted. */
+  readonly registered: string | undefined;
+  readonly linear: string;
+}
+
+/** Both versions are kept, and the one that is to answer is made active, trees only when they passed. */
+async function trainTreesHead(
+  context: TrainContext,
+  store: Store,
+  job: Job,
+  options: HeadRange,
+): Promise<TrainedTreesSet> {
+  const registry = await openRegistry(context);
+  const rows = await rowsOf(context, store, job, options);
+  const trained = await context.steps.step(`Training trees of ${job.name}`, () =>
+    trainTrees(job.name, rows, trainOptions(context, job, options)),
+  );
+  const { range } = options;
+  const { params } = rows;
+  const { head, gate, linear } = trained;
+  const promoted = head !== undefined && gate.passed;
+  const linearVersion = await registry.save(
+    { ...linear, params },
+    linearModelCard(linear, job.set),
+    { range, promote: !promoted },
+  );
+  const registered =
+    head === undefined
+      ? undefined
+      : await registry.save({ ...head, gate, params }, treesModelCard(trained, job.set), {
+          range,
+          promote: promoted,
+        });
+  return { trained, nRows: rows.nRows, registered, linear: linearVersion };
 }
 
 const isSuiteName = (name: AnyModelName): name is SuiteName =>
@@ -158,12 +220,29 @@ function modelsOption(option: unknown): readonly AnyModelName[] {
   return names as AnyModelName[];
 }
 
+const HEADS = ['linear', 'trees'] as const;
+type Head = (typeof HEADS)[number];
+
+/** The `--head` option: the form of the models that a release serves. */
+function headOption(option: unknown, names: readonly AnyModelName[]): Head {
+  if (option === undefined) return 'linear';
+  if (!(HEADS as readonly unknown[]).includes(option)) {
+    throw pipelineError('WAGGLE_USAGE', `--head must be linear or trees, got "${String(option)}"`);
+  }
+  const other = names.find(isSuiteName);
+  if (option === 'trees' && other !== undefined && other !== 'human') {
+    throw pipelineError('WAGGLE_USAGE', `--head trees is for pctr, accept and sent, not ${other}`);
+  }
+  return option as Head;
+}
+
 export async function trainCommand(
   context: CommandContext,
   options: Record<string, unknown>,
 ): Promise<undefined> {
   const seed = seedOption(options['seed']);
   const names = modelsOption(options['model']);
+  const head = headOption(options['head'], names);
   const told: [string, Gated][] = [];
   const answer: Record<string, unknown> = {};
   await context.withStore(async (store) => {
@@ -180,11 +259,23 @@ export async function trainCommand(
         answer[name] = { version: registered, gate, slices, metrics: model.metrics };
         continue;
       }
-      const t = await trainLinear(context, store, JOBS[name], {
-        range,
-        seed,
-        ...(name === 'pctr' && clicks !== undefined && { clicks }),
-      });
+      const job = { range, seed, clicks: name === 'pctr' ? clicks : undefined };
+      if (head === 'trees') {
+        const t = await trainTreesHead(context, store, JOBS[name], job);
+        const { gate, summary, linear } = t.trained;
+        told.push([
+          name,
+          { version: t.registered ?? '–', passed: gate.passed, summary: gate.summary },
+        ]);
+        answer[name] = {
+          version: t.trained.head?.model.version ?? null,
+          registered: t.registered ?? null,
+          linear: { registered: t.linear, priorOnly: linear.model.priorOnly, gate: linear.gate },
+          ...{ gate, summary, rows: t.nRows },
+        };
+        continue;
+      }
+      const t = await trainLinear(context, store, JOBS[name], job);
       told.push([name, gated(t)]);
       answer[name] = {
         version: t.model.version,

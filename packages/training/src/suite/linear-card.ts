@@ -1,5 +1,6 @@
 import type { LinearModelName } from '@waggle/ranking';
 import type { TrainedModel } from '../train.js';
+import type { TrainedTrees } from '../train-trees.js';
 import type { ModelCard } from './model-card.js';
 
 type Words = Pick<ModelCard, 'predicts' | 'unit' | 'label' | 'maturity' | 'limits'>;
@@ -69,6 +70,48 @@ export function linearModelCard(
     metrics: {
       'normalised entropy': judged?.normalisedEntropy ?? null,
       'normalised entropy of the baseline': prior?.normalisedEntropy ?? null,
+      AUC: judged?.auc ?? null,
+      'PR-AUC': judged?.prAuc ?? null,
+      ECE: judged?.ece ?? null,
+    },
+    calibration: `${summary.calibration.kind} (${summary.calibrationReason}), on rows later than the fit`,
+    gate,
+  };
+}
+
+/** The card of a tree head of a declared feature set. */
+export function treesModelCard(
+  { head, gate, linear, slices, summary }: TrainedTrees,
+  set: {
+    readonly fingerprint: string;
+    readonly features: readonly { readonly name: string; readonly description: string }[];
+  },
+): ModelCard {
+  const { name } = linear.model;
+  const judged = gate.modelMetrics;
+  const { dataRange } = linear.model;
+  const most = summary.gain.slice(0, 5).map((f) => f.name);
+  return {
+    name,
+    ...WORDS[name],
+    baseline: linear.model.priorOnly
+      ? 'the prior by itself, which the linear model of the same rows does not beat'
+      : 'the linear model of the same rows',
+    form:
+      head === undefined
+        ? 'none: nothing could be fitted'
+        : `${summary.nTrees} trees of at most ${summary.maxLeaves} leaves around the prior${most.length === 0 ? '' : `; most is gained by ${most.join(', ')}`}`,
+    data: {
+      fromTs: (head?.model.dataRange['fromTs'] ?? dataRange['fromTs'] ?? null) as string | null,
+      toTs: (head?.model.dataRange['toTs'] ?? dataRange['toTs'] ?? null) as string | null,
+      rows: summary.rows,
+    },
+    features: set.features,
+    featureSetFingerprint: set.fingerprint,
+    slices,
+    metrics: {
+      'normalised entropy': judged?.normalisedEntropy ?? null,
+      'normalised entropy of the baseline': gate.priorMetrics?.normalisedEntropy ?? null,
       AUC: judged?.auc ?? null,
       'PR-AUC': judged?.prAuc ?? null,
       ECE: judged?.ece ?? null,
