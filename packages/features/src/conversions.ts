@@ -180,23 +180,3 @@ ASOF LEFT JOIN ${valid('campaigns', 'campaign_id', 'advertiser_id, category, goa
 ASOF LEFT JOIN ${valid('publications', 'publication_id', 'category, audience')} AS u ON u.publication_id = p.publication_id AND u.since_ms <= p.sent_ms
 ORDER BY sent_ms, placement_id`;
 }
-
-/**
- * Share of a window's conversions that have come `ageMs` after the click, before a network has shown its own: a third
- * within the hour, half within the day, the rest over weeks, which agrees with Criteo's 35 % in an hour and 50 % in 24 hours.
- */
-export function usualConversionShare(
-  ageMs: number,
-  windowMs: number = CONVERSION_WINDOW_MS,
-): number {
-  return arrived(Math.min(Math.max(ageMs, 0), windowMs)) / arrived(windowMs);
-}
-
-const USUAL_DELAYS = [
-  { part: 0.34, meanMs: HOUR_MS / 3 },
-  { part: 0.13, meanMs: 8 * HOUR_MS },
-  { part: 0.53, meanMs: 10 * DAY_MS },
-] as const;
-
-const arrived = (ageMs: number): number =>
-  USUAL_DELAYS.reduce((sum, { part, meanMs }) => sum - part * Math.expm1(-ageMs / meanMs), 0);

@@ -6,7 +6,6 @@ import {
   CONVERSION_WINDOW_MS,
   conversionBuckets,
   isVerifiedClick,
-  usualConversionShare,
 } from '../src/index.js';
 import { type LoadedWorld, loadSimulatedWorld, rowsOf } from './support/simulated-world.js';
 
@@ -121,12 +120,7 @@ test('buckets that do not rise are refused, other tenants are not seen', async (
   expect(none.observed).toHaveLength(0);
 });
 
-test('usual delays are those that the trade reports, and add up over any window', () => {
-  expect(usualConversionShare(HOUR_MS)).toBeCloseTo(0.35, 2);
-  expect(Math.abs(usualConversionShare(DAY_MS) - 0.5)).toBeLessThan(0.03);
-  expect(usualConversionShare(CONVERSION_WINDOW_MS)).toBe(1);
-  expect(usualConversionShare(DAY_MS, DAY_MS)).toBe(1);
-  expect(usualConversionShare(-5)).toBe(0);
+test('default buckets end at the window that is asked for', () => {
   expect(conversionBuckets(CONVERSION_WINDOW_MS)).toEqual(CONVERSION_BUCKETS_MS);
   expect(conversionBuckets(7 * DAY_MS).at(-1)).toBe(7 * DAY_MS);
   expect(() => conversionBuckets(10)).toThrow(

@@ -5,7 +5,6 @@ import {
   type ConversionKey,
   type ConversionRows,
   solveEffects,
-  usualConversionShare,
 } from '@waggle/features';
 import { type EffectsModel, logit, scoreEffects } from '@waggle/ranking';
 import { type CalibrationFit, fitCalibration } from '../calibrate.js';
@@ -13,6 +12,7 @@ import { estimateEffectPriors } from '../effect-priors.js';
 import { trainingError } from '../errors.js';
 import { exportSparseLinearOnnx } from '../export/sparse-onnx.js';
 import { type GateReport, runGate } from '../gate.js';
+import { delayShares } from './conversion-delays.js';
 import { rowCodes } from './row-codes.js';
 import { judgedCounts, sliceTable } from './slice-table.js';
 import { isoOrNull, jsonBytes, type SuiteModel } from './suite-model.js';
@@ -31,8 +31,8 @@ export interface PcvrModel extends EffectsModel {
  */
 export type ConversionLabels = 'buckets' | 'immature_negative' | 'mature_only';
 
-/** Conversions that the usual delays are worth: buckets that few clicks have seen keep them. */
-const USUAL_WORTH = 20;
+/** Conversions that the smooth delays are worth: buckets that few clicks have seen keep them. */
+const SMOOTH_WORTH = 20;
 const ROUNDS = 12;
 const SETTLED = 1e-6;
 /** Below these there is nothing to learn a rate from. */
@@ -44,7 +44,7 @@ const MIN_CLICKS = 200;
  * one probability per click from crossed effects (campaign, advertiser, categories, goal, creative, publication, audience),
  * one share per bucket. Bucket b learns from clicks whose whole bucket has been seen and from no other, so a young click
  * teaches what it can (Badanidiyuru et al. 2021, with one conversion per click). Shares and effects are fitted in turns; shares
- * are drawn towards the usual delays by twenty conversions, effects towards 0 by their levels' estimated strengths.
+ * are drawn towards smooth delays fitted to all buckets (`delayShares`) by twenty conversions, effects towards 0 by their levels' estimated strengths.
  * O(rounds · rows · (levels · solver + buckets)).
  * @throws WAGGLE_TRAINING_LABEL, WAGGLE_TRAINING_TOO_FEW when there is hardly anything to learn from
  */
@@ -56,8 +56,8 @@ export async function fitPcvr(
   checkConversionRows(rows);
   const { bucketsMs } = rows;
   const windowMs = bucketsMs.at(-1)!;
-  const { observed, conversions, usual } = labelled(rows, labels);
-  const nBuckets = usual.length;
+  const { observed, conversions, ends } = labelled(rows, labels);
+  const nBuckets = ends.length;
   const { nRows } = rows;
   let total = 0;
   let seen = 0;
@@ -70,7 +70,8 @@ export async function fitPcvr(
       { details: { conversions: total, clicks: seen } },
     );
   }
-  const shares = usual.slice();
+  const none = new Float64Array(nBuckets);
+  const shares = delayShares({ bucketsMs: ends, came: none, promised: none });
   const successes = new Float64Array(nRows);
   for (let i = 0; i < nRows; i++) {
     for (let b = 0; b < nBuckets; b++) successes[i]! += conversions[i * nBuckets + b]!;
@@ -118,7 +119,7 @@ export async function fitPcvr(
       });
       p[i] = 1 / (1 + Math.exp(-eta));
     }
-    const moved = updateShares(shares, { observed, conversions, usual, p, nRows });
+    const moved = updateShares(shares, { observed, conversions, ends, p, nRows });
     if (moved < SETTLED) break;
   }
   const finished = solved!;
@@ -144,24 +145,16 @@ export async function fitPcvr(
 function labelled(
   rows: ConversionRows,
   labels: ConversionLabels,
-): { observed: Float64Array; conversions: Float64Array; usual: number[] } {
+): { observed: Float64Array; conversions: Float64Array; ends: readonly number[] } {
   const { bucketsMs, nRows } = rows;
   const nBuckets = bucketsMs.length;
-  const windowMs = bucketsMs[nBuckets - 1]!;
   const last = nBuckets - 1;
+  const ends = bucketsMs.slice(last);
   switch (labels) {
     case 'buckets':
-      return {
-        observed: rows.observed,
-        conversions: rows.conversions,
-        usual: bucketsMs.map(
-          (end, b) =>
-            usualConversionShare(end, windowMs) -
-            usualConversionShare(bucketsMs[b - 1] ?? 0, windowMs),
-        ),
-      };
+      return { observed: rows.observed, conversions: rows.conversions, ends: bucketsMs };
     case 'immature_negative':
-      return { observed: rows.clicks, conversions: rows.converted, usual: [1] };
+      return { observed: rows.clicks, conversions: rows.converted, ends };
     case 'mature_only':
       return {
         observed: Float64Array.from(
@@ -169,7 +162,7 @@ function labelled(
           (_, i) => rows.observed[i * nBuckets + last]!,
         ),
         conversions: rows.maturedConversions,
-        usual: [1],
+        ends,
       };
   }
 }
@@ -180,21 +173,23 @@ function updateShares(
   o: {
     readonly observed: Float64Array;
     readonly conversions: Float64Array;
-    readonly usual: readonly number[];
+    readonly ends: readonly number[];
     readonly p: Float64Array;
     readonly nRows: number;
   },
 ): number {
   const nBuckets = shares.length;
-  const next = o.usual.map((usual, b) => {
-    let came = USUAL_WORTH * usual;
-    let promised = USUAL_WORTH;
-    for (let i = 0; i < o.nRows; i++) {
-      came += o.conversions[i * nBuckets + b]!;
-      promised += o.observed[i * nBuckets + b]! * o.p[i]!;
+  const came = new Float64Array(nBuckets);
+  const promised = new Float64Array(nBuckets);
+  for (let i = 0; i < o.nRows; i++) {
+    for (let b = 0; b < nBuckets; b++) {
+      came[b]! += o.conversions[i * nBuckets + b]!;
+      promised[b]! += o.observed[i * nBuckets + b]! * o.p[i]!;
     }
-    return came / promised;
-  });
+  }
+  const next = delayShares({ bucketsMs: o.ends, came, promised }).map(
+    (smooth, b) => (SMOOTH_WORTH * smooth + came[b]!) / (SMOOTH_WORTH + promised[b]!),
+  );
   const sum = next.reduce((all, share) => all + share, 0);
   let moved = 0;
   next.forEach((share, b) => {
@@ -396,7 +391,7 @@ export async function trainPcvr(o: PcvrTraining): Promise<TrainedPcvr> {
       calibration: `${model.calibration.kind} (${calibrated.reason}), on ads later than the fit`,
       gate,
       limits: [
-        'Buckets that no click has seen yet follow the usual delays of the trade, not this network’s own.',
+        'Buckets that no click has seen yet follow from those that were: a mixture of paces, whose slowest ones nobody has watched to the end.',
         'One share per bucket for all campaigns: a campaign whose buyers decide slower than others’ is over-predicted while young.',
         'What people are worth is another question: the value of a conversion is not predicted.',
       ],
