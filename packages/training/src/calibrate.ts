@@ -48,8 +48,13 @@ const FOLDS = 5;
  * fifth of the publications left out at a time and judged on those; the simplest kind is taken whose loss lies within two
  * standard errors, by publication, of the best one's (see `strongestUnrejected`). Platt's line is always in the running, beta
  * too, isotonic from 1,000 rows on. Identity where the slice has too little to say. O(folds · n log n).
+ * @param o `onlyIfNeeded` puts identity in the running as the simplest kind: for a model that is calibrated by its making, which
+ *   a line through few rows would only shake
  */
-export function fitCalibration(rows: CalibrationRows): CalibrationFit {
+export function fitCalibration(
+  rows: CalibrationRows,
+  o: { readonly onlyIfNeeded?: boolean } = {},
+): CalibrationFit {
   const { logits, successes, trials, clusters } = rows;
   const nRows = logits.length;
   let nSuccesses = 0;
@@ -70,7 +75,8 @@ export function fitCalibration(rows: CalibrationRows): CalibrationFit {
   const everyone = Uint32Array.from({ length: nRows }, (_, i) => i);
   const platt = fitPlatt(weighted, everyone);
   if (platt === undefined) return { calibration: identity, reason: 'not_increasing', ...facts };
-  const kind = chooseKind(weighted, [...seen]);
+  const kinds: readonly Kind[] = o.onlyIfNeeded === true ? ['identity', ...KINDS] : KINDS;
+  const kind = chooseKind(weighted, [...seen], kinds);
   const curve = kind === 'platt' ? undefined : FITS[kind](weighted, everyone);
   return { calibration: curve ?? platt, reason: 'fitted', ...facts };
 }
@@ -83,13 +89,14 @@ export function calibrationWeights(rows: CalibrationRows): Float64Array {
   return dispersionWeights(sample, estimateDispersion(sample));
 }
 
-type Kind = 'platt' | 'beta' | 'isotonic';
+type Kind = 'identity' | 'platt' | 'beta' | 'isotonic';
 /** Simplest first. */
 const KINDS: readonly Kind[] = ['platt', 'beta', 'isotonic'];
 
 const FITS: Readonly<
   Record<Kind, (rows: WeightedRows, numbers: RowNumbers) => Calibration | undefined>
 > = {
+  identity: () => ({ kind: 'identity' }),
   platt: (rows, numbers) => fitPlatt(rows, numbers),
   beta: (rows, numbers) => fitBeta(rows, { level: LEVEL_SD, slope: SLOPE_SD }, numbers),
   isotonic: (rows, numbers) => fitIsotonic(rows, numbers),
@@ -98,13 +105,14 @@ const FITS: Readonly<
 function chooseKind(
   rows: WeightedRows & { readonly clusters: Uint32Array },
   clusters: readonly number[],
+  kinds: readonly Kind[],
 ): Kind {
   const nRows = rows.logits.length;
   const fold = new Map([...clusters].sort((a, b) => a - b).map((c, i) => [c, i % FOLDS]));
   const nClusters = clusters.reduce((most, c) => Math.max(most, c), 0) + 1;
   const losses: Float64Array[] = [];
   const tried: Kind[] = [];
-  for (const kind of KINDS) {
+  for (const kind of kinds) {
     if (kind === 'isotonic' && nRows < MIN_ISOTONIC_ROWS) continue;
     const out = new Float64Array(nClusters);
     let failed = false;

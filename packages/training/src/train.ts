@@ -51,6 +51,8 @@ export interface TrainOptions {
   readonly split?: SplitOptions;
   readonly ridgeGrid?: readonly number[];
   readonly bootstrapReplicates?: number;
+  /** No calibration unless later rows reject going without at 95 %. */
+  readonly calibrateOnlyIfNeeded?: boolean;
   readonly logger?: Logger;
   readonly progress?: Progress;
   readonly signal?: AbortSignal;
@@ -135,9 +137,14 @@ export function ripeOffers(dataset: TrainingDataset, options: TrainOptions): Tra
 /** Outcomes of acceptances are final when their issues are due, which most are within a week. */
 export const SENT_HORIZON_MS = 7 * DAY_MS;
 
-/** Trains p(sent | accepted): gone out by its time among accepted ads whose time is up. See `trainModel`. */
+/**
+ * Trains p(sent | accepted): gone out by its time among accepted ads whose time is up. The hierarchy says nearly all of it, and is
+ * fitted to outcomes of the same kind up to the day; a week of acceptances more often shakes its level than mends it, so it is
+ * calibrated only where later ones call for it. See `trainModel`.
+ */
 export function trainSent(dataset: TrainingDataset, options: TrainOptions): Promise<TrainedModel> {
   return trainModel('sent', dataset, {
+    calibrateOnlyIfNeeded: true,
     ...options,
     split: { labelHorizonMs: SENT_HORIZON_MS, ...options.split },
   });
@@ -231,10 +238,11 @@ async function trainModel(
   let candidate: Omit<LinearModel, 'version'> | undefined;
   if (fit !== undefined) {
     const later = slice(dataset, split.calibrate);
-    const fitted = fitCalibration({
-      ...later,
-      logits: rawLogits(later.x, later.nRows, fit.coefficients, fit.intercept),
-    });
+    const logits = rawLogits(later.x, later.nRows, fit.coefficients, fit.intercept);
+    const fitted = fitCalibration(
+      { ...later, logits },
+      { onlyIfNeeded: options.calibrateOnlyIfNeeded ?? false },
+    );
     calibration = fitted.calibration;
     calibrationReason = fitted.reason;
     candidate = {
