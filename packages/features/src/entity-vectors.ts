@@ -6,7 +6,7 @@ import {
   QUERY_SETTINGS,
 } from './feature-store.js';
 
-/** Unit vectors of publications or campaigns, by id. */
+/** Unit vectors of publications, campaigns or creatives, by id. */
 export interface EntityVectors {
   readonly model: string;
   readonly dim: number;
@@ -18,7 +18,7 @@ export interface EntityVectors {
 /** Vectors of every entity of a kind that has one, by the model that wrote last. One statement; none are no error. */
 export async function readEntityVectors(
   store: FeatureStore,
-  kind: 'publication' | 'campaign',
+  kind: 'publication' | 'campaign' | 'creative',
   o: { readonly tenantId: string; readonly signal?: AbortSignal },
 ): Promise<EntityVectors> {
   const model = await latestEmbeddingModel(store, o.tenantId, o.signal);

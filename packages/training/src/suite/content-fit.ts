@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { Rng, type StringColumn, stringAt, throwIfAborted } from '@waggle/core';
+import { type StringColumn, stringAt, throwIfAborted } from '@waggle/core';
 import { type EntityVectors, type FeatureSet, solveEffects } from '@waggle/features';
 import { calibrationRatio } from '@waggle/measurement';
 import { calibrate } from '@waggle/ranking';
@@ -13,6 +13,7 @@ import { rowCodes } from './row-codes.js';
 import { judgedCounts, sliceTable } from './slice-table.js';
 import { gateOnSlices, type SuiteGate } from './suite-gate.js';
 import { firstSeen, isoOrNull, jsonBytes, type SuiteModel } from './suite-model.js';
+import { type Basis, dot, nComponents, principalComponents, project } from './text-basis.js';
 
 /** Columns of the click features that compare a publication with a campaign. */
 const TABULAR = [
@@ -60,7 +61,6 @@ export interface ContentFitTraining {
 }
 
 const N_COMPONENTS = 16;
-const POWER_STEPS = 12;
 const ROUNDS = 2;
 const LEVEL_VARIANCE = 0.25;
 const DISPERSION = 0.15;
@@ -86,7 +86,7 @@ export async function trainContentFit(o: ContentFitTraining): Promise<TrainedCon
       { details: { clicks } },
     );
   }
-  const basis = principalComponents([o.publications, o.campaigns], seed);
+  const basis = principalComponents([o.publications, o.campaigns], { seed, n: N_COMPONENTS });
   const compare = comparison(o, basis);
   const x = compare(dataset);
   const width = x.length / Math.max(dataset.nRows, 1);
@@ -104,14 +104,18 @@ export async function trainContentFit(o: ContentFitTraining): Promise<TrainedCon
   const maturity = take(dataset.maturity, train);
   let coefficients = new Float64Array(width);
   let ridge = 0;
+  let intercept = 0;
+  // Around the average pair of the training rows, so that 0 says "as good as any".
+  let center = 0;
   let eta = new Float64Array(dataset.nRows);
+  let alone = eta;
   for (let round = 0; round < ROUNDS; round++) {
     throwIfAborted(signal);
     const solved = await solveEffects(
       {
         successes,
         exposure: trials.map((n, i) => n * maturity[i]!),
-        offset: dot(own, coefficients),
+        offset: dot(own, coefficients).map((v) => v - center),
         codes: rowCodes(
           levels.map((level) => takeCodes(level, train)),
           train.length,
@@ -131,6 +135,7 @@ export async function trainContentFit(o: ContentFitTraining): Promise<TrainedCon
     eta = Float64Array.from({ length: dataset.nRows }, (_, i) =>
       levels.reduce((sum, level, l) => sum + solved.effects[l]![level.codes[i]!]!, solved.base),
     );
+    if (round === 0) alone = eta;
     const fitted = await fitLogistic(
       {
         x: own,
@@ -146,12 +151,13 @@ export async function trainContentFit(o: ContentFitTraining): Promise<TrainedCon
       { signal },
     );
     coefficients = Float64Array.from(fitted.coefficients);
+    intercept = fitted.intercept;
     ridge = fitted.ridge;
+    center = dot(own, coefficients).reduce((sum, v) => sum + v / train.length, 0);
   }
-  // Around the average pair of the training rows, so that 0 says "as good as any".
-  const center = dot(own, coefficients).reduce((sum, v) => sum + v / train.length, 0);
-  const fit = dot(x, coefficients).map((v) => v - center);
-  const logits = eta.map((v, i) => v + fit[i]!);
+  const compared = dot(x, coefficients);
+  const fit = compared.map((v) => v - center);
+  const logits = eta.map((v, i) => v + compared[i]! + intercept);
   const slice = (numbers: Uint32Array, column: Float64Array) => ({
     logits: take(column, numbers),
     successes: take(dataset.successes, numbers),
@@ -169,7 +175,7 @@ export async function trainContentFit(o: ContentFitTraining): Promise<TrainedCon
   };
   const judged = slice(split.gate, logits);
   const model = visible(logits);
-  const prior = visible(eta);
+  const prior = visible(alone);
   const decisionTsMs = take(dataset.decisionTsMs, split.gate);
   const publicationFirstMs = firstSeen(dataset.publication, dataset.decisionTsMs, split.gate);
   const campaignFirstMs = firstSeen(dataset.campaign, dataset.decisionTsMs, split.gate);
@@ -269,60 +275,10 @@ export async function trainContentFit(o: ContentFitTraining): Promise<TrainedCon
   };
 }
 
-interface Basis {
-  readonly dim: number;
-  readonly mean: Float64Array;
-  /** [k × dim] orthonormal, row-major. */
-  readonly components: Float64Array;
-}
-
-/** Leading principal components of all vectors by orthogonal iteration (Golub & Van Loan, §8.2.4). O(steps · n · dim · k). */
-function principalComponents(sources: readonly EntityVectors[], seed: number): Basis {
-  const dim = sources[0]!.dim;
-  const usable = dim > 0 && sources.every((s) => s.dim === dim);
-  if (!usable) return { dim: 0, mean: new Float64Array(0), components: new Float64Array(0) };
-  const rows = sources.flatMap(({ vectors }) =>
-    Array.from({ length: vectors.length / dim }, (_, i) =>
-      vectors.subarray(i * dim, (i + 1) * dim),
-    ),
-  );
-  const mean = new Float64Array(dim);
-  for (const row of rows) for (let d = 0; d < dim; d++) mean[d]! += row[d]! / rows.length;
-  const k = Math.min(N_COMPONENTS, dim, Math.max(rows.length - 1, 0));
-  const rng = new Rng(seed, 0x706361);
-  let q = Array.from({ length: k }, () => Float64Array.from({ length: dim }, () => rng.normal()));
-  orthonormalise(q);
-  for (let step = 0; step < POWER_STEPS; step++) {
-    const next = q.map(() => new Float64Array(dim));
-    for (const row of rows) {
-      for (let c = 0; c < k; c++) {
-        let along = 0;
-        for (let d = 0; d < dim; d++) along += (row[d]! - mean[d]!) * q[c]![d]!;
-        for (let d = 0; d < dim; d++) next[c]![d]! += along * (row[d]! - mean[d]!);
-      }
-    }
-    orthonormalise(next);
-    q = next;
-  }
-  return { dim, mean, components: Float64Array.from(q.flatMap((row) => [...row])) };
-}
-
-/** Gram–Schmidt in place; a row that depends on those before it becomes 0. */
-function orthonormalise(q: readonly Float64Array[]): void {
-  q.forEach((row, c) => {
-    for (let b = 0; b < c; b++) {
-      const along = row.reduce((sum, v, d) => sum + v * q[b]![d]!, 0);
-      for (let d = 0; d < row.length; d++) row[d]! -= along * q[b]![d]!;
-    }
-    const norm = Math.sqrt(row.reduce((sum, v) => sum + v * v, 0));
-    for (let d = 0; d < row.length; d++) row[d] = norm > 1e-9 ? row[d]! / norm : 0;
-  });
-}
-
 /** Comparisons of each row's publication and campaign: tabular columns, then products of components (0 without a vector). */
 function comparison(
   { featureSet, publications, campaigns }: ContentFitTraining,
-  { dim, mean, components }: Basis,
+  basis: Basis,
 ): (rows: TrainingDataset) => Float32Array {
   const columns = TABULAR.map((name) => {
     const at = featureSet.names.indexOf(name);
@@ -330,26 +286,13 @@ function comparison(
       throw trainingError('WAGGLE_TRAINING_SHAPE', `content_fit needs the feature ${name}`);
     return at;
   });
-  const k = dim === 0 ? 0 : components.length / dim;
-  const project = ({ vectors, rowOf }: EntityVectors) => {
-    const out = new Map<string, Float64Array>();
-    for (const [id, row] of rowOf) {
-      const values = new Float64Array(k);
-      for (let c = 0; c < k; c++) {
-        for (let d = 0; d < dim; d++) {
-          values[c]! += (vectors[row * dim + d]! - mean[d]!) * components[c * dim + d]!;
-        }
-      }
-      out.set(id, values);
-    }
-    return out;
-  };
-  const [ofPublication, ofCampaign] = [project(publications), project(campaigns)];
+  const k = nComponents(basis);
+  const [ofPublication, ofCampaign] = [project(publications, basis), project(campaigns, basis)];
   const width = columns.length + k;
   return (rows) => {
     const nFeatures = rows.featureNames.length;
     const x = new Float32Array(rows.nRows * width);
-    const projected = (of: Map<string, Float64Array>, column: StringColumn, row: number) =>
+    const projected = (of: ReadonlyMap<string, Float64Array>, column: StringColumn, row: number) =>
       of.get(stringAt(column, row));
     for (let i = 0; i < rows.nRows; i++) {
       columns.forEach((at, f) => {
@@ -362,13 +305,4 @@ function comparison(
     }
     return x;
   };
-}
-
-function dot(x: Float32Array, coefficients: Float64Array): Float64Array {
-  const width = coefficients.length;
-  return Float64Array.from({ length: width === 0 ? 0 : x.length / width }, (_, i) => {
-    let sum = 0;
-    for (let f = 0; f < width; f++) sum += coefficients[f]! * x[i * width + f]!;
-    return sum;
-  });
 }
