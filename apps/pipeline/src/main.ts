@@ -79,7 +79,7 @@ export async function runCli(argv: readonly string[]): Promise<number> {
     .command('train', 'Train, calibrate and gate pCTR and p(accept), or the models that are named')
     .option(
       '--model <names>',
-      'pctr, accept, sent, human, pcvr, answers, content_fit; several between commas (default pctr,accept). With human, pctr learns from people in expectation',
+      'pctr, accept, sent, human, pcvr, answers, content_fit, content_quality; several between commas (default pctr,accept). With human, pctr learns from people in expectation',
     )
     .option(
       '--head <form>',

@@ -122,6 +122,13 @@ export {
   trainContentFit,
 } from './suite/content-fit.js';
 export {
+  type ContentQualityHead,
+  type ContentQualityTraining,
+  type Quality,
+  type TrainedContentQuality,
+  trainContentQuality,
+} from './suite/content-quality.js';
+export {
   type HumanHead,
   humanClicks,
   ringShare,

@@ -14,6 +14,7 @@ import {
   type SuiteModel,
   trainAnswers,
   trainContentFit,
+  trainContentQuality,
   trainHuman,
   trainPcvr,
 } from '@waggle/training';
@@ -92,38 +93,63 @@ const human = async (
   });
 };
 
+/** Sent ads with the features of pCTR, and the vectors of texts. */
+const clicksAndTexts = async (
+  context: TrainContext,
+  store: Store,
+  name: string,
+  range: DataRange,
+) => {
+  const { config, steps, signal } = context;
+  const { fromMs, asOfMs } = range;
+  const tenant = { tenantId: config.tenantId, signal };
+  const params = await steps.step(`Estimating priors of ${name}`, () =>
+    estimateCtrParams(store, { ...tenant, fromMs, toMs: asOfMs, asOfMs }),
+  );
+  return {
+    dataset: await dataset(context, store, ctrFeatures, range, params),
+    featureSet: ctrFeatures,
+    publications: await readEntityVectors(store, 'publication', tenant),
+    campaigns: await readEntityVectors(store, 'campaign', tenant),
+  };
+};
+
 const contentFit = async (
   context: TrainContext,
   store: Store,
   { range, seed }: TrainRange,
 ): Promise<Suited> => {
-  const { config, steps, signal } = context;
-  const { fromMs, asOfMs } = range;
-  const tenant = { tenantId: config.tenantId, signal };
-  const params = await steps.step('Estimating priors of content_fit', () =>
-    estimateCtrParams(store, { ...tenant, fromMs, toMs: asOfMs, asOfMs }),
+  const rows = await clicksAndTexts(context, store, 'content_fit', range);
+  const { signal } = context;
+  return context.steps.step('Training content_fit', () =>
+    trainContentFit({ ...rows, seed, signal }),
   );
-  const rows = await dataset(context, store, ctrFeatures, range, params);
-  const publications = await readEntityVectors(store, 'publication', tenant);
-  const campaigns = await readEntityVectors(store, 'campaign', tenant);
-  return steps.step('Training content_fit', () =>
-    trainContentFit({
-      dataset: rows,
-      featureSet: ctrFeatures,
-      publications,
-      campaigns,
-      seed,
-      signal,
-    }),
+};
+
+const contentQuality = async (
+  context: TrainContext,
+  store: Store,
+  { range, seed }: TrainRange,
+): Promise<Suited> => {
+  const rows = await clicksAndTexts(context, store, 'content_quality', range);
+  const { signal } = context;
+  const tenant = { tenantId: context.config.tenantId, signal };
+  const creatives = await readEntityVectors(store, 'creative', tenant);
+  return context.steps.step('Training content_quality', () =>
+    trainContentQuality({ ...rows, creatives, seed, signal }),
   );
 };
 
 const JOBS: Readonly<
   Record<
-    'human' | 'pcvr' | 'answers' | 'content_fit',
+    'human' | 'pcvr' | 'answers' | 'content_fit' | 'content_quality',
     (context: TrainContext, store: Store, options: TrainRange) => Promise<Suited>
   >
-> = { human, pcvr, answers, content_fit: contentFit };
+> = {
+  ...{ human, pcvr, answers },
+  content_fit: contentFit,
+  content_quality: contentQuality,
+};
 
 export type SuiteName = keyof typeof JOBS;
 export const SUITE_NAMES = Object.keys(JOBS) as SuiteName[];
