@@ -100,8 +100,10 @@ describe('answers to offers', () => {
       const own = p.subarray(row * classes.length, (row + 1) * classes.length);
       expect(own.reduce((a, b) => a + b, 0)).toBeCloseTo(1, 9);
     }
-    expect(chance(0, 'irrelevant')).toBeGreaterThan(1.5 * chance(0, 'low_payout'));
-    expect(chance(1, 'low_payout')).toBeGreaterThan(1.5 * chance(1, 'irrelevant'));
+    // The weights above make it 12 and 6.75 times; found are 3.9 and 2.0. One answer in eight is `irrelevant` and one in ten `low_payout`:
+    // leaves of a few hundred rows, drawn towards the frequencies and stopped early, say less than the truth, most so the rarer reason.
+    expect(chance(0, 'irrelevant')).toBeGreaterThan(3 * chance(0, 'low_payout'));
+    expect(chance(1, 'low_payout')).toBeGreaterThan(1.8 * chance(1, 'irrelevant'));
   });
 
   test('the ONNX form with the head gives the same probabilities', async () => {

@@ -97,7 +97,9 @@ test('finds which directions of the texts matter, which a cosine cannot, and pas
     (_, i) => input.dataset.x[i * width + at('cosine_publication_campaign')]!,
   );
   const ours = correlation(fit, truth);
-  expect(ours).toBeGreaterThan(0.8);
+  // 0.88 here. The ridge that later rows do not reject (3,000) shrinks the few directions that matter less than the noise in the others,
+  // unevenly; a correlation of 0.9 needs more rows than these 4,000, or a weaker belief that pairs are alike.
+  expect(ours).toBeGreaterThan(0.85);
   expect(ours).toBeGreaterThan(correlation(cosine, truth) + 0.05);
   expect(fit.reduce((s, v) => s + v, 0) / fit.length).toBeCloseTo(0, 1);
   const session = await ort.InferenceSession.create(trained.artifacts['model.onnx']!, {

@@ -135,7 +135,8 @@ export async function trainContentQuality(
         successes: take(dataset.successes, train),
         trials: take(dataset.trials, train),
         maturity: take(dataset.maturity, train),
-        clusters: takeCodes(dataset.publication, train),
+        // Campaigns are the fewer: what one of them is by chance must not pass for what its words are worth.
+        clusters: takeCodes(dataset.campaign, train),
         prior: new Float64Array(train.length).fill(base),
       },
       { levelSd: LEVEL_SD, signal },
