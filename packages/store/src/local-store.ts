@@ -51,6 +51,8 @@ interface Lease {
   alive: boolean;
 }
 
+/** An owner that is only busy answers who it is within this. */
+const LIVENESS_TIMEOUT_MS = 10_000;
 const POLL_MS = 40;
 /** After our own owner has ended without success, another process may still be opening the folder. */
 const OTHER_OWNER_MS = 5_000;
@@ -136,16 +138,26 @@ class LocalStore implements Store {
 
   /** Runs once more on a fresh connection when the owner was gone before it could begin. */
   async #again<T>(work: (store: Store) => Promise<T>): Promise<T> {
-    const { store } = await this.connect();
+    const connected = await this.connect();
     try {
-      return await work(store);
+      return await work(connected.store);
     } catch (err) {
       if (!isWaggleError(err)) throw err;
+      if (err.code === 'WAGGLE_STORE_CONNECTION_LOST') await this.#dropIfDying(connected);
       const gone = err.code === 'WAGGLE_STORE_UNAVAILABLE' || err.code === 'WAGGLE_STORE_AUTH';
       if (!gone || this.#closing !== undefined) throw err;
       this.#drop();
       return work((await this.connect()).store);
     }
+  }
+
+  /**
+   * A process that was killed is not gone at once: while the system takes back its memory its port still accepts, only to
+   * reset what it accepted. A statement may have begun, so it is not repeated; the next one must not go there again.
+   */
+  async #dropIfDying(connected: Connected): Promise<void> {
+    const live = await readLiveOwner(this.#directory, LIVENESS_TIMEOUT_MS);
+    if (this.#connected === connected && live?.pid !== connected.owner.pid) this.#drop();
   }
 
   #drop(): void {

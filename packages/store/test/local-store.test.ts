@@ -1,5 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { silentLogger, systemClock } from '@waggle/core';
@@ -97,6 +99,52 @@ test('killed in the middle of inserts, the store restarts clean with whole batch
   expect(acknowledged).toBeGreaterThanOrEqual(11);
   expect(counts.length).toBeGreaterThanOrEqual(acknowledged);
   for (const { n } of counts) expect(n).toBe(500);
+});
+
+test('an owner that is dying is asked for one statement, not for the next', async () => {
+  // What a killed process looks like while its memory is taken back: its port accepts and resets, its lease still stands.
+  let dying = false;
+  const server = createServer((request, response) => {
+    if (request.url === '/waggle/owner')
+      response.end(JSON.stringify({ pid: process.pid, leases: 1 }));
+    else if (request.url === '/waggle/lease') response.write('\n');
+    else {
+      let statement = '';
+      request.on('data', (chunk) => {
+        statement += String(chunk);
+      });
+      request.on('end', () => {
+        dying = `${request.url}${statement}`.includes('lost');
+        if (dying) request.socket.destroy();
+        else response.end('1\n');
+      });
+    }
+  });
+  server.on('connection', (socket) => {
+    if (dying) socket.resetAndDestroy();
+  });
+  await new Promise<void>((fulfil) => server.listen(0, '127.0.0.1', fulfil));
+  try {
+    await mkdir(directory(), { recursive: true });
+    await writeFile(
+      join(directory(), 'owner.json'),
+      JSON.stringify({
+        url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+        user: 'waggle',
+        password: 'x',
+        pid: process.pid,
+        startedAt: '',
+      }),
+    );
+    const store = await openStore();
+    await expect(store.query('SELECT 1 AS lost')).rejects.toMatchObject({
+      code: 'WAGGLE_STORE_CONNECTION_LOST',
+    });
+    expect(await store.query('SELECT 2 AS two')).toEqual([{ two: 2 }]);
+  } finally {
+    server.closeAllConnections();
+    server.close();
+  }
 });
 
 test('a stale owner.json of a dead process or a reused pid does not mislead', async () => {
