@@ -1,18 +1,13 @@
 import { createHash } from 'node:crypto';
 import { type StringColumn, stringAt, throwIfAborted } from '@waggle/core';
 import { type EntityVectors, type FeatureSet, solveEffects } from '@waggle/features';
-import { calibrationRatio } from '@waggle/measurement';
-import { calibrate } from '@waggle/ranking';
-import { fitCalibration } from '../calibrate.js';
 import { checkDataset, splitByTime, type TrainingDataset, take, takeCodes } from '../dataset.js';
-import { trainingError } from '../errors.js';
 import { exportSparseLinearOnnx } from '../export/sparse-onnx.js';
 import { fitLogistic } from '../fit/logistic.js';
-import { calibrationCheck } from '../gate.js';
+import { clicksToTrainOn, columnsOf, gateOnLaterClicks } from './click-gate.js';
 import { rowCodes } from './row-codes.js';
-import { judgedCounts, sliceTable } from './slice-table.js';
-import { gateOnSlices, type SuiteGate } from './suite-gate.js';
-import { firstSeen, isoOrNull, jsonBytes, type SuiteModel } from './suite-model.js';
+import type { SuiteGate } from './suite-gate.js';
+import { isoOrNull, jsonBytes, type SuiteModel } from './suite-model.js';
 import { type Basis, dot, nComponents, principalComponents, project } from './text-basis.js';
 
 /** Columns of the click features that compare a publication with a campaign. */
@@ -64,7 +59,6 @@ const N_COMPONENTS = 16;
 const ROUNDS = 2;
 const LEVEL_VARIANCE = 0.25;
 const DISPERSION = 0.15;
-const MIN_CLICKS = 500;
 
 /**
  * Trains ad-content fit from clicks: what publication and campaign do everywhere is taken out as crossed effects, and what is
@@ -78,14 +72,7 @@ export async function trainContentFit(o: ContentFitTraining): Promise<TrainedCon
   checkDataset(dataset, featureSet);
   const split = splitByTime(dataset.decisionTsMs);
   const { train } = split;
-  const clicks = take(dataset.successes, train).reduce((sum, s) => sum + s, 0);
-  if (clicks < MIN_CLICKS) {
-    throw trainingError(
-      'WAGGLE_TRAINING_TOO_FEW',
-      `content_fit: ${clicks} clicks to train on, ${MIN_CLICKS} are needed`,
-      { details: { clicks } },
-    );
-  }
+  const clicks = clicksToTrainOn('content_fit', dataset, train);
   const basis = principalComponents([o.publications, o.campaigns], { seed, n: N_COMPONENTS });
   const compare = comparison(o, basis);
   const x = compare(dataset);
@@ -158,42 +145,10 @@ export async function trainContentFit(o: ContentFitTraining): Promise<TrainedCon
   const compared = dot(x, coefficients);
   const fit = compared.map((v) => v - center);
   const logits = eta.map((v, i) => v + compared[i]! + intercept);
-  const slice = (numbers: Uint32Array, column: Float64Array) => ({
-    logits: take(column, numbers),
-    successes: take(dataset.successes, numbers),
-    trials: take(dataset.trials, numbers),
-    maturity: take(dataset.maturity, numbers),
-    clusters: takeCodes(dataset.publication, numbers),
-  });
-  // Both are calibrated on the same later rows: what is compared is the order, not a season.
-  const visible = (column: Float64Array): Float64Array => {
-    const { calibration } = fitCalibration(slice(split.calibrate, column));
-    return Float64Array.from(
-      split.gate,
-      (i) => calibrate(calibration, column[i]!) * dataset.maturity[i]!,
-    );
-  };
-  const judged = slice(split.gate, logits);
-  const model = visible(logits);
-  const prior = visible(alone);
-  const decisionTsMs = take(dataset.decisionTsMs, split.gate);
-  const publicationFirstMs = firstSeen(dataset.publication, dataset.decisionTsMs, split.gate);
-  const campaignFirstMs = firstSeen(dataset.campaign, dataset.decisionTsMs, split.gate);
-  const slices = sliceTable(
-    judgedCounts({
-      ...{ model, baseline: prior, publications: judged.clusters },
-      ...{ successes: judged.successes, trials: judged.trials },
-      ...{ publicationFirstMs, campaignFirstMs, decisionTsMs },
-    }),
-    seed,
-  );
   // It must tell pairs apart, and what it promises together with the effects must come.
-  const { ratio, logStandardError } = calibrationRatio(
-    { probability: model, successes: judged.successes, trials: judged.trials },
-    judged.clusters,
-    takeCodes(dataset.campaign, split.gate),
-  );
-  const gate = gateOnSlices('content_fit', slices[0]!, [calibrationCheck(ratio, logStandardError)]);
+  const { slices, gate } = gateOnLaterClicks('content_fit', {
+    ...{ dataset, split, logits, baseline: alone, seed },
+  });
   const names = [
     ...TABULAR,
     ...Array.from({ length: width - TABULAR.length }, (_, k) => `component_${k + 1}`),
@@ -280,12 +235,7 @@ function comparison(
   { featureSet, publications, campaigns }: ContentFitTraining,
   basis: Basis,
 ): (rows: TrainingDataset) => Float32Array {
-  const columns = TABULAR.map((name) => {
-    const at = featureSet.names.indexOf(name);
-    if (at < 0)
-      throw trainingError('WAGGLE_TRAINING_SHAPE', `content_fit needs the feature ${name}`);
-    return at;
-  });
+  const columns = columnsOf('content_fit', featureSet, TABULAR);
   const k = nComponents(basis);
   const [ofPublication, ofCampaign] = [project(publications, basis), project(campaigns, basis)];
   const width = columns.length + k;

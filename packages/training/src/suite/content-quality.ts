@@ -1,17 +1,13 @@
 import { createHash } from 'node:crypto';
 import { type StringColumn, stringAt, throwIfAborted } from '@waggle/core';
 import type { EntityVectors, FeatureSet } from '@waggle/features';
-import { calibrationRatio } from '@waggle/measurement';
-import { calibrate, logit } from '@waggle/ranking';
-import { fitCalibration } from '../calibrate.js';
+import { logit } from '@waggle/ranking';
 import { checkDataset, splitByTime, type TrainingDataset, take, takeCodes } from '../dataset.js';
-import { trainingError } from '../errors.js';
 import { exportSparseLinearOnnx } from '../export/sparse-onnx.js';
 import { fitLogistic } from '../fit/logistic.js';
-import { calibrationCheck } from '../gate.js';
-import { judgedCounts, sliceTable } from './slice-table.js';
-import { gateOnSlices, type SuiteGate } from './suite-gate.js';
-import { firstSeen, isoOrNull, jsonBytes, type SuiteModel } from './suite-model.js';
+import { clicksToTrainOn, columnsOf, gateOnLaterClicks } from './click-gate.js';
+import type { SuiteGate } from './suite-gate.js';
+import { isoOrNull, jsonBytes, type SuiteModel } from './suite-model.js';
 import { dot, nComponents, principalComponents, project } from './text-basis.js';
 
 /** What a publication says of itself, known before its first ad. */
@@ -81,7 +77,6 @@ export interface ContentQualityTraining {
 }
 
 const N_COMPONENTS = 12;
-const MIN_CLICKS = 500;
 /** Nothing is known of the level of a network's clicks before they are seen. */
 const LEVEL_SD = 1;
 
@@ -100,14 +95,7 @@ export async function trainContentQuality(
   const split = splitByTime(dataset.decisionTsMs);
   const { train } = split;
   const sum = (values: Float64Array) => values.reduce((all, v) => all + v, 0);
-  const clicks = sum(take(dataset.successes, train));
-  if (clicks < MIN_CLICKS) {
-    throw trainingError(
-      'WAGGLE_TRAINING_TOO_FEW',
-      `content_quality: ${clicks} clicks to train on, ${MIN_CLICKS} are needed`,
-      { details: { clicks } },
-    );
-  }
+  const clicks = clicksToTrainOn('content_quality', dataset, train);
   const basis = principalComponents([o.publications, o.campaigns, o.creatives], {
     seed,
     n: N_COMPONENTS,
@@ -162,40 +150,9 @@ export async function trainContentQuality(
   const meanOf = (values: Float64Array) => sum(take(values, train)) / train.length;
   const center = { publication: meanOf(own.publication), ad: meanOf(own.ad) };
 
-  const slice = (numbers: Uint32Array, logits: Float64Array) => ({
-    logits: take(logits, numbers),
-    successes: take(dataset.successes, numbers),
-    trials: take(dataset.trials, numbers),
-    maturity: take(dataset.maturity, numbers),
-    clusters: takeCodes(dataset.publication, numbers),
+  const { slices, gate } = gateOnLaterClicks('content_quality', {
+    ...{ dataset, split, logits: full.logits, baseline: plain.logits, seed },
   });
-  const visible = (logits: Float64Array): Float64Array => {
-    const { calibration } = fitCalibration(slice(split.calibrate, logits));
-    return Float64Array.from(
-      split.gate,
-      (i) => calibrate(calibration, logits[i]!) * dataset.maturity[i]!,
-    );
-  };
-  const judged = slice(split.gate, full.logits);
-  const model = visible(full.logits);
-  const slices = sliceTable(
-    judgedCounts({
-      ...{ model, baseline: visible(plain.logits), publications: judged.clusters },
-      ...{ successes: judged.successes, trials: judged.trials },
-      publicationFirstMs: firstSeen(dataset.publication, dataset.decisionTsMs, split.gate),
-      campaignFirstMs: firstSeen(dataset.campaign, dataset.decisionTsMs, split.gate),
-      decisionTsMs: take(dataset.decisionTsMs, split.gate),
-    }),
-    seed,
-  );
-  const { ratio, logStandardError } = calibrationRatio(
-    { probability: model, successes: judged.successes, trials: judged.trials },
-    judged.clusters,
-    takeCodes(dataset.campaign, split.gate),
-  );
-  const gate = gateOnSlices('content_quality', slices[0]!, [
-    calibrationCheck(ratio, logStandardError),
-  ]);
   const head: ContentQualityHead = {
     kind: 'content_quality',
     names,
@@ -291,19 +248,9 @@ function describe(
   { featureSet, publications, campaigns, creatives }: ContentQualityTraining,
   basis: ReturnType<typeof principalComponents>,
 ) {
-  const columnsOf = (names: readonly string[]) =>
-    names.map((name) => {
-      const at = featureSet.names.indexOf(name);
-      if (at < 0) {
-        throw trainingError('WAGGLE_TRAINING_SHAPE', `content_quality needs the feature ${name}`);
-      }
-      return at;
-    });
-  const [ofPublication, ofAd, around] = [PUBLICATION, AD, CIRCUMSTANCES].map(columnsOf) as [
-    number[],
-    number[],
-    number[],
-  ];
+  const [ofPublication, ofAd, around] = [PUBLICATION, AD, CIRCUMSTANCES].map((names) =>
+    columnsOf('content_quality', featureSet, names),
+  ) as [readonly number[], readonly number[], readonly number[]];
   const k = nComponents(basis);
   const texts = [publications, campaigns, creatives].map((of) => project(of, basis));
   const components = (kind: string) => Array.from({ length: k }, (_, c) => `${kind}_${c + 1}`);
