@@ -1,6 +1,7 @@
 import { Rng, stringAt, stringData } from '@waggle/core';
 import type { NamedSendHistory } from '@waggle/features';
 import type { InventoryTarget } from '@waggle/forecasting';
+import { logit } from '@waggle/ranking';
 import {
   expectedSend,
   type HiddenOdds,
@@ -104,12 +105,12 @@ export async function inventoryOracle(
         const ad = rng.weighted(open);
         open[ad] = 0;
         const creatives = choice.logits[ad]!;
-        const logit =
+        const z =
           creatives[rng.integer(creatives.length)]! +
           shifts[nAds]![place]! +
           noise * rng.normal() -
           noise ** 2 / 2;
-        mean += scale / (1 + Math.exp(-logit));
+        mean += scale / (1 + Math.exp(-z));
       }
       draws[d] = rng.poisson(mean);
     }
@@ -187,7 +188,7 @@ function choiceOf(
   const logits = campaigns.map((c) => {
     const campaignId = o.idOf(c);
     return Float64Array.from(odds.creativesOf(campaignId), (creativeId) =>
-      logitOf(odds.probability({ postId: o.postId, campaignId, creativeId, position: 1, nAds: 1 })),
+      logit(odds.probability({ postId: o.postId, campaignId, creativeId, position: 1, nAds: 1 })),
     );
   });
   return {
@@ -196,8 +197,6 @@ function choiceOf(
     mean: Float64Array.from(logits, (own) => own.reduce((sum, v) => sum + v, 0) / own.length),
   };
 }
-
-const logitOf = (p: number): number => Math.log(p / (1 - p));
 
 /** Per send, how likely each of its possible ads is to be the next one taken. */
 function chances(
@@ -226,7 +225,7 @@ function chances(
   const weightsAt = (r: number, gamma: number): Float64Array => {
     const { mean } = choices[r]!;
     const middle = mean.reduce((sum, v) => sum + v, 0) / mean.length;
-    return mean.map((logit, k) => popularity[r]![k]! * Math.exp(gamma * (logit - middle)));
+    return mean.map((z, k) => popularity[r]![k]! * Math.exp(gamma * (z - middle)));
   };
   // Newton on the conditional log-likelihood of the ads that ran; concave in γ.
   let gamma = 0;
@@ -291,8 +290,7 @@ function placeShifts(
   if (r < 0) return [new Float64Array(0)];
   const campaignId = campaignIds[choices[r]!.campaigns[0]!]!;
   const ad = { postId: posts[r]!, campaignId, creativeId: odds.creativesOf(campaignId)[0]! };
-  const at = (position: number, nAds: number) =>
-    logitOf(odds.probability({ ...ad, position, nAds }));
+  const at = (position: number, nAds: number) => logit(odds.probability({ ...ad, position, nAds }));
   return Array.from({ length: MAX_ADS + 1 }, (_, nAds) =>
     Float64Array.from({ length: nAds }, (_unused, place) => at(place + 1, nAds) - at(1, 1)),
   );

@@ -1,5 +1,5 @@
 import { type Trees, treesFit } from '@waggle/native';
-import { sigmoid } from '@waggle/ranking';
+import { sigmoid, softplus } from '@waggle/ranking';
 import { trainingError } from '../errors.js';
 import { type Dispersion, dispersionWeights, estimateDispersion } from './dispersion.js';
 import type { FitRows } from './logistic.js';
@@ -113,8 +113,7 @@ function meanLoss(part: {
   let loss = 0;
   let mass = 0;
   part.offset.forEach((z, i) => {
-    const softplus = Math.max(z, 0) + Math.log1p(Math.exp(-Math.abs(z)));
-    loss += part.weights[i]! * (part.trials[i]! * softplus - part.y[i]! * z);
+    loss += part.weights[i]! * (part.trials[i]! * softplus(z) - part.y[i]! * z);
     mass += part.weights[i]! * part.trials[i]!;
   });
   return loss / mass;

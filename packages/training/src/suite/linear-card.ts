@@ -1,4 +1,5 @@
 import type { LinearModelName } from '@waggle/ranking';
+import type { GateReport } from '../gate.js';
 import type { TrainedModel } from '../train.js';
 import type { TrainedTrees } from '../train-trees.js';
 import type { ModelCard } from './model-card.js';
@@ -44,14 +45,20 @@ const WORDS: Readonly<Record<LinearModelName, Words>> = {
   },
 };
 
+const judgedMetrics = ({ modelMetrics: judged, priorMetrics }: GateReport) => ({
+  'normalised entropy': judged?.normalisedEntropy ?? null,
+  'normalised entropy of the baseline': priorMetrics?.normalisedEntropy ?? null,
+  AUC: judged?.auc ?? null,
+  'PR-AUC': judged?.prAuc ?? null,
+  ECE: judged?.ece ?? null,
+});
+
 /** The card of a model of a declared feature set. */
 export function linearModelCard(
   trained: TrainedModel,
   set: { readonly features: readonly { readonly name: string; readonly description: string }[] },
 ): ModelCard {
   const { model, gate, summary } = trained;
-  const judged = gate.modelMetrics;
-  const prior = gate.priorMetrics;
   return {
     name: model.name,
     ...WORDS[model.name],
@@ -67,13 +74,7 @@ export function linearModelCard(
     features: set.features,
     featureSetFingerprint: model.featureSetFingerprint,
     slices: trained.slices,
-    metrics: {
-      'normalised entropy': judged?.normalisedEntropy ?? null,
-      'normalised entropy of the baseline': prior?.normalisedEntropy ?? null,
-      AUC: judged?.auc ?? null,
-      'PR-AUC': judged?.prAuc ?? null,
-      ECE: judged?.ece ?? null,
-    },
+    metrics: judgedMetrics(gate),
     calibration: `${summary.calibration.kind} (${summary.calibrationReason}), on rows later than the fit`,
     gate,
   };
@@ -88,7 +89,6 @@ export function treesModelCard(
   },
 ): ModelCard {
   const { name } = linear.model;
-  const judged = gate.modelMetrics;
   const { dataRange } = linear.model;
   const most = summary.gain.slice(0, 5).map((f) => f.name);
   return {
@@ -109,13 +109,7 @@ export function treesModelCard(
     features: set.features,
     featureSetFingerprint: set.fingerprint,
     slices,
-    metrics: {
-      'normalised entropy': judged?.normalisedEntropy ?? null,
-      'normalised entropy of the baseline': gate.priorMetrics?.normalisedEntropy ?? null,
-      AUC: judged?.auc ?? null,
-      'PR-AUC': judged?.prAuc ?? null,
-      ECE: judged?.ece ?? null,
-    },
+    metrics: judgedMetrics(gate),
     calibration: `${summary.calibration.kind} (${summary.calibrationReason}), on rows later than the fit`,
     gate,
   };
