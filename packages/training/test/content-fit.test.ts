@@ -1,28 +1,17 @@
-import { DAY_MS, Rng, stringColumn } from '@waggle/core';
+import { Rng } from '@waggle/core';
 import { ctrFeatures, type EntityVectors } from '@waggle/features';
 import * as ort from 'onnxruntime-node';
 import { expect, test } from 'vitest';
-import { type TrainingDataset, trainContentFit } from '../src/index.js';
-import { START_MS } from './synthetic.js';
+import { trainContentFit } from '../src/index.js';
+import { at, correlation, sentAds, unitRow, vectorsOf } from './sent-ads.js';
 
 const DIM = 24;
-const at = (name: string) => ctrFeatures.names.indexOf(name);
-const vectorsOf = (ids: readonly string[], rows: readonly Float64Array[]): EntityVectors => ({
-  model: 'test',
-  dim: DIM,
-  rowOf: new Map(ids.map((id, i) => [id, i])),
-  vectors: Float32Array.from(rows.flatMap((row) => [...row])),
-});
 
 /** Ads whose clicks follow publication, campaign, and the product of both on the first two directions of their texts. */
 function network(seed: number, strength = 0.8) {
   const rng = new Rng(seed, 31);
   const entities = (n: number) =>
-    Array.from({ length: n }, () => {
-      const row = Float64Array.from({ length: DIM }, (_, d) => (d < 2 ? 2 : 0.15) * rng.normal());
-      const norm = Math.hypot(...row);
-      return row.map((v) => v / norm);
-    });
+    Array.from({ length: n }, () => unitRow(DIM, 2, () => rng.normal()));
   const [nPublications, nCampaigns, nRows] = [120, 40, 4_000];
   const [publications, campaigns] = [entities(nPublications), entities(nCampaigns)];
   const effect = (n: number, sd: number) => Array.from({ length: n }, () => sd * rng.normal());
@@ -45,46 +34,16 @@ function network(seed: number, strength = 0.8) {
     const eta = -5.5 + ofPublication[p]! + ofCampaign[c]! + truth[i]! + 0.2 * rng.normal();
     successes[i] = rng.binomial(4_000, 1 / (1 + Math.exp(-eta)));
   }
-  const dataset: TrainingDataset = {
-    nRows,
-    x,
-    featureNames: ctrFeatures.names,
-    decisionTsMs: Float64Array.from(
-      { length: nRows },
-      (_, i) => START_MS + (i / nRows) * 40 * DAY_MS,
-    ),
-    successes,
-    trials,
-    maturity: new Float64Array(nRows).fill(1),
-    publication: stringColumn(publication),
-    campaign: stringColumn(campaign),
-    creative: stringColumn(campaign),
-    rowIds: stringColumn(Array.from({ length: nRows }, (_, i) => `plc_${i}`)),
-  };
-  const ids = (prefix: string, n: number) => Array.from({ length: n }, (_, i) => `${prefix}_${i}`);
   return {
     truth,
     input: {
-      dataset,
+      dataset: sentAds({ x, successes, trials, publications: publication, campaigns: campaign }),
       featureSet: ctrFeatures,
-      publications: vectorsOf(ids('pub', nPublications), publications),
-      campaigns: vectorsOf(ids('cmp', nCampaigns), campaigns),
+      publications: vectorsOf('pub', publications),
+      campaigns: vectorsOf('cmp', campaigns),
       seed: 1,
     },
   };
-}
-
-function correlation(a: ArrayLike<number>, b: ArrayLike<number>): number {
-  const n = a.length;
-  const mean = (v: ArrayLike<number>) => Array.from(v).reduce((s, x) => s + x, 0) / n;
-  const [ma, mb] = [mean(a), mean(b)];
-  let [ab, aa, bb] = [0, 0, 0];
-  for (let i = 0; i < n; i++) {
-    ab += (a[i]! - ma) * (b[i]! - mb);
-    aa += (a[i]! - ma) ** 2;
-    bb += (b[i]! - mb) ** 2;
-  }
-  return ab / Math.sqrt(aa * bb);
 }
 
 test('finds which directions of the texts matter, which a cosine cannot, and passes its gate', async () => {

@@ -1,20 +1,15 @@
-import { DAY_MS, Rng, stringColumn } from '@waggle/core';
+import { Rng } from '@waggle/core';
 import { ctrFeatures, type EntityVectors } from '@waggle/features';
 import { expect, test } from 'vitest';
-import { renderModelCard, type TrainingDataset, trainContentQuality } from '../src/index.js';
-import { START_MS } from './synthetic.js';
+import { renderModelCard, trainContentQuality } from '../src/index.js';
+import { at, correlation, sentAds, unitRow, vectorsOf } from './sent-ads.js';
 
 const DIM = 24;
-const at = (name: string) => ctrFeatures.names.indexOf(name);
 
 /** Ads whose clicks follow what publication and ad say of themselves, what nobody can read off them, and the place. */
 function network(seed: number, strength = 1) {
   const rng = new Rng(seed, 41);
-  const unit = () => {
-    const row = Float64Array.from({ length: DIM }, (_, d) => (d < 3 ? 2 : 0.15) * rng.normal());
-    const norm = Math.hypot(...row);
-    return row.map((v) => v / norm);
-  };
+  const unit = () => unitRow(DIM, 3, () => rng.normal());
   const [nPublications, nCampaigns, nRows] = [900, 300, 15_000];
   const publications = Array.from({ length: nPublications }, () => ({
     text: unit(),
@@ -62,51 +57,22 @@ function network(seed: number, strength = 1) {
       0.2 * rng.normal();
     successes[i] = rng.binomial(4_000, 1 / (1 + Math.exp(-eta)));
   }
-  const dataset: TrainingDataset = {
-    nRows,
-    x,
-    featureNames: ctrFeatures.names,
-    decisionTsMs: Float64Array.from(
-      { length: nRows },
-      (_, i) => START_MS + (i / nRows) * 40 * DAY_MS,
-    ),
-    successes,
-    trials,
-    maturity: new Float64Array(nRows).fill(1),
-    publication: stringColumn(ids[0]),
-    campaign: stringColumn(ids[1]),
-    creative: stringColumn(ids[1]),
-    rowIds: stringColumn(Array.from({ length: nRows }, (_, i) => `plc_${i}`)),
-  };
-  const vectorsOf = (prefix: string, of: readonly { text: Float64Array }[]): EntityVectors => ({
-    model: 'test',
-    dim: DIM,
-    rowOf: new Map(of.map((_, i) => [`${prefix}_${i}`, i])),
-    vectors: Float32Array.from(of.flatMap(({ text }) => [...text])),
-  });
+  const vectorsOfTexts = (prefix: string, of: readonly { text: Float64Array }[]) =>
+    vectorsOf(
+      prefix,
+      of.map(({ text }) => text),
+    );
   return {
     truth,
     input: {
-      dataset,
+      dataset: sentAds({ x, successes, trials, publications: ids[0], campaigns: ids[1] }),
       featureSet: ctrFeatures,
-      publications: vectorsOf('pub', publications),
-      campaigns: vectorsOf('cmp', campaigns),
-      creatives: vectorsOf('cmp', campaigns),
+      publications: vectorsOfTexts('pub', publications),
+      campaigns: vectorsOfTexts('cmp', campaigns),
+      creatives: vectorsOfTexts('cmp', campaigns),
       seed: 1,
     },
   };
-}
-
-function correlation(a: Float64Array, b: Float64Array): number {
-  const mean = (v: Float64Array) => v.reduce((s, e) => s + e, 0) / v.length;
-  const [ma, mb] = [mean(a), mean(b)];
-  let [ab, aa, bb] = [0, 0, 0];
-  a.forEach((v, i) => {
-    ab += (v - ma) * (b[i]! - mb);
-    aa += (v - ma) ** 2;
-    bb += (b[i]! - mb) ** 2;
-  });
-  return ab / Math.sqrt(aa * bb);
 }
 
 test('reads quality off texts and attributes, of newcomers too, and passes its gate', async () => {
