@@ -89,8 +89,13 @@ class LocalStore implements Store {
     return this.#again((store) => store.queryColumns(sql, options));
   }
   async *stream<T extends object>(sql: string, options?: QueryOptions): AsyncGenerator<T[]> {
-    const { store } = await this.connect();
-    yield* store.stream<T>(sql, options);
+    const connected = await this.connect();
+    try {
+      yield* connected.store.stream<T>(sql, options);
+    } catch (err) {
+      await this.#dropIfDying(connected, err);
+      throw err;
+    }
   }
   command(sql: string, options?: QueryOptions): Promise<void> {
     return this.#again((store) => store.command(sql, options));
@@ -101,7 +106,7 @@ class LocalStore implements Store {
     options?: InsertOptions,
   ): Promise<{ rows: number }> {
     if (Array.isArray(rows)) return this.#again((store) => store.insert(table, rows, options));
-    return (await this.connect()).store.insert(table, rows, options);
+    return this.#on(await this.connect(), (store) => store.insert(table, rows, options));
   }
   async insertRaw(
     table: string,
@@ -109,7 +114,7 @@ class LocalStore implements Store {
     body: Readable,
     options?: InsertOptions,
   ): Promise<void> {
-    return (await this.connect()).store.insertRaw(table, format, body, options);
+    return this.#on(await this.connect(), (store) => store.insertRaw(table, format, body, options));
   }
   load(
     table: string,
@@ -140,14 +145,22 @@ class LocalStore implements Store {
   async #again<T>(work: (store: Store) => Promise<T>): Promise<T> {
     const connected = await this.connect();
     try {
-      return await work(connected.store);
+      return await this.#on(connected, work);
     } catch (err) {
       if (!isWaggleError(err)) throw err;
-      if (err.code === 'WAGGLE_STORE_CONNECTION_LOST') await this.#dropIfDying(connected);
       const gone = err.code === 'WAGGLE_STORE_UNAVAILABLE' || err.code === 'WAGGLE_STORE_AUTH';
       if (!gone || this.#closing !== undefined) throw err;
       this.#drop();
-      return work((await this.connect()).store);
+      return this.#on(await this.connect(), work);
+    }
+  }
+
+  async #on<T>(connected: Connected, work: (store: Store) => Promise<T>): Promise<T> {
+    try {
+      return await work(connected.store);
+    } catch (err) {
+      await this.#dropIfDying(connected, err);
+      throw err;
     }
   }
 
@@ -155,7 +168,8 @@ class LocalStore implements Store {
    * A process that was killed is not gone at once: while the system takes back its memory its port still accepts, only to
    * reset what it accepted. A statement may have begun, so it is not repeated; the next one must not go there again.
    */
-  async #dropIfDying(connected: Connected): Promise<void> {
+  async #dropIfDying(connected: Connected, err: unknown): Promise<void> {
+    if (!isWaggleError(err) || err.code !== 'WAGGLE_STORE_CONNECTION_LOST') return;
     const live = await readLiveOwner(this.#directory, LIVENESS_TIMEOUT_MS);
     if (this.#connected === connected && live?.pid !== connected.owner.pid) this.#drop();
   }

@@ -4,6 +4,7 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { Readable } from 'node:stream';
 import { silentLogger, systemClock } from '@waggle/core';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { isAlive } from '../src/directory-lock.js';
@@ -101,51 +102,60 @@ test('killed in the middle of inserts, the store restarts clean with whole batch
   for (const { n } of counts) expect(n).toBe(500);
 });
 
-test('an owner that is dying is asked for one statement, not for the next', async () => {
-  // What a killed process looks like while its memory is taken back: its port accepts and resets, its lease still stands.
-  let dying = false;
-  const server = createServer((request, response) => {
-    if (request.url === '/waggle/owner')
-      response.end(JSON.stringify({ pid: process.pid, leases: 1 }));
-    else if (request.url === '/waggle/lease') response.write('\n');
-    else {
-      let statement = '';
-      request.on('data', (chunk) => {
-        statement += String(chunk);
-      });
-      request.on('end', () => {
-        dying = `${request.url}${statement}`.includes('lost');
-        if (dying) request.socket.destroy();
-        else response.end('1\n');
-      });
-    }
-  });
-  server.on('connection', (socket) => {
-    if (dying) socket.resetAndDestroy();
-  });
-  await new Promise<void>((fulfil) => server.listen(0, '127.0.0.1', fulfil));
-  try {
-    await mkdir(directory(), { recursive: true });
-    await writeFile(
-      join(directory(), 'owner.json'),
-      JSON.stringify({
-        url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
-        user: 'waggle',
-        password: 'x',
-        pid: process.pid,
-        startedAt: '',
-      }),
-    );
-    const store = await openStore();
-    await expect(store.query('SELECT 1 AS lost')).rejects.toMatchObject({
-      code: 'WAGGLE_STORE_CONNECTION_LOST',
+const lost: Record<string, (store: Store) => Promise<unknown>> = {
+  query: (store) => store.query('SELECT 1 AS lost'),
+  stream: (store) => store.stream('SELECT 1 AS lost')[Symbol.asyncIterator]().next(),
+  insertRaw: (store) =>
+    store.insertRaw('lost', 'JSONEachRow', Readable.from(['{"x":1}\n'], { objectMode: false })),
+};
+test.each(Object.keys(lost))(
+  'an owner that is dying is asked for one statement, not for the next: %s',
+  async (kind) => {
+    // What a killed process looks like while its memory is taken back: its port accepts and resets, its lease still stands.
+    let dying = false;
+    const server = createServer((request, response) => {
+      if (request.url === '/waggle/owner')
+        response.end(JSON.stringify({ pid: process.pid, leases: 1 }));
+      else if (request.url === '/waggle/lease') response.write('\n');
+      else {
+        let statement = '';
+        request.on('data', (chunk) => {
+          statement += String(chunk);
+        });
+        request.on('end', () => {
+          dying = `${request.url}${statement}`.includes('lost');
+          if (dying) request.socket.destroy();
+          else response.end('1\n');
+        });
+      }
     });
-    expect(await store.query('SELECT 2 AS two')).toEqual([{ two: 2 }]);
-  } finally {
-    server.closeAllConnections();
-    server.close();
-  }
-});
+    server.on('connection', (socket) => {
+      if (dying) socket.resetAndDestroy();
+    });
+    await new Promise<void>((fulfil) => server.listen(0, '127.0.0.1', fulfil));
+    try {
+      await mkdir(directory(), { recursive: true });
+      await writeFile(
+        join(directory(), 'owner.json'),
+        JSON.stringify({
+          url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+          user: 'waggle',
+          password: 'x',
+          pid: process.pid,
+          startedAt: '',
+        }),
+      );
+      const store = await openStore();
+      await expect(lost[kind]!(store)).rejects.toMatchObject({
+        code: 'WAGGLE_STORE_CONNECTION_LOST',
+      });
+      expect(await store.query('SELECT 2 AS two')).toEqual([{ two: 2 }]);
+    } finally {
+      server.closeAllConnections();
+      server.close();
+    }
+  },
+);
 
 test('a stale owner.json of a dead process or a reused pid does not mislead', async () => {
   for (const pid of [2 ** 22 - 1, process.pid]) {
