@@ -1,20 +1,8 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
 import { DeviceItems } from '../../ts/index.js';
-
-// The emulated plugin comes from the C++ tests' build; without one, the GPU face is tested for its refusals alone.
-const emulated = ['dev', 'release']
-  .map((preset) =>
-    fileURLToPath(new URL(`../../build/preset/${preset}/test/cuda_emulator`, import.meta.url)),
-  )
-  .find((directory) => existsSync(`${directory}/libwaggle_backend_cuda.so`));
-if (emulated === undefined) {
-  console.warn('SKIP: no emulated plugin; run `npm run ctest -w @waggle/native` first');
-}
-
-const built = fileURLToPath(new URL('../../dist/index.js', import.meta.url));
+import { built, emulated } from './emulated-plugin.js';
 
 // The same batch wherever it runs; prints the bits of its answer.
 const SCRIPT = `
