@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <cstring>
 
 #include "src/registry.hpp"
 #include "waggle/ops/score_rank.hpp"
@@ -50,19 +49,6 @@ inline bool has_answered(const Registry& r, int32_t answer, waggle_text& text, S
 
 inline waggle_score_weights device_weights(const ScoreWeights& w) {
   return {w.margin, w.fit, w.advertiser, w.payout, w.explore};
-}
-
-/// Of the first n.
-inline int64_t count_bits(const uint8_t* bits, int64_t n) {
-  int64_t count = 0;
-  int64_t i = 0;
-  for (; i + 64 <= n; i += 64) {
-    uint64_t word = 0;
-    std::memcpy(&word, bits + i / 8, sizeof word);
-    count += __builtin_popcountll(word);
-  }
-  for (; i < n; ++i) count += (bits[i >> 3] >> (i & 7)) & 1;
-  return count;
 }
 
 }  // namespace waggle

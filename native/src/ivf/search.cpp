@@ -10,6 +10,7 @@
 
 #include "cpu/topk.hpp"
 #include "cpu/topk_blocks.hpp"
+#include "src/bitmap.hpp"
 #include "src/ivf/parts.hpp"
 #include "src/top_heap.hpp"
 #include "waggle/thread_pool.hpp"
@@ -153,7 +154,8 @@ class Pass {
     double shared_allowed = 0;
     for (size_t q = 0; q < queries_.size(); ++q) {
       double allowed = shared_allowed;
-      if (q == 0 || args_.filter.stride_bytes != 0) allowed = count(queries_[q].allowed);
+      if (q == 0 || args_.filter.stride_bytes != 0)
+        allowed = static_cast<double>(count_bits(queries_[q].allowed, parts_.n_rows));
       shared_allowed = allowed;
       const double share = allowed / static_cast<double>(parts_.n_rows);
       const double to_scan = allowed == 0 ? 0 : rows_wanted() / share;
@@ -166,20 +168,6 @@ class Pass {
         depth_[q] = depth >= static_cast<double>(n_lists) ? n_lists : static_cast<int64_t>(depth);
       }
     }
-  }
-
-  double count(const uint8_t* bits) const {
-    const int64_t whole = parts_.n_rows / 8;
-    int64_t total = 0;
-    int64_t byte = 0;
-    for (; byte + 8 <= whole; byte += 8) {
-      uint64_t word = 0;
-      std::memcpy(&word, bits + byte, 8);
-      total += std::popcount(word);
-    }
-    for (; byte < whole; ++byte) total += std::popcount(bits[byte]);
-    for (int64_t r = whole * 8; r < parts_.n_rows; ++r) total += (bits[r >> 3] >> (r & 7)) & 1;
-    return static_cast<double>(total);
   }
 
   /// Stops each filtered query's walk along its lists where they hold as many allowed rows as an unfiltered search
@@ -214,7 +202,8 @@ class Pass {
       }
       const bool ran_out = end == query.end && seen < rows_wanted() && query.end - query.begin < n_lists;
       query.end = end;
-      if (ran_out || exhaustive_is_cheaper(count(query.allowed), static_cast<double>(scanned))) {
+      if (ran_out || exhaustive_is_cheaper(static_cast<double>(count_bits(query.allowed, parts_.n_rows)),
+                                           static_cast<double>(scanned))) {
         if (parts_.values.size() > 0) query.exhaustive = true;
       }
     }

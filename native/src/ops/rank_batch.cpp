@@ -9,6 +9,7 @@
 #include "cpu/rank_batch.hpp"
 #include "cpu/topk_blocks.hpp"
 #include "cpu/trees_predict.hpp"
+#include "src/bitmap.hpp"
 #include "src/device_call.hpp"
 #include "src/device_forest.hpp"
 #include "src/registry.hpp"

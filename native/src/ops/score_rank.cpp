@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "cpu/score_rank.hpp"
+#include "src/bitmap.hpp"
 #include "src/device_call.hpp"
 #include "src/registry.hpp"
 
