@@ -583,7 +583,7 @@ FitSplit FitGrower::scan_categories(const FitNode& node, int32_t f, const uint32
   }
   FitSplit best;
   best.feature = f;
-  const bool one_by_one = n <= kFitOneByOne;
+  const bool one_by_one = feature.n_bins <= kFitOneByOne;
   best.more_l2 = one_by_one ? 0 : kFitCategoryL2;
   const double l2 = args_.l2 + best.more_l2;
   if (!one_by_one) {

@@ -14,7 +14,8 @@ constexpr int32_t kFitLevels = 1 << 18;
 constexpr int32_t kFitMaxSlots = 256;
 
 /// Categories: smoothing of the order, more λ for sides made of many (their gains, and their values where growth ends
-/// with them), most on the left, and what is tried one by one.
+/// with them), most on the left, and how many a feature may have to be tried one by one. What a node has left of many
+/// is ordered like them: a few rare ones in a small node fit any label.
 constexpr double kFitCategorySmooth = 10;
 constexpr double kFitCategoryL2 = 10;
 /// About so many rows make a category worth ordering, and a group worth moving: without, a feature of many categories

@@ -324,7 +324,7 @@ __device__ waggle_fit_split scan_categories(const FitRules& rules, const SearchN
     shared->kept[s] = kept ? 1 : 0;
     n += __popc(__ballot_sync(kFullWarp, kept ? 1 : 0));
   }
-  const bool one_by_one = n <= kFitOneByOne;
+  const bool one_by_one = feature.n_bins <= kFitOneByOne;
   const double l2 = rules.penalty.l2 + (one_by_one ? 0 : kFitCategoryL2);
   if (!one_by_one) {
     n = 0;

@@ -34,6 +34,30 @@ function logLoss(y: Float64Array, p: Float32Array | Float64Array): number {
 }
 
 describe('treesFit', () => {
+  it('does not single out rare categories where a node has few of many left', async () => {
+    // Feature 0 takes 60 of 400 rows with categories 9 (54 rows), 10 and 11 (3 rows each) apart from all others. Those of 10 succeed.
+    const nRows = 400;
+    const x = new Float32Array(nRows * 2);
+    const y = new Float64Array(nRows);
+    for (let r = 0; r < nRows; r++) {
+      const apart = r >= 340;
+      x[r * 2] = Number(apart);
+      x[r * 2 + 1] = apart ? 9 + Number(r >= 394) + Number(r >= 397) : r % 9;
+      y[r] = Number(apart ? r % 3 !== 0 : r % 10 === 0);
+      if (x[r * 2 + 1] === 10) y[r] = 1;
+    }
+    const { trees } = await treesFit({
+      ...{ x, y, nRows, nFeatures: 2, objective: 'logistic', categorical: [1] },
+      ...{ nTrees: 1, maxLeaves: 8, learningRate: 1, minChildRows: 1, minChildWeight: 0, l2: 0 },
+    });
+    const of = (category: number) =>
+      trees.predict({ x: Float32Array.of(1, category), nRows: 1 }).then(([p]) => p!);
+    expect(await of(9)).toBeGreaterThan(0.5);
+    expect(await of(10)).toBe(await of(9));
+    expect(await of(11)).toBe(await of(9));
+    await trees.close();
+  });
+
   it('comes close to the truth on rows it has not seen, and predicts as it was trained', async () => {
     const train = problem(20_000, 1);
     const test = problem(20_000, 2);

@@ -105,8 +105,8 @@ struct TreesFitResult {
 /// G / (H + 10) and split in two along that order (Fisher 1958): at most 32 to the left, in groups of about 100 rows or
 /// more, with 10 added to λ for the gain and for the value of a leaf that such a split makes: sides picked from many
 /// are the better for chance too. Categories of fewer than about 10 rows in the node, those not seen in training and
-/// rare ones beyond the bins go right. Up to four categories are tried one by one instead. A missing value goes where
-/// the gain is larger; without any in the node, where more curvature went.
+/// rare ones beyond the bins go right. A feature of up to four categories has them tried one by one instead. A missing
+/// value goes where the gain is larger; without any in the node, where more curvature went.
 ///
 /// Leaves are −T(G)/(H + λ) times the learning rate; Poisson's are clipped to ±0.7 before; quantile's are the weighted
 /// quantile of the leaf's residuals. Growth 'leaf' splits the leaf of largest gain, 'depth' one level after the other.
