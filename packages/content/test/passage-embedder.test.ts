@@ -8,9 +8,19 @@ const cosine = (a: Float32Array, b: Float32Array): number =>
 describe('passages', () => {
   it('end with sentences and with items of a list of subjects, not at commas', () => {
     expect(
-      passagesOf('Bread, cheese and wine. Sections: travel (flights, hotels); chess!'),
-    ).toEqual(['Bread, cheese and wine', 'Sections', 'travel (flights, hotels)', 'chess']);
+      passagesOf('Bread, cheese and wine. Sections: travel (flights, hotels) abroad; chess!'),
+    ).toEqual([
+      'Bread, cheese and wine',
+      'Sections',
+      'travel (flights) abroad',
+      'travel (hotels) abroad',
+      'chess',
+    ]);
     expect(passagesOf('sandwiches')).toEqual(['sandwiches']);
+    expect(passagesOf('wine (red)')).toEqual(['wine (red)']);
+    expect(passagesOf('wine (,red, , )')).toEqual(['wine (red)']);
+    expect(passagesOf('(a, b) and (c, d)')).toEqual(['(a, b) and (c, d)']);
+    expect(passagesOf('(, ,)')).toEqual(['(, ,)']);
   });
 
   it('are never none, never blank, never too many', () => {
@@ -70,12 +80,12 @@ describe('passageEmbedder', () => {
         embedder.embed([t]),
       ),
     );
-    expect(cosine(both!, long!)).toBeGreaterThan(cosine(both!, short!) + 0.5);
+    expect(cosine(both!, long!)).toBeGreaterThan(cosine(both!, short!) + 0.4);
     expect(cosine(both!, short!)).toBeGreaterThan(0);
   });
 
   it('is another model than the one inside, and admits to a stand-in', () => {
-    expect(embedder.modelId).toBe(`${hashedEmbedder().modelId}+passages`);
+    expect(embedder.modelId).toBe(`${hashedEmbedder().modelId}+passages.2`);
     expect(embedder.degraded).toBe('hashed_embedder');
   });
 });
