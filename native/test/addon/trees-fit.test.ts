@@ -34,6 +34,22 @@ function logLoss(y: Float64Array, p: Float32Array | Float64Array): number {
 }
 
 describe('treesFit', () => {
+  it('takes a category that it has not seen for a rare one, also as a row of a batch', async () => {
+    const { x, nRows, y } = problem(4_000, 3);
+    const { trees } = await treesFit({
+      ...{ x, y, nRows, nFeatures: 4, objective: 'logistic', categorical: [1] },
+      ...{ nTrees: 30, maxLeaves: 15 },
+    });
+    const row = Float32Array.of(0.3, 3, -0.4, 0.1);
+    const unseen = Float32Array.of(0.3, 12, -0.4, 0.1);
+    const far = Float32Array.of(0.3, 2 ** 24, -0.4, 0.1);
+    const p = await trees.predict({ x: Float32Array.of(...row, ...unseen, ...far), nRows: 3 });
+    for (const value of p) expect(value > 0 && value < 1).toBe(true);
+    expect(p[1]).toBe(p[2]);
+    expect(p[0]).not.toBe(p[1]);
+    await trees.close();
+  });
+
   it('does not single out rare categories where a node has few of many left', async () => {
     // Feature 0 takes 60 of 400 rows with categories 9 (54 rows), 10 and 11 (3 rows each) apart from all others. Those of 10 succeed.
     const nRows = 400;

@@ -1,4 +1,4 @@
-import { DAY_MS, type StringColumn } from '@waggle/core';
+import { DAY_MS, type StringColumn, stringAt } from '@waggle/core';
 import type { Dataset } from '@waggle/features';
 import type { FeatureSetShape } from '@waggle/ranking';
 import { trainingError } from './errors.js';
@@ -29,7 +29,7 @@ export type TrainingDataset = Pick<
 /**
  * Checks a dataset against its feature set, so that nothing below has to. O(nRows·nFeatures).
  * @param asOfMs when given, no decision may be later
- * @throws WAGGLE_TRAINING_SHAPE, _NOT_FINITE (feature and row named), _LABEL, _TIME
+ * @throws WAGGLE_TRAINING_SHAPE, _NOT_FINITE (feature and row named), _LABEL, _TIME, _DUPLICATE
  */
 export function checkDataset(
   dataset: TrainingDataset,
@@ -69,7 +69,19 @@ export function checkDataset(
   for (const [name, length] of Object.entries(lengths)) {
     if (length !== nRows) throw shape(`${name} has ${length} rows where ${nRows} are expected`);
   }
+  /** Of a row id, the row it stood in plus one. */
+  const rowOfId = new Uint32Array(dataset.rowIds.dictionary.length);
   for (let i = 0; i < nRows; i++) {
+    const id = dataset.rowIds.codes[i]!;
+    const before = rowOfId[id]! - 1;
+    if (before >= 0) {
+      throw trainingError(
+        'WAGGLE_TRAINING_DUPLICATE',
+        `rows ${before} and ${i} are the same decision, ${stringAt(dataset.rowIds, i)}`,
+        { details: { row: i, before } },
+      );
+    }
+    rowOfId[id] = i + 1;
     const ts = decisionTsMs[i]!;
     const s = successes[i]!;
     const n = trials[i]!;

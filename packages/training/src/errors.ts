@@ -18,6 +18,12 @@ const training = defineErrors({
     remedy:
       'Build the dataset with an as-of time at or after its last decision; rows from the future leak.',
   },
+  WAGGLE_TRAINING_DUPLICATE: {
+    summary:
+      'A dataset holds a decision twice; it would count double and stand on both sides of a split.',
+    remedy:
+      'Keep one row per decision, the latest; a join that multiplies rows is the usual cause.',
+  },
   WAGGLE_TRAINING_TOO_FEW: {
     summary: 'There is hardly anything to learn from: too few rows, or outcomes of one kind only.',
     remedy: 'Wait for more matured outcomes or widen the window; the model that is active stays.',

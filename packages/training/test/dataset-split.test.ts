@@ -131,6 +131,17 @@ describe('checking a dataset', () => {
     );
   });
 
+  test('a decision that stands there twice is refused, and both rows are named', () => {
+    const codes = good.rowIds.codes.slice();
+    codes[7] = codes[2]!;
+    expect(() => checkDataset({ ...good, rowIds: { ...good.rowIds, codes } }, ctrSet)).toThrowError(
+      expect.objectContaining({
+        code: 'WAGGLE_TRAINING_DUPLICATE',
+        details: { before: 2, row: 7 },
+      }),
+    );
+  });
+
   test('a decision after the as-of time is refused', () => {
     expect(() => checkDataset(good, ctrSet, START_MS + DAY_MS)).toThrowError(
       expect.objectContaining({ code: 'WAGGLE_TRAINING_TIME' }),
