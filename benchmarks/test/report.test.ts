@@ -5,7 +5,7 @@ import { makeScale, shortNumber } from '@waggle/measurement';
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type BenchRecord, parseRecords } from '../src/record.js';
-import { parseSearchCase } from '../src/report/charts.js';
+import { drawCharts, parseSearchCase } from '../src/report/charts.js';
 import { compare, theMachine } from '../src/report/compare.js';
 import { costTable } from '../src/report/cost.js';
 import { makePage } from '../src/report/page.js';
@@ -212,6 +212,16 @@ describe('the report', () => {
     writeFileSync(join(root, name, 'topk.json'), JSON.stringify(records));
     return join(root, name);
   }
+
+  it('shows times and rates against peers, not losses', () => {
+    const peers = (...records: BenchRecord[]) =>
+      drawCharts(records, []).find((chart) => chart.file === 'peers.svg')?.svg;
+    const loss = record({ suite: 'train', case: 'quality/demo', metric: 'logloss' });
+    expect(peers(loss)).toBeUndefined();
+    const rate = record({ suite: 'rank', case: 'c32', metric: 'req_per_s' });
+    expect(peers(loss, record(), rate)).toMatch(/topk\/f32\/q1 ÷[\s\S]*rank\/c32 ÷/);
+    expect(peers(loss, record())).not.toContain('quality');
+  });
 
   it('draws a page with targets, charts, costs and every figure', () => {
     const at = folder('2026-01-02-box', [

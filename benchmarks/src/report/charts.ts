@@ -185,10 +185,13 @@ function limitChart(records: readonly BenchRecord[]): Chart | undefined {
   };
 }
 
+/** Times and rates; bytes, losses and errors have peers too, and no speed. */
+const SPEED = /_(?:ms|s)$|_per_s/;
+
 function peersChart(records: readonly BenchRecord[], judged: readonly Judged[]): Chart | undefined {
   const bars: Bar[] = records.flatMap((r) => {
     if (r.peer === undefined || !(r.ratio !== undefined && r.ratio > 0)) return [];
-    if (r.case.includes('/curve/')) return [];
+    if (r.case.includes('/curve/') || !SPEED.test(r.metric)) return [];
     const target = judged.find(
       (j) => j.target.field === 'ratio' && j.record === r && j.target.atLeast !== undefined,
     )?.target.atLeast;
