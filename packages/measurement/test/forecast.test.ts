@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import {
+  countCoverage,
   type ForecastSample,
   intervalCoverage,
   mase,
@@ -42,6 +43,39 @@ describe('reference values', () => {
     const interval = { actual: [1, 2, 3, 4], lower: [1, 0, 4, 0], upper: [2, 1, 5, 9] };
     expect(intervalCoverage(interval)).toBe(0.5);
     expect(intervalCoverage({ ...interval, weights: [1, 5, 1, 1] })).toBe(0.25);
+    // [0, 1) within [0.25, 1.5], [2, 3) within [2.5, 2.75], [5, 6) within [4, 7], [9, 10) beyond [3, 9]
+    const counts = {
+      actual: [0, 2, 5, 9],
+      lower: [0.25, 2.5, 4, 3],
+      upper: [1.5, 2.75, 7, 9],
+    };
+    expect(countCoverage(counts)).toBe((0.75 + 0.25 + 1 + 0) / 4);
+    expect(countCoverage({ ...counts, weights: [2, 1, 0, 1] })).toBe((1.5 + 0.25) / 4);
+  });
+
+  test('a small count lies between its own P10 and P90 four times in five', () => {
+    // Of a Poisson count of mean 2, probabilities of 0 … 20; the whole numbers 0 to 4 enclose 94.7 %.
+    const p = [Math.exp(-2)];
+    for (let k = 1; k <= 20; k++) p.push((p[k - 1]! * 2) / k);
+    const below = (count: number) => p.slice(0, count).reduce((sum, v) => sum + v, 0);
+    const quantile = (level: number) => {
+      let k = 0;
+      while (below(k + 1) < level) k++;
+      return k + (level - below(k)) / p[k]!;
+    };
+    const actual = p.map((_, k) => k);
+    const all = (value: number) => actual.map(() => value);
+    const between = (low: number, high: number) =>
+      countCoverage({
+        ...{ actual, weights: p },
+        ...{ lower: all(quantile(low)), upper: all(quantile(high)) },
+      });
+    expect(between(0.1, 0.9)).toBeCloseTo(0.8, 9);
+    expect(between(0.2, 0.5)).toBeCloseTo(0.3, 9);
+    expect(intervalCoverage({ actual, weights: p, lower: all(0), upper: all(4) })).toBeCloseTo(
+      0.947,
+      3,
+    );
   });
 });
 
@@ -73,6 +107,16 @@ const metrics: [string, (s: ForecastSample) => number][] = [
         weights: w,
       }),
   ],
+  [
+    'countCoverage',
+    ({ actual, forecast, weights: w }) =>
+      countCoverage({
+        actual: Array.from(actual, Math.round),
+        lower: Array.from(forecast, (f) => f - 20),
+        upper: Array.from(forecast, (f) => f + 10),
+        weights: w,
+      }),
+  ],
 ];
 
 describe('laws', () => {
@@ -98,7 +142,7 @@ describe('laws', () => {
       fc.property(withMass, (list) => {
         const perfect = sampleOf(list.map((r) => ({ ...r, f: r.a })));
         for (const [name, metric] of metrics) {
-          expect(metric(perfect), name).toBe(name === 'intervalCoverage' ? 1 : 0);
+          expect(metric(perfect), name).toBe(name.endsWith('Coverage') ? 1 : 0);
         }
         const s = sampleOf(list);
         expect(pinballLoss(s, 0.5)).toBeCloseTo(meanAbsoluteError(s) / 2, 9);
@@ -147,6 +191,11 @@ describe('bad input', () => {
     [
       'limits the wrong way round',
       () => intervalCoverage({ actual: [1], lower: [2], upper: [1] }),
+      'OUT_OF_RANGE',
+    ],
+    [
+      'half a count',
+      () => countCoverage({ actual: [0.5], lower: [0], upper: [1] }),
       'OUT_OF_RANGE',
     ],
   ])('%s is refused', (_name, run, code) => {
