@@ -23,12 +23,24 @@ export interface SendHistory {
   readonly opens: Float64Array;
   /** Unique verified ad clicks within the outcome window. */
   readonly clicks: Float64Array;
-  /** How long after sending opens and clicks are final, ms. */
+  /** How long after sending opens and clicks are final, ms: whole hours. */
   readonly outcomeMs: number;
+  readonly hourly: HourlyOutcomes;
   /** List sizes that publications reported, in order of `atMs`. */
   readonly lists: {
     readonly publication: Uint32Array;
     readonly atMs: Float64Array;
     readonly subscribers: Float64Array;
   };
+}
+
+/**
+ * Opens and clicks of the outcome window by hour: what tells of a send before its outcome is final. Float64
+ * [nSends × outcomeMs / 1 h] each, row-major; NaN = the hour is not over yet, or nothing was sent.
+ */
+export interface HourlyOutcomes {
+  /** Clock hours, the hour of sending first. */
+  readonly opens: Float64Array;
+  /** Hours since sending. */
+  readonly clicks: Float64Array;
 }

@@ -1,6 +1,7 @@
 import {
   type ColumnTable,
   HOUR_MS,
+  type HourlyOutcomes,
   type SendHistory,
   type StringColumn,
   stringColumn,
@@ -31,7 +32,8 @@ export interface NamedSendHistory extends SendHistory {
 
 /**
  * Planned and finished sends with what came of them, for forecasting. Opens are unique opens by people and clicks unique
- * verified ad clicks within 72 h, both NaN until those are over at `asOfMs`. Two statements, one pass over the tenant's events.
+ * verified ad clicks within 72 h, both NaN until those are over at `asOfMs`; by hour they are known as far as the hours are over.
+ * Four statements, two passes over the tenant's events.
  */
 export async function buildSendHistory(
   store: FeatureStore,
@@ -64,14 +66,22 @@ export async function buildSendHistory(
   const column = (table: ColumnTable, name: string) => Float64Array.from(numbers(table, name));
   const plannedMs = column(sends, 'planned_ms');
   const local = localTimes(sends, plannedMs);
+  const posts = sends.nRows === 0 ? stringColumn([]) : stringData(sends, 'post_id');
+  const sentMs = column(sends, 'sent_ms');
+  const hours = (kind: HourlyCountsOptions['kind']) =>
+    buildHourlyCounts(
+      store,
+      { nSends: sends.nRows, posts, sentMs },
+      { ...options, kind, nHours: CLICK_WINDOW_MS / HOUR_MS },
+    );
   return {
     nSends: sends.nRows,
     nPublications: numberOf.size,
     publicationIds: [...numberOf.keys()],
-    posts: sends.nRows === 0 ? stringColumn([]) : stringData(sends, 'post_id'),
+    posts,
     publication,
     plannedMs,
-    sentMs: column(sends, 'sent_ms'),
+    sentMs,
     ...local,
     nSlots: column(sends, 'n_slots'),
     cadencePerWeek: column(sends, 'cadence_per_week'),
@@ -80,6 +90,7 @@ export async function buildSendHistory(
     opens: column(sends, 'opens'),
     clicks: column(sends, 'clicks'),
     outcomeMs: CLICK_WINDOW_MS,
+    hourly: { opens: await hours('opens'), clicks: await hours('clicks') },
     lists: {
       publication: listPublication,
       atMs: column(lists, 'at_ms'),
@@ -159,7 +170,7 @@ export interface HourlyCountsOptions {
   readonly tenantId: string;
   readonly asOfMs: number;
   /** `opens` by people in clock hours, the hour of sending first; `clicks` unique verified ones in hours since sending. */
-  readonly kind: 'opens' | 'clicks';
+  readonly kind: keyof HourlyOutcomes;
   readonly nHours: number;
   readonly signal?: AbortSignal;
 }
@@ -171,7 +182,7 @@ export interface HourlyCountsOptions {
  */
 export async function buildHourlyCounts(
   store: FeatureStore,
-  history: NamedSendHistory,
+  history: Pick<NamedSendHistory, 'nSends' | 'posts' | 'sentMs'>,
   options: HourlyCountsOptions,
 ): Promise<Float64Array> {
   const { nHours, asOfMs } = options;

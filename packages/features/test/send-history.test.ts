@@ -104,6 +104,7 @@ test('knows no more as of an earlier moment than what had happened by then', asy
   const then = await buildSendHistory(store, { ...range, asOfMs });
   const rowNow = new Map(Array.from({ length: now.nSends }, (_, i) => [postOf(now, i), i]));
   let unsent = 0;
+  let partly = 0;
   for (let i = 0; i < then.nSends; i++) {
     const at = rowNow.get(postOf(then, i))!;
     if (now.sentMs[at]! <= asOfMs) {
@@ -111,6 +112,18 @@ test('knows no more as of an earlier moment than what had happened by then', asy
       const over = now.sentMs[at]! + CLICK_WINDOW_MS <= asOfMs;
       expect(then.opens[i]).toEqual(over ? now.opens[at] : Number.NaN);
       expect(then.clicks[i]).toEqual(over ? now.clicks[at] : Number.NaN);
+      for (const kind of ['opens', 'clicks'] as const) {
+        // Opens are counted by the clock.
+        const fromMs =
+          kind === 'opens' ? now.sentMs[at]! - (now.sentMs[at]! % HOUR_MS) : now.sentMs[at]!;
+        for (let h = 0; h < 72; h++) {
+          const isOver = fromMs + (h + 1) * HOUR_MS <= asOfMs;
+          expect(then.hourly[kind][i * 72 + h]).toEqual(
+            isOver ? now.hourly[kind][at * 72 + h] : Number.NaN,
+          );
+          if (!over && isOver) partly++;
+        }
+      }
     } else {
       expect(then.sentMs[i]).toBeNaN();
       expect(then.delivered[i]).toBeNaN();
@@ -118,6 +131,7 @@ test('knows no more as of an earlier moment than what had happened by then', asy
     }
   }
   expect(unsent).toBeGreaterThan(5);
+  expect(partly).toBeGreaterThan(100);
   expect(Math.max(...then.lists.atMs)).toBeLessThanOrEqual(asOfMs);
 });
 
@@ -158,6 +172,7 @@ test('hours of opens and clicks add up to those of the outcome window, and later
   for (const kind of ['opens', 'clicks'] as const) {
     const nHours = 72;
     const counts = await buildHourlyCounts(store, history, { tenantId, asOfMs, kind, nHours });
+    expect(history.hourly[kind]).toEqual(counts);
     let compared = 0;
     let partly = 0;
     for (let i = 0; i < history.nSends; i++) {

@@ -1,5 +1,5 @@
-import { DAY_MS, HOUR_MS, stringAt } from '@waggle/core';
-import { buildHourlyCounts, buildSendHistory, type NamedSendHistory } from '@waggle/features';
+import { DAY_MS, HOUR_MS, type HourlyOutcomes, stringAt } from '@waggle/core';
+import { buildSendHistory, type NamedSendHistory } from '@waggle/features';
 import {
   boostedLearner,
   INVENTORY_LEVELS,
@@ -31,7 +31,7 @@ interface PlannedSend {
   readonly hourly: Readonly<Record<HourlyKind, readonly number[] | null>>;
 }
 
-type HourlyKind = 'opens' | 'clicks';
+type HourlyKind = keyof HourlyOutcomes;
 
 /** Deliveries, opens and clicks of the sends planned for the coming days, in quantiles and by hour. */
 export async function forecastCommand(
@@ -45,7 +45,7 @@ export async function forecastCommand(
       `--days must lie in (0, 60], got "${String(options['days'])}"`,
     );
   }
-  const { history, hourly, asOfMs, fromMs } = await context.withStore(async (store) => {
+  const { history, asOfMs, fromMs } = await context.withStore(async (store) => {
     const range = await asOfOption(store, context.config.tenantId, options['asOf']);
     const found = await context.steps.step('Reading sends', () =>
       buildSendHistory(store, {
@@ -57,19 +57,7 @@ export async function forecastCommand(
         signal: context.signal,
       }),
     );
-    const nHours = found.outcomeMs / HOUR_MS;
-    const counts = await context.steps.step('Reading hours', async () => {
-      const of = (kind: HourlyKind) =>
-        buildHourlyCounts(store, found, {
-          tenantId: context.config.tenantId,
-          asOfMs: range.asOfMs,
-          kind,
-          nHours,
-          signal: context.signal,
-        });
-      return { opens: await of('opens'), clicks: await of('clicks') };
-    });
-    return { history: found, hourly: counts, ...range };
+    return { history: found, ...range };
   });
   const rows: number[] = [];
   for (let i = 0; i < history.nSends; i++) {
@@ -85,8 +73,8 @@ export async function forecastCommand(
     );
   }
   const curves = {
-    opens: hourlyCurve(history, hourly.opens),
-    clicks: hourlyCurve(history, hourly.clicks),
+    opens: hourlyCurve(history, history.hourly.opens),
+    clicks: hourlyCurve(history, history.hourly.clicks),
   };
   const nLevels = INVENTORY_LEVELS.length;
   const median = INVENTORY_LEVELS.indexOf(0.5);

@@ -1,20 +1,21 @@
-import { DAY_MS, type SendHistory } from '@waggle/core';
+import { DAY_MS, HOUR_MS, type SendHistory } from '@waggle/core';
+import { Arrival } from './arrival.js';
 import { estimateSize, fitGrowth, type GrowthModel, type SizeReports } from './list-size.js';
-import { estimateRate, fitRates, type RateModel } from './rate.js';
+import { type EarlyOutcome, estimateRate, fitRates, type RateModel } from './rate.js';
 
 export const INVENTORY_TARGETS = ['delivered', 'opens', 'clicks'] as const;
 export type InventoryTarget = (typeof INVENTORY_TARGETS)[number];
 
-/** Features of the base forecast, beside the columns that a caller passes. */
+/**
+ * Features of the base forecast, beside the columns that a caller passes. How much is known by now is not among them: it grows with
+ * the days alone, so that what is learnt from it on the first ones is wrong on those that are forecast.
+ */
 export const BASE_FEATURES = [
   'log_size',
   'size_deviation',
-  'n_outcomes',
   'log_rate_ratio',
-  'rate_deviation',
   'last_ratio',
   'days_since_outcome',
-  'growth_per_day',
   'list_age_reports',
   'cadence_per_week',
   'local_weekday',
@@ -153,6 +154,7 @@ class Walk {
   /** Per publication, of its finished sends: when the outcome was known, count, exposure, weekday, slots. */
   readonly #outcomes: readonly Outcomes[];
   readonly #deliveries: readonly Outcomes[];
+  readonly #unfinished: Unfinished | undefined;
   #network: Network | undefined;
   #day = Number.NaN;
 
@@ -166,6 +168,8 @@ class Walk {
       target === 'delivered'
         ? this.#deliveries
         : this.#rows.map((own) => outcomesOf(history, own, target));
+    this.#unfinished =
+      target === 'delivered' ? undefined : new Unfinished(history, target, this.#rows);
   }
 
   forecast(
@@ -178,6 +182,7 @@ class Walk {
     const day = Math.floor(asOfMs / DAY_MS);
     if (day !== this.#day) {
       this.#network = this.#learn(day * DAY_MS);
+      this.#unfinished?.learn(day * DAY_MS);
       this.#day = day;
     }
     const network = this.#network!;
@@ -203,7 +208,10 @@ class Walk {
     const slots = this.#target === 'clicks' ? network.slots : undefined;
     const rate = isDelivered
       ? delivery
-      : estimateRate(network.rate, outcomes.scaled(slots), { from: 0, to: known, cell });
+      : estimateRate(network.rate, outcomes.scaled(slots), {
+          ...{ from: 0, to: known, cell },
+          early: this.#unfinished!.outcomes(p, asOfMs, slots),
+        });
     const model = isDelivered ? network.delivery : network.rate;
     const weekday = history.localWeekday[row]!;
     const factor =
@@ -214,7 +222,7 @@ class Walk {
     const binomial = model.binomial ? Math.max(1e-6, 1 - rate.rate) : 1;
     // Counting, what varies from send to send, what is not known of the rate, of the list.
     const variance =
-      mean * binomial +
+      mean * binomial * model.counting +
       mean * mean * model.dispersion +
       (exposure * factor) ** 2 * rate.variance +
       mean * mean * size.variance;
@@ -225,12 +233,9 @@ class Walk {
       [
         Math.log(size.size),
         Math.sqrt(size.variance),
-        known,
         Math.log(rate.rate / model.base),
-        Math.sqrt(rate.variance) / rate.rate,
         last < 0 ? Number.NaN : outcomes.ratio(last, slots, model.weekday) / rate.rate,
         last < 0 ? Number.NaN : (asOfMs - outcomes.knownMs[last]!) / DAY_MS,
-        network.growth.mean,
         reports.to,
         history.cadencePerWeek[row]!,
         weekday,
@@ -312,6 +317,76 @@ class Outcomes {
   ratio(i: number, slots: Float64Array | undefined, weekday: Float64Array): number {
     const exposure = this.scaled(slots).exposure[i]! * weekday[this.weekday[i]!]!;
     return exposure > 0 ? this.count[i]! / exposure : Number.NaN;
+  }
+}
+
+/** Sends that went out and whose outcome is not final yet, as far as their hours tell. */
+class Unfinished {
+  readonly #history: SendHistory;
+  readonly #target: 'opens' | 'clicks';
+  /** Rows of each publication that went out, in order of sending. */
+  readonly #sent: readonly Uint32Array[];
+  readonly #sentMs: readonly Float64Array[];
+  /** Rows of all in order of sending: those before `#learnt` have taught how outcomes come in. */
+  readonly #order: Uint32Array;
+  #learnt = 0;
+  readonly #nHours: number;
+  readonly #arrival: Arrival;
+
+  constructor(history: SendHistory, target: 'opens' | 'clicks', rows: readonly Uint32Array[]) {
+    this.#history = history;
+    this.#target = target;
+    const bySending = (own: Uint32Array) =>
+      own
+        .filter((i) => history.sentMs[i]! > 0)
+        .sort((a, b) => history.sentMs[a]! - history.sentMs[b]! || a - b);
+    this.#sent = rows.map(bySending);
+    this.#sentMs = this.#sent.map((own) => Float64Array.from(own, (i) => history.sentMs[i]!));
+    this.#order = bySending(Uint32Array.from({ length: history.nSends }, (_, i) => i));
+    this.#nHours = history.outcomeMs / HOUR_MS;
+    this.#arrival = new Arrival(this.#nHours);
+  }
+
+  /** Learns how outcomes come in from the sends that are finished at a time, which must not go back. */
+  learn(asOfMs: number): void {
+    const { sentMs, outcomeMs, localHour } = this.#history;
+    while (this.#learnt < this.#order.length) {
+      const i = this.#order[this.#learnt]!;
+      if (sentMs[i]! + outcomeMs > asOfMs) break;
+      this.#arrival.learn(this.#hours(i), localHour[i]!);
+      this.#learnt++;
+    }
+  }
+
+  /** What a publication's unfinished sends have brought until a time, by hours that were over then. */
+  outcomes(p: number, asOfMs: number, slots: Float64Array | undefined): EarlyOutcome[] {
+    const { sentMs, outcomeMs, localHour, localWeekday, delivered, nSlots } = this.#history;
+    const own = this.#sent[p]!;
+    const found: EarlyOutcome[] = [];
+    for (let k = countUntil(this.#sentMs[p]!, asOfMs) - 1; k >= 0; k--) {
+      const i = own[k]!;
+      // A forecast made later than the history ends finds outcomes that are not known yet.
+      if (sentMs[i]! + outcomeMs <= asOfMs && !Number.isNaN(this.#history[this.#target][i]!)) break;
+      // Opens are counted by the clock.
+      const fromMs =
+        this.#target === 'opens' ? Math.floor(sentMs[i]! / HOUR_MS) * HOUR_MS : sentMs[i]!;
+      const over = Math.min(this.#nHours, Math.floor((asOfMs - fromMs) / HOUR_MS));
+      const hours = this.#hours(i);
+      let count = 0;
+      let known = 0;
+      while (known < over && !Number.isNaN(hours[known]!)) count += hours[known++]!;
+      const factor = slots === undefined ? 1 : slots[Math.min(MAX_SLOTS, nSlots[i]!)]!;
+      const share = this.#arrival.share(localHour[i]!, known);
+      const exposure = delivered[i]! * factor * share;
+      if (!(exposure > 0)) continue;
+      const dispersion = this.#arrival.dispersion(known);
+      found.push({ count, exposure, weekday: localWeekday[i]!, dispersion });
+    }
+    return found;
+  }
+
+  #hours(i: number): Float64Array {
+    return this.#history.hourly[this.#target].subarray(i * this.#nHours, (i + 1) * this.#nHours);
   }
 }
 

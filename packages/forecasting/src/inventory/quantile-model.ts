@@ -1,3 +1,4 @@
+import { Rng } from '@waggle/core';
 import { forecastingError } from '../errors.js';
 import { checkLevels } from '../series.js';
 import { BASE_FEATURES, type InventoryBase } from './base.js';
@@ -8,7 +9,7 @@ export const INVENTORY_LEVELS = [0.1, 0.2, 0.5, 0.8, 0.9] as const;
 /** Something that learns one quantile of y given x; must be deterministic. */
 export interface QuantileLearner {
   fit(o: {
-    /** float32 [nRows × nFeatures], row-major, NaN = missing */
+    /** float32 [nRows × nFeatures], row-major, NaN = missing; in order of time */
     readonly x: Float32Array;
     readonly nRows: number;
     readonly nFeatures: number;
@@ -48,17 +49,28 @@ export interface InventoryFitOptions {
   readonly extra?: { readonly values: Float32Array; readonly nColumns: number };
   /** Ascending. Default P10, P20, P50, P80, P90. */
   readonly levels?: readonly number[];
+  /** Of the uniform numbers that counts are smoothed with. Default 1. */
+  readonly seed?: number;
 }
 
 /** Least rows that conformal shifts of P10 and P90 are taken from. */
 const MIN_CALIBRATION = 50;
 const MIN_FIT = 50;
 
+/** Mean and variance of a uniform number from [0, 1). */
+const JITTER_MEAN = 0.5;
+const JITTER_VARIANCE = 1 / 12;
+const JITTER_STREAM = 0x6a697474; // 'jitt'
+
 /**
  * Quantiles of a send's inventory. The learner sees what is left of each send after its base forecast, in deviations, so that
  * a list of a hundred and one of a million teach the same; each quantile is then shifted by the conformal correction that
  * would have been right on sends later than those it learnt from (split conformal, Romano, Patterson & Candès 2019, one side
- * at a time). Quantiles are put in order (Chernozhukov, Fernández-Val & Galichon 2010) and kept at or above zero.
+ * at a time). Quantiles are put in order (Chernozhukov, Fernández-Val & Galichon 2010).
+ *
+ * Counts are whole numbers, of which small ones pile up at nought, where nothing can fall below a quantile however likely it is.
+ * So all is learnt on counts plus a uniform number from [0, 1), whose quantiles have no steps and tell those of the count
+ * exactly (Machado & Santos Silva 2005).
  */
 export class InventoryModel {
   readonly levels: readonly number[];
@@ -104,8 +116,15 @@ export class InventoryModel {
         `${fitRows.length} sends to learn from and ${calibrationRows.length} to calibrate on; ${MIN_FIT} and ${MIN_CALIBRATION} are needed`,
       );
     }
+    // In order of time, as learners expect.
+    fitRows.sort((a, b) => asOfMs[a]! - asOfMs[b]! || a - b);
+    const rng = new Rng(options.seed ?? 1, JITTER_STREAM);
+    const jitter = Float64Array.from({ length: n }, () => rng.uniform());
     const standardised = (rows: readonly number[]): Float64Array =>
-      Float64Array.from(rows, (i) => (actual[i]! - base.mean[i]!) / base.deviation[i]!);
+      Float64Array.from(
+        rows,
+        (i) => (actual[i]! + jitter[i]! - middleOf(base, i)) / deviationOf(base, i),
+      );
     const fitX = columnsOf(base, fitRows, options.extra);
     const fitY = standardised(fitRows);
     const learnt: QuantilePredictor[] = [];
@@ -117,17 +136,30 @@ export class InventoryModel {
     const shifts = new Float64Array(levels.length);
     for (let l = 0; l < levels.length; l++) {
       const predicted = await learnt[l]!.predict(calibrationX.x, calibrationX.nRows);
-      const nought = Float64Array.from(calibrationRows, (i) => -base.mean[i]! / base.deviation[i]!);
-      shifts[l] = shiftOf({ predicted, actual: calibrationY, nought, level: levels[l]! });
+      const residuals = calibrationY.map((z, i) => z - predicted[i]!);
+      shifts[l] = quantileOf(residuals.sort(), levels[l]!);
     }
     return new InventoryModel(levels, learnt, shifts);
   }
 
   /**
    * @param rows sends of the base forecast to predict
-   * @returns float64 [nRows × nLevels], row-major, ascending within a row; NaN where the base knows nothing
+   * @returns float64 [nRows × nLevels], row-major, whole numbers ascending within a row; NaN where the base knows nothing
    */
   async predict(
+    base: InventoryBase,
+    rows: readonly number[],
+    extra?: InventoryFitOptions['extra'],
+  ): Promise<Float64Array> {
+    const smooth = await this.predictSmooth(base, rows, extra);
+    return smooth.map((q) => (Number.isNaN(q) ? q : Math.max(0, Math.ceil(q - 1))));
+  }
+
+  /**
+   * The same of the count plus a uniform number from [0, 1): what coverage is judged by, since no two whole numbers enclose just
+   * four fifths of a small count.
+   */
+  async predictSmooth(
     base: InventoryBase,
     rows: readonly number[],
     extra?: InventoryFitOptions['extra'],
@@ -139,7 +171,11 @@ export class InventoryModel {
       const z = await this.#learnt[l]!.predict(x, nRows);
       for (let r = 0; r < nRows; r++) {
         const i = rows[r]!;
-        const value = base.mean[i]! + base.deviation[i]! * (z[r]! + this.shifts[l]!);
+        const value =
+          base.deviation[i] === 0
+            ? // Nothing to be unsure of but the uniform number.
+              base.mean[i]! + this.levels[l]!
+            : middleOf(base, i) + deviationOf(base, i) * (z[r]! + this.shifts[l]!);
         out[r * nLevels + l] = Number.isNaN(value) ? Number.NaN : Math.max(0, value);
       }
     }
@@ -148,31 +184,10 @@ export class InventoryModel {
   }
 }
 
-/** Rounds after which rows that come and go at nought are left as they are. */
-const SHIFT_ROUNDS = 20;
+const middleOf = (base: InventoryBase, i: number): number => base.mean[i]! + JITTER_MEAN;
 
-/**
- * The shift with which a share `level` of the rows falls below their quantile. A row whose quantile is nought is no witness:
- * nothing falls below it however likely nought is, and to make up for that elsewhere would lift every other quantile.
- */
-function shiftOf(o: {
-  readonly predicted: Float64Array;
-  readonly actual: Float64Array;
-  /** [nRows] what a count of 0 is in deviations. */
-  readonly nought: Float64Array;
-  readonly level: number;
-}): number {
-  const residuals = o.actual.map((z, i) => z - o.predicted[i]!);
-  let shift = quantileOf(residuals.slice().sort(), o.level);
-  let before = residuals.length;
-  for (let round = 0; round < SHIFT_ROUNDS; round++) {
-    const witnesses = residuals.filter((_, i) => o.predicted[i]! + shift > o.nought[i]!);
-    if (witnesses.length < MIN_CALIBRATION || witnesses.length === before) break;
-    before = witnesses.length;
-    shift = quantileOf(witnesses.sort(), o.level);
-  }
-  return shift;
-}
+const deviationOf = (base: InventoryBase, i: number): number =>
+  Math.sqrt(base.deviation[i]! ** 2 + JITTER_VARIANCE);
 
 function columnsOf(
   base: InventoryBase,

@@ -2,6 +2,9 @@ import { DAY_MS, HOUR_MS, Rng, type SendHistory } from '@waggle/core';
 
 export const START_MS = Date.UTC(2026, 0, 5);
 export const OUTCOME_MS = 72 * HOUR_MS;
+const N_HOURS = OUTCOME_MS / HOUR_MS;
+/** Of what is still to come, each hour brings so much: two thirds within a day. */
+const HOURLY_SHARE = 1 / 22;
 
 /** Truth of a small network: lists that grow on a line, rates per publication, a good Tuesday. */
 export interface NetworkTruth {
@@ -36,11 +39,14 @@ export function simulateNetwork(
     clicks: number;
     expectedDelivered: number;
     expectedOpens: number;
+    hourlyOpens: Float64Array;
+    hourlyClicks: Float64Array;
   }
   const rows: Row[] = [];
   const lists: { publication: number; at: number; size: number }[] = [];
   for (let p = 0; p < nPublications; p++) {
     const rng = new Rng(seed, p);
+    const hours = new Rng(seed, p, 1);
     const size0 = Math.round(3000 * Math.exp(1.3 * rng.normal()) + 50);
     const growth = 0.0012 + 0.0004 * rng.normal();
     const openRate = 0.2 * Math.exp(0.3 * rng.normal());
@@ -59,6 +65,10 @@ export function simulateNetwork(
       const pOpen = Math.min(0.9, openRate * weekdayFactor[weekday]!);
       const noise = Math.exp(0.25 * rng.normal() - 0.03);
       const sent = planned < endMs;
+      const opens = rng.binomial(delivered, pOpen);
+      const clicks = rng.binomial(delivered, Math.min(0.5, clickRate * slots * noise));
+      const isFinal = planned + OUTCOME_MS <= endMs;
+      const over = sent ? Math.min(N_HOURS, (endMs - planned) / HOUR_MS) : 0;
       rows.push({
         publication: p,
         planned,
@@ -67,11 +77,10 @@ export function simulateNetwork(
         cadence: 7 / every,
         recipients: sent ? recipients : Number.NaN,
         delivered: sent ? delivered : Number.NaN,
-        opens: planned + OUTCOME_MS <= endMs ? rng.binomial(delivered, pOpen) : Number.NaN,
-        clicks:
-          planned + OUTCOME_MS <= endMs
-            ? rng.binomial(delivered, Math.min(0.5, clickRate * slots * noise))
-            : Number.NaN,
+        opens: isFinal ? opens : Number.NaN,
+        clicks: isFinal ? clicks : Number.NaN,
+        hourlyOpens: byHour(hours, opens, over),
+        hourlyClicks: byHour(hours, clicks, over),
         expectedDelivered: recipients * 0.985,
         expectedOpens: recipients * 0.985 * pOpen,
       });
@@ -79,6 +88,8 @@ export function simulateNetwork(
   }
   rows.sort((a, b) => a.planned - b.planned || a.publication - b.publication);
   const column = (of: (row: Row) => number) => Float64Array.from(rows, of);
+  const hourly = (of: (row: Row) => Float64Array) =>
+    Float64Array.from(rows.flatMap((row) => Array.from(of(row))));
   return {
     history: {
       nSends: rows.length,
@@ -95,6 +106,7 @@ export function simulateNetwork(
       opens: column((r) => r.opens),
       clicks: column((r) => r.clicks),
       outcomeMs: OUTCOME_MS,
+      hourly: { opens: hourly((r) => r.hourlyOpens), clicks: hourly((r) => r.hourlyClicks) },
       lists: {
         publication: Uint32Array.from(lists, (l) => l.publication),
         atMs: Float64Array.from(lists, (l) => l.at),
@@ -106,4 +118,15 @@ export function simulateNetwork(
       opens: column((r) => r.expectedOpens),
     },
   };
+}
+
+/** Events of a send spread over the hours, all of them within the outcome window; NaN from the hour that is not over. */
+export function byHour(rng: Rng, total: number, over: number): Float64Array {
+  const out = new Float64Array(N_HOURS).fill(Number.NaN);
+  let left = total;
+  for (let h = 0; h < over; h++) {
+    out[h] = h === N_HOURS - 1 ? left : rng.binomial(left, HOURLY_SHARE);
+    left -= out[h]!;
+  }
+  return out;
 }
