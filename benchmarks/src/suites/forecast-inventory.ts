@@ -7,6 +7,7 @@ import {
   type InventoryTarget,
   inventoryBase,
 } from '@waggle/forecasting';
+import { countCoverage, intervalCoverage } from '@waggle/measurement';
 import { treesFit } from '@waggle/native';
 import { say } from '../bench-context.js';
 import { inventoryOracle } from '../data/inventory-oracle.js';
@@ -30,9 +31,21 @@ interface Measured {
   error: number;
   oracle: number;
   total: number;
-  /** Sends whose P10 is above nought, and those of them between P10 and P90. */
-  inside: number;
-  n: number;
+  readonly judged: Judged;
+}
+
+/** Sends that can bring anything (clicks: with ad places), each with its P10 and P90. */
+interface Judged {
+  readonly actual: number[];
+  /** Of the count plus a uniform number from [0, 1). */
+  readonly smooth: Interval;
+  /** In whole numbers. */
+  readonly whole: Interval;
+}
+
+interface Interval {
+  readonly lower: number[];
+  readonly upper: number[];
 }
 
 type ByTarget = Record<InventoryTarget, Measured>;
@@ -118,22 +131,55 @@ async function measureTarget(
     learner: boostedLearner(treesFit),
   });
   const nLevels = model.levels.length;
-  const q = await model.predict(base, rows);
-  const out: Measured = { error: 0, oracle: 0, total: 0, inside: 0, n: 0 };
+  const whole = await model.predict(base, rows);
+  const smooth = await model.predictSmooth(base, rows);
+  const judged = {
+    actual: [] as number[],
+    smooth: { lower: [] as number[], upper: [] as number[] },
+    whole: { lower: [] as number[], upper: [] as number[] },
+  };
+  const out: Measured = { error: 0, oracle: 0, total: 0, judged };
+  // Where nothing is known, nothing is forecast, and that is an error too.
+  const known = (value: number) => (Number.isNaN(value) ? 0 : value);
   rows.forEach((i, r) => {
     const actual = history[target][i]!;
-    // Where nothing is known, nothing is forecast, and that is an error too.
-    const median = q[r * nLevels + 2]!;
-    out.error += Math.abs(actual - (Number.isNaN(median) ? 0 : median));
+    out.error += Math.abs(actual - known(whole[r * nLevels + 2]!));
     out.oracle += Math.abs(actual - oracle[r]!);
     out.total += actual;
-    // Where P10 is nought nothing can fall below it: the one side left holds 90 % by its meaning, not 80. So it is without ad
-    // places, where there is nothing to be unsure of, and where no click at all is likelier than 10 %.
-    if (q[r * nLevels] === 0) return;
-    out.n++;
-    if (actual >= q[r * nLevels]! && actual <= q[r * nLevels + nLevels - 1]!) out.inside++;
+    if (target === 'clicks' && history.nSlots[i] === 0) return;
+    judged.actual.push(actual);
+    for (const [interval, q] of [
+      [judged.smooth, smooth],
+      [judged.whole, whole],
+    ] as const) {
+      interval.lower.push(known(q[r * nLevels]!));
+      interval.upper.push(known(q[r * nLevels + nLevels - 1]!));
+    }
   });
   return out;
+}
+
+/** All of several worlds as one. */
+function together(worlds: readonly Judged[]): Judged {
+  const interval = (of: (judged: Judged) => Interval): Interval => ({
+    lower: worlds.flatMap((world) => of(world).lower),
+    upper: worlds.flatMap((world) => of(world).upper),
+  });
+  return {
+    actual: worlds.flatMap((world) => world.actual),
+    smooth: interval((world) => world.smooth),
+    whole: interval((world) => world.whole),
+  };
+}
+
+const coverageOf = ({ actual, smooth }: Judged): number => countCoverage({ actual, ...smooth });
+
+/** How many of the counts the whole numbers enclose, and of those alone whose P10 is above nought. */
+function enclosedBy({ actual, whole }: Judged): string {
+  const all = intervalCoverage({ actual, ...whole });
+  const weights = whole.lower.map((low) => Number(low > 0));
+  const above = intervalCoverage({ actual, ...whole, weights });
+  return `${(100 * all).toFixed(1)} % lie between P10 and P90 as whole numbers, both included, ${(100 * above).toFixed(1)} % of those whose P10 is above nought`;
 }
 
 /** `forecast/inventory/*`: a week of sends of whole worlds, each forecast a day before. */
@@ -147,18 +193,19 @@ export async function measureInventory(options: SuiteOptions, recorder: Recorder
   for (const seed of seeds) worlds.push(await measureWorld(seed));
   const oracles = worlds.map((world) => world.oracleInterval);
   const enclosed = oracles.reduce((all, o) => all + o.inside, 0);
-  const judged = oracles.reduce((all, o) => all + o.n, 0);
+  const asked = oracles.reduce((all, o) => all + o.n, 0);
   say(
-    `forecast: clicks are whole numbers: P10 to P90 of one who knows the truth encloses ${((100 * enclosed) / judged).toFixed(1)} % of ${judged} sends with ad places, those whose P10 is nought included`,
+    `forecast: clicks are whole numbers: P10 to P90 of one who knows the truth encloses ${((100 * enclosed) / asked).toFixed(1)} % of ${asked} sends with ad places; coverage is therefore that of the count plus a uniform number from [0, 1)`,
   );
   for (const target of INVENTORY_TARGETS) {
     const own = worlds.map((world) => world[target]);
     const sum = (of: (m: Measured) => number) => own.reduce((all, m) => all + of(m), 0);
     const wmape = sum((m) => m.error) / sum((m) => m.total);
     const irreducible = sum((m) => m.oracle) / sum((m) => m.total);
-    const coverage = sum((m) => m.inside) / sum((m) => m.n);
+    const judged = together(own.map((m) => m.judged));
+    const coverage = coverageOf(judged);
     say(
-      `forecast: ${target}: WMAPE ${wmape.toFixed(5)}, irreducible ${irreducible.toFixed(5)} (${(wmape / irreducible).toFixed(3)}×), P10–P90 coverage ${(100 * coverage).toFixed(1)} % of ${sum((m) => m.n)} sends`,
+      `forecast: ${target}: WMAPE ${wmape.toFixed(5)}, irreducible ${irreducible.toFixed(5)} (${(wmape / irreducible).toFixed(3)}×), P10–P90 coverage ${(100 * coverage).toFixed(1)} % of ${judged.actual.length} sends (randomised); ${enclosedBy(judged)}`,
     );
     const base = {
       suite: 'forecast',
@@ -183,7 +230,7 @@ export async function measureInventory(options: SuiteOptions, recorder: Recorder
         unit: `|P10–P90 coverage − 80 %| (${(100 * coverage).toFixed(1)} %)`,
         better: 'lower',
         value: Math.abs(coverage - 0.8),
-        iqr: summarize(own.map((m) => m.inside / m.n)).iqr,
+        iqr: summarize(own.map((m) => coverageOf(m.judged))).iqr,
       },
     );
   }
