@@ -19,7 +19,14 @@ const MIN_PUBLICATIONS = 10;
 const MIN_SUCCESSES = 50;
 
 export interface GateCheck {
-  readonly name: 'enough_data' | 'no_leak' | 'log_loss' | 'calibration' | 'fit' | 'converters';
+  readonly name:
+    | 'later_rows'
+    | 'enough_data'
+    | 'no_leak'
+    | 'log_loss'
+    | 'calibration'
+    | 'fit'
+    | 'converters';
   readonly passed: boolean;
   readonly value: number | null;
   readonly limit: number | null;
@@ -37,11 +44,12 @@ export interface GateMetrics {
 }
 
 /** What a model that fails is replaced by, which is what it is held against where there is such a thing. */
-export type GateFallback = 'prior_only' | 'linear' | 'none';
+export type GateFallback = 'prior_only' | 'linear' | 'unreleased' | 'none';
 
 const FALLBACKS: Readonly<Record<GateFallback, { baseline: string; told: string }>> = {
   prior_only: { baseline: "the prior's", told: 'the prior takes its place' },
   linear: { baseline: "the linear model's", told: 'the linear model keeps its place' },
+  unreleased: { baseline: "the prior's", told: 'it is not released' },
   none: { baseline: "the baseline's", told: 'it is not promoted' },
 };
 

@@ -85,6 +85,12 @@ export {
   MAX_RELATIVE_LOSS,
   runGate,
 } from './gate.js';
+export {
+  gateImported,
+  type ImportedScores,
+  type ImportedVerdict,
+  learnableUntil,
+} from './gate-imported.js';
 export { findLeaks, LEAK_AUC, type LeakSuspect } from './leakage.js';
 export { evaluateOracleGap, type OracleGap, type OracleGapRows } from './oracle-gap.js';
 export {
@@ -136,7 +142,7 @@ export {
   trainHuman,
   weighSuccesses,
 } from './suite/human.js';
-export { linearModelCard, treesModelCard } from './suite/linear-card.js';
+export { importedModelCard, linearModelCard, treesModelCard } from './suite/linear-card.js';
 export { type ModelCard, renderModelCard } from './suite/model-card.js';
 export {
   type ConversionLabels,

@@ -185,17 +185,8 @@ async function trainModel(
   tell(1);
 
   const checks: GateCheck[] = [];
-  const leaks = findLeaks(featureSet.names, train.x, train.nRows, train.successes, train.trials);
-  checks.push({
-    name: 'no_leak',
-    passed: leaks.length === 0,
-    value: leaks.length,
-    limit: 0,
-    explanation:
-      leaks.length === 0
-        ? `no feature alone orders the outcomes with AUC above ${LEAK_AUC}`
-        : `${leaks.map((l) => `${l.feature} alone orders the outcomes with AUC ${l.auc.toFixed(3)}`).join(', ')}: it has seen them`,
-  });
+  const { leaks, check } = leakCheck(featureSet.names, train);
+  checks.push(check);
   throwIfAborted(signal);
   tell(2);
 
@@ -370,6 +361,30 @@ export function slice(dataset: TrainingDataset, rows: Uint32Array): SliceRows {
     trials: take(dataset.trials, rows),
     maturity: take(dataset.maturity, rows),
     clusters: takeCodes(dataset.publication, rows),
+  };
+}
+
+/** Whether a feature alone tells the outcomes, which it then has seen. */
+export function leakCheck(
+  names: readonly string[],
+  { x, nRows, successes, trials }: SliceRows,
+): { readonly leaks: readonly LeakSuspect[]; readonly check: GateCheck } {
+  const leaks = findLeaks(names, x, nRows, successes, trials);
+  const told = leaks.map(
+    ({ feature, auc }) => `${feature} alone orders the outcomes with AUC ${auc.toFixed(3)}`,
+  );
+  return {
+    leaks,
+    check: {
+      name: 'no_leak',
+      passed: leaks.length === 0,
+      value: leaks.length,
+      limit: 0,
+      explanation:
+        leaks.length === 0
+          ? `no feature alone orders the outcomes with AUC above ${LEAK_AUC}`
+          : `${told.join(', ')}: it has seen them`,
+    },
   };
 }
 

@@ -7,7 +7,7 @@ import {
   parseContract,
   type ServedFeatures,
 } from './contract.js';
-import { canonicalJson, type ModelManifest } from './manifest.js';
+import { canonicalJson, type ModelLineage, type ModelManifest } from './manifest.js';
 import type { ModelRegistry } from './model-registry.js';
 
 const CONTRACT_FILE = 'contract.json';
@@ -36,6 +36,8 @@ export function detectFormat(bytes: Uint8Array): ForeignFormat | undefined {
 
 /**
  * Keeps a model trained elsewhere with its contract. Equal content is the same version.
+ * @param judged further files, such as a verdict and a card, and the numbers that go with them: the same model, judged, is a version
+ *   of its own
  * @throws WAGGLE_MODEL_FORMAT when the bytes are not what the contract says, or nothing known; WAGGLE_CONFIG_INVALID,
  *   WAGGLE_MODEL_CONTRACT_MISMATCH, WAGGLE_MODEL_STORAGE
  */
@@ -43,12 +45,17 @@ export async function registerForeign(
   registry: ModelRegistry,
   bytes: Uint8Array,
   contract: ForeignContract,
+  judged: {
+    readonly artifacts?: Readonly<Record<string, Uint8Array>>;
+    readonly metrics?: ModelLineage['metrics'];
+  } = {},
 ): Promise<ModelManifest> {
   const checked = parseContract(contract, `contract of ${contract.name}`);
   checkFormat(checked, bytes);
   return registry.register({
     name: checked.name,
     artifacts: {
+      ...judged.artifacts,
       [FOREIGN_FILES[checked.format]]: bytes,
       [CONTRACT_FILE]: Buffer.from(`${canonicalJson(checked)}\n`),
     },
@@ -56,7 +63,7 @@ export async function registerForeign(
       dataRange: checked.dataRange,
       featureSetFingerprint: checked.featureSetFingerprint,
       codeVersion: checked.producer,
-      metrics: checked.metrics ?? {},
+      metrics: { ...checked.metrics, ...judged.metrics },
     },
   });
 }

@@ -1,5 +1,6 @@
 import type { LinearModelName } from '@waggle/ranking';
 import type { GateReport } from '../gate.js';
+import type { ImportedVerdict } from '../gate-imported.js';
 import type { TrainedModel } from '../train.js';
 import type { TrainedTrees } from '../train-trees.js';
 import type { ModelCard } from './model-card.js';
@@ -112,5 +113,43 @@ export function treesModelCard(
     metrics: judgedMetrics(gate),
     calibration: `${summary.calibration.kind} (${summary.calibrationReason}), on rows later than the fit`,
     gate,
+  };
+}
+
+/** The card of a model that was trained elsewhere. */
+export function importedModelCard(
+  { gate, slices }: ImportedVerdict,
+  set: {
+    readonly fingerprint: string;
+    readonly features: readonly { readonly name: string; readonly description: string }[];
+  },
+  about: {
+    readonly name: string;
+    readonly decision: 'pctr' | 'accept';
+    /** Tool and file format. */
+    readonly form: string;
+    readonly calibration: string;
+    readonly fromTs: string;
+    readonly toTs: string;
+  },
+): ModelCard {
+  const { name, decision, form, calibration, fromTs, toTs } = about;
+  const words = WORDS[decision];
+  return {
+    name,
+    ...words,
+    baseline: 'the empirical-Bayes hierarchy by itself (prior logit)',
+    form,
+    data: { fromTs, toTs, rows: { gate: gate.rows } },
+    features: set.features,
+    featureSetFingerprint: set.fingerprint,
+    slices,
+    metrics: judgedMetrics(gate),
+    calibration,
+    gate,
+    limits: [
+      'Trained elsewhere: what it learned from, and until when, is what its maker declares.',
+      ...words.limits,
+    ],
   };
 }
