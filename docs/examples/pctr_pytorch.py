@@ -22,20 +22,21 @@ class Net(torch.nn.Module):
         self.register_buffer("mean", torch.from_numpy(mean))
         self.register_buffer("scale", torch.from_numpy(np.where(sd > 1e-6, 1 / np.maximum(sd, 1e-6), 0).astype(np.float32)))
         self.layers = torch.nn.Sequential(
-            torch.nn.Linear(x.shape[1], 32), torch.nn.ReLU(), torch.nn.Linear(32, 1)
+            torch.nn.Linear(x.shape[1], 8), torch.nn.ReLU(), torch.nn.Linear(8, 1)
         )
         torch.nn.init.zeros_(self.layers[2].weight)
         torch.nn.init.zeros_(self.layers[2].bias)
 
     def logit(self, x):
-        return x[:, PRIOR] + self.layers(torch.clamp((x - self.mean) * self.scale, -5, 5))[:, 0]
+        return x[:, PRIOR] + self.layers(torch.clamp((x - self.mean) * self.scale, -3, 3))[:, 0]
 
     def forward(self, x):
         return torch.sigmoid(self.logit(x))
 
 
 net = Net(train.x)
-optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=1e-2)
+# Small and strongly drawn to the prior: a sample network has a few thousand rows.
+optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=1)
 x, share, weight = (torch.from_numpy(a.astype(np.float32)) for a in
                     (train.x, train.clicks / train.delivered, train.delivered / train.delivered.mean()))
 best = (np.inf, None)

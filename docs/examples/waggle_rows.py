@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -33,7 +34,10 @@ def read_rows(path, prior="prior_logit_ctr"):
     table = pq.read_table(path)
     about = json.loads(table.schema.metadata[b"waggle"])
     # Clicks go on for three days. Younger rows would teach that late ads are not clicked.
-    table = table.filter(np.asarray(table["maturity"]) == 1)
+    final = np.asarray(table["maturity"]) == 1
+    # The latest rows are for `waggle models gate`: a model that has seen them cannot be judged on them.
+    until = datetime.fromisoformat(about["learn_until"].replace("Z", "+00:00")).timestamp() * 1000
+    table = table.filter(final & (np.asarray(table["decision_ts_ms"]) <= until))
     x = np.column_stack([np.asarray(table[name]) for name in about["features"]]).astype(np.float32)
     column = lambda name: np.asarray(table[name], np.float64)
     return Rows(about, x, column("successes"), column("trials"), x[:, about["features"].index(prior)])
@@ -56,7 +60,7 @@ def write_contract(path, rows, examples, *, name, producer, **more):
         "featureParams": rows.about["params"],
         "output": {"meaning": "probability"},
         "examples": {"rows": x.astype(float).tolist(), "outputs": np.asarray(p, float).tolist(), "tolerance": 1e-5},
-        "dataRange": {"from": rows.about["from"], "to": rows.about["to"]},
+        "dataRange": {"from": rows.about["from"], "to": rows.about["gate_from"]},
         **more,
     }
     with open(path, "w") as file:

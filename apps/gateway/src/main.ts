@@ -1,4 +1,5 @@
 import { createServer } from 'node:net';
+import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
 import {
   type Clock,
@@ -46,6 +47,11 @@ export interface RunningGateway {
   close(): Promise<boolean>;
 }
 
+/** Runs that may wait for a release's network: what cannot be answered by then is better answered without it. */
+const NETWORK_QUEUE = 64;
+/** Rows of several requests that one run of a network holds together. */
+const NETWORK_BATCH_ROWS = 2_048;
+
 /** A second start must serve within seconds; this much of it goes to not being slow afterwards. */
 const REHEARSAL_MS = 500;
 
@@ -71,7 +77,18 @@ export async function startGateway(options: StartOptions): Promise<RunningGatewa
     tenantId: first?.ranking.tenantId ?? config.tenantId,
     clock,
     logger,
+  }).catch(async (cause) => {
+    await first?.ranking.networks?.close();
+    throw cause;
   });
+  const retired = new Set<Promise<void>>();
+  /** Ends a release's networks once the last decision that holds them has been made. */
+  const retire = ({ ranking }: LoadedForServing<RankingRelease>): void => {
+    const closed = (ranking.networks?.close() ?? Promise.resolve())
+      .catch((err) => logger.warn({ err, release: ranking.id }, 'networks did not close'))
+      .finally(() => retired.delete(closed));
+    retired.add(closed);
+  };
   const steps: ShutdownStep[] = [...live.shutdown];
   try {
     let preloaded = first;
@@ -86,6 +103,7 @@ export async function startGateway(options: StartOptions): Promise<RunningGatewa
         // In this turn the release becomes current; its candidates are prepared from the next one on.
         setImmediate(() => void prepare(ranking));
       },
+      onRetire: retire,
       clock,
       logger,
     });
@@ -116,9 +134,11 @@ export async function startGateway(options: StartOptions): Promise<RunningGatewa
     if (first !== undefined) await releases.request(first.served.id);
     steps.unshift({
       name: 'close engine',
-      run: () => {
+      async run() {
         preparing.abort();
         engine.close();
+        await releases.close();
+        await Promise.all(retired);
       },
     });
 
@@ -191,6 +211,7 @@ export async function startGateway(options: StartOptions): Promise<RunningGatewa
     };
   } catch (cause) {
     for (const step of steps) await Promise.resolve(step.run()).catch(() => {});
+    await first?.ranking.networks?.close();
     throw cause;
   }
 }
@@ -217,8 +238,16 @@ async function loadForServing(
   const release = await store.open(id);
   const ranking = await loadRankingRelease(release, {
     logger,
-    // One thread for a moment: requests are answered meanwhile, and nothing of ONNX is needed afterwards.
+    // One thread for a moment: requests are answered meanwhile, and nothing of it is needed afterwards.
     runner: () => new OnnxRunner({ workers: 1, threads: 1 }),
+    // One worker, so that its session is warm for whoever comes first; it computes on the cores that requests leave.
+    networkRunner: () =>
+      new OnnxRunner({
+        workers: 1,
+        threads: Math.max(1, availableParallelism() - 1),
+        maxQueue: NETWORK_QUEUE,
+        maxBatchRows: NETWORK_BATCH_ROWS,
+      }),
   });
   return { served: servedRelease(release.manifest, ranking), ranking };
 }

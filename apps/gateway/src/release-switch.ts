@@ -12,6 +12,8 @@ export interface ReleaseSwitchOptions<R> {
   load(id: string): Promise<LoadedForServing<R>>;
   /** Runs right before the swap, in the same turn of the event loop. */
   onSwap?(next: LoadedForServing<R>): void;
+  /** Runs when a release can no longer be asked for: requests that began with it may still be on their way. */
+  onRetire?(retired: LoadedForServing<R>): void;
   readonly clock: Clock;
   readonly logger: Logger;
 }
@@ -73,6 +75,17 @@ export class ReleaseSwitch<R> implements ReleasesPort {
     await this.#working;
   }
 
+  /** Retires what is held. Nothing is current afterwards. */
+  async close(): Promise<void> {
+    this.#wanted = undefined;
+    await this.#working;
+    for (const held of [this.#current, this.#previous]) {
+      if (held !== undefined) this.#options.onRetire?.(held);
+    }
+    this.#current = undefined;
+    this.#previous = undefined;
+  }
+
   async #work(): Promise<void> {
     // After this turn `#working` is set; it is unset in the same turn that finds nothing more wanted.
     await Promise.resolve();
@@ -90,11 +103,18 @@ export class ReleaseSwitch<R> implements ReleasesPort {
       }
       const startedMs = clock.monotonicMs();
       try {
-        const kept = this.#previous?.served.id === id ? this.#previous : undefined;
+        const previous = this.#previous;
+        const kept = previous?.served.id === id ? previous : undefined;
         const next = kept ?? (await this.#options.load(id));
-        this.#options.onSwap?.(next);
+        try {
+          this.#options.onSwap?.(next);
+        } catch (thrown) {
+          if (next !== kept) this.#options.onRetire?.(next);
+          throw thrown;
+        }
         this.#previous = this.#current;
         this.#current = next;
+        if (previous !== undefined && previous !== next) this.#options.onRetire?.(previous);
         this.#loadedAtMs = clock.nowMs();
         this.#swaps++;
         this.#rejected = undefined;

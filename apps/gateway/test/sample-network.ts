@@ -2,7 +2,13 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { manualClock, type StringColumn, silentLogger, stringAt, stringData } from '@waggle/core';
-import { buildCatalog, parsePolicy, rankingReleaseFiles, zeroDuals } from '@waggle/engine';
+import {
+  buildCatalog,
+  type ImportedModel,
+  parsePolicy,
+  rankingReleaseFiles,
+  zeroDuals,
+} from '@waggle/engine';
 import { acceptFeatures, buildSnapshot, ctrFeatures } from '@waggle/features';
 import { priorOnlyModel } from '@waggle/ranking';
 import { ReleaseStore } from '@waggle/releases';
@@ -19,6 +25,8 @@ export interface SampleNetwork {
   readonly releases: ReleaseStore;
   /** Both rank the same network; the second weighs similarity of texts not at all. */
   readonly releaseIds: readonly [string, string];
+  /** Adds a release in which a model of another tool predicts clicks; it weighs similarity as it is told to. */
+  withPctr(pctr: ImportedModel, fitPerMille?: number): Promise<string>;
   readonly asOfMs: number;
   readonly ids: {
     readonly publications: string[];
@@ -55,7 +63,7 @@ export async function sampleNetwork(): Promise<SampleNetwork> {
     clock: manualClock(asOfMs),
     logger: silentLogger,
   });
-  const create = async (fitPerMille: number): Promise<string> => {
+  const create = async (fitPerMille: number, pctr?: ImportedModel): Promise<string> => {
     const files = rankingReleaseFiles({
       catalog,
       snapshot,
@@ -65,7 +73,11 @@ export async function sampleNetwork(): Promise<SampleNetwork> {
         creative: unitVectors(ids.creatives.length),
         model: 'test',
       },
-      models: { pctr: priorOnlyModel(ctrFeatures), accept: priorOnlyModel(acceptFeatures) },
+      models: {
+        pctr: priorOnlyModel(ctrFeatures),
+        accept: priorOnlyModel(acceptFeatures),
+        imported: { pctr },
+      },
       duals: zeroDuals(),
       policy: parsePolicy({ weights: { fit_per_mille: fitPerMille } }),
       gate: null,
@@ -80,6 +92,7 @@ export async function sampleNetwork(): Promise<SampleNetwork> {
     store,
     releases,
     releaseIds,
+    withPctr: (pctr, fitPerMille = 0) => create(fitPerMille, pctr),
     asOfMs,
     ids,
     async close() {

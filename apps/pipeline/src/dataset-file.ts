@@ -1,5 +1,6 @@
 import { type ColumnTable, encodeColumns, numericColumn } from '@waggle/core';
 import type { Dataset, FeatureSet } from '@waggle/features';
+import { learnableUntil } from '@waggle/training';
 import { parquetWriteBuffer } from 'hyparquet-writer';
 
 /** Rows of a feature set as a file: Parquet where the name says so, else a column file. */
@@ -50,14 +51,19 @@ function asColumns(o: Rows): ColumnTable {
 /** Key `waggle` of the file's metadata is JSON: what a contract of a model trained on it has to say. */
 function asParquet(o: Rows): Uint8Array {
   const { rows, set, asOfMs } = o;
+  const { learnUntilMs, gateFromMs } = learnableUntil(rows.decisionTsMs);
+  const iso = (ms: number) => new Date(Number.isNaN(ms) ? asOfMs : ms).toISOString();
   const about = {
     set: set.name,
     fingerprint: set.fingerprint,
     features: set.names,
     params: rows.params,
     embedding_model: rows.embeddingModel,
-    from: new Date(rows.decisionTsMs[0] ?? asOfMs).toISOString(),
-    to: new Date(asOfMs).toISOString(),
+    from: iso(rows.decisionTsMs[0] ?? asOfMs),
+    to: iso(asOfMs),
+    // Later rows are left for the gate; a model that saw them is judged on later ones still.
+    learn_until: iso(learnUntilMs),
+    gate_from: iso(gateFromMs),
   };
   return new Uint8Array(
     parquetWriteBuffer({

@@ -13,6 +13,11 @@ const pipeline = defineErrors({
     summary: 'A release was asked for before any model was trained.',
     remedy: 'Run `npx waggle train` first.',
   },
+  WAGGLE_MODEL_NOT_GATED: {
+    summary: 'A release was asked for an imported model that has not passed its gate.',
+    remedy:
+      'Run `waggle models gate <version>`, on data later than it learned from; or release it on your word with --ungated, which every answer then says.',
+  },
   WAGGLE_INGEST_INVALID: {
     summary: 'A row of an input file does not match the event contract.',
     remedy:

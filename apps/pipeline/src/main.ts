@@ -92,9 +92,14 @@ export async function runCli(argv: readonly string[]): Promise<number> {
   cli
     .command(
       'models [verb] [target]',
-      'List the registry; import <file> brings a model of another tool; show <version>',
+      'List the registry; import <file> brings a model of another tool, gate <version> judges it; show <version>',
     )
     .option('--contract <file>', 'What the imported model takes and gives, as JSON')
+    .option(
+      '--as-of <time>',
+      'Gate on nothing later than this (RFC 3339; default: end of the data)',
+    )
+    .option('--seed <n>', 'Seed of the gate’s bootstrap', { default: 1 })
     .action(bind(async () => (await import('./commands/models.js')).modelsCommand));
   cli
     .command(
@@ -108,6 +113,7 @@ export async function runCli(argv: readonly string[]): Promise<number> {
       'Answer clicks with this imported model (a version, or the last one of a name)',
     )
     .option('--accept <version>', 'Answer acceptances with this imported model')
+    .option('--ungated', 'Release an imported model that has not passed its gate; answers say so')
     .option('--as-of <time>', 'Use nothing later than this (RFC 3339; default: end of the data)')
     .action(bind(async () => (await import('./commands/release.js')).releaseCommand));
   cli

@@ -4,6 +4,7 @@ import {
   type ModelLineage,
   ModelRegistry,
   openForeign,
+  registerForeign,
   type ServedFeatures,
 } from '@waggle/models';
 import { type HeadModel, parseHeadModel } from '@waggle/ranking';
@@ -39,6 +40,14 @@ export const CARD_FILE = 'card.md';
 
 const utf8 = new TextDecoder('utf-8', { fatal: true });
 
+/** A model of another tool with what its gate said, where it was gated. */
+export interface ImportedFromRegistry extends ForeignModel {
+  readonly gate: GateReport | undefined;
+}
+
+/** The file of a version that holds its verdict. */
+const GATE_FILE = 'gate.json';
+
 /** The models that training made on this machine, over the registry of @waggle/models. */
 export interface NetworkModels {
   /** Keeps a model with its card; the active one, which releases take, unless it is not to be. @returns its version in the registry */
@@ -54,7 +63,9 @@ export interface NetworkModels {
   /** Parameters of the feature set of the model promoted last; none before there is one. */
   params(name: ModelName): Promise<Readonly<Record<string, number>>>;
   /** A model of another tool by its version, or the last version of a name. @throws WAGGLE_MODEL_NOT_FOUND, WAGGLE_MODEL_CORRUPT, WAGGLE_MODEL_CONTRACT_MISMATCH */
-  imported(version: string, served: ServedFeatures): Promise<ForeignModel>;
+  imported(version: string, served?: ServedFeatures): Promise<ImportedFromRegistry>;
+  /** Keeps a model of another tool with its verdict and card; the active one of its name when it passed. @returns its version */
+  saveGated(model: ForeignModel, gate: GateReport, card: ModelCard): Promise<string>;
 }
 
 export async function openRegistry(
@@ -79,21 +90,13 @@ export async function openRegistry(
       model,
       ...(model.kind === 'trees_logistic' && { trees: await found.artifact(TREES_FILE) }),
       onnx: await found.artifact('model.onnx'),
-      gate: (await read('gate.json')) as GateReport,
+      gate: (await read(GATE_FILE)) as GateReport,
       params: (await read('params.json')) as Record<string, number>,
     };
   };
   return {
     async save(trained, card, { range, promote = true }) {
-      const metrics: ModelLineage['metrics'] = {};
-      for (const [key, value] of Object.entries(trained.model.metrics)) {
-        metrics[key] =
-          typeof value === 'number' && Number.isFinite(value)
-            ? value
-            : typeof value === 'boolean'
-              ? Number(value)
-              : null;
-      }
+      const metrics = plainMetrics(trained.model.metrics);
       const manifest = await registry.register({
         name: trained.model.name,
         artifacts: {
@@ -101,7 +104,7 @@ export async function openRegistry(
           'model.json': json(trained.model),
           ...(trained.trees !== undefined && { [TREES_FILE]: trained.trees }),
           'model.onnx': trained.onnx,
-          'gate.json': json(trained.gate),
+          [GATE_FILE]: json(trained.gate),
           'params.json': json(trained.params),
         },
         lineage: { ...lineageOf(range, trained.model.featureSetFingerprint), metrics },
@@ -129,12 +132,50 @@ export async function openRegistry(
     },
     async imported(version, served) {
       const last = version.includes('@') ? undefined : (await registry.versions(version)).at(-1);
-      return openForeign(registry, last?.version ?? version, served);
+      const model = await openForeign(registry, last?.version ?? version, served);
+      const { artifacts, version: found } = model.manifest;
+      if (!Object.hasOwn(artifacts, GATE_FILE)) return { ...model, gate: undefined };
+      const verdict = await (await registry.get(found)).artifact(GATE_FILE);
+      return { ...model, gate: JSON.parse(utf8.decode(verdict)) as GateReport };
+    },
+    async saveGated({ contract, bytes }, gate, card) {
+      const { modelMetrics, relativeLogLoss, passed, summary } = gate;
+      const { version } = await registerForeign(registry, bytes, contract, {
+        artifacts: {
+          [GATE_FILE]: json(gate),
+          [CARD_FILE]: new TextEncoder().encode(renderModelCard(card)),
+        },
+        metrics: plainMetrics({
+          ...modelMetrics,
+          relativeLogLoss: relativeLogLoss?.estimate,
+          gatePassed: passed,
+        }),
+      });
+      if (passed) {
+        await registry.promote({
+          ...{ version, by: 'waggle models gate', reason: summary.slice(0, 4096) },
+        });
+      }
+      return version;
     },
     async latest() {
       return { pctr: await load('pctr'), accept: await load('accept') };
     },
   };
+}
+
+/** What the registry lists of a model's numbers: finite ones, and yes or no as 1 or 0. */
+function plainMetrics(metrics: Readonly<Record<string, unknown>>): ModelLineage['metrics'] {
+  const plain: ModelLineage['metrics'] = {};
+  for (const [key, value] of Object.entries(metrics)) {
+    plain[key] =
+      typeof value === 'number' && Number.isFinite(value)
+        ? value
+        : typeof value === 'boolean'
+          ? Number(value)
+          : null;
+  }
+  return plain;
 }
 
 function lineageOf(range: DataRange, featureSetFingerprint: string): Omit<ModelLineage, 'metrics'> {

@@ -8,12 +8,12 @@ import {
   preselect,
 } from '@waggle/retrieval';
 import type { BudgetState } from './budget-view.js';
-import { fillBestCreatives } from './creative-choice.js';
+import { askBestCreatives, fillBestCreatives } from './creative-choice.js';
 import { engineError } from './errors.js';
 import { KEPT_DRAW_CELLS } from './kept-draw.js';
 import { priorClickRate, type RankingRelease } from './ranking-release.js';
 import { encodeRows, type RowList } from './row-list.js';
-import type { ScorableSet, ScoredBlock } from './scored-block.js';
+import type { ScorableSet, ScoredBlock, ScoringContext } from './scored-block.js';
 import type { ScoringScratch } from './scoring-scratch.js';
 
 /**
@@ -45,6 +45,8 @@ export interface CandidateSet extends ScorableSet {
     | undefined;
   /** Recently scored contexts, latest first. */
   readonly blocks: ScoredBlock[];
+  /** Contexts that networks are being asked about. */
+  readonly asked: { readonly context: ScoringContext; readonly done: Promise<void> }[];
   /** Exploration blocks by diversity rules, made when first needed. */
   readonly diversityBlocks: Map<number, { blocks: Int32Array; nBlocks: number; sizes: Int32Array }>;
   /** Scratch of the request at hand: which candidates are in play. */
@@ -110,13 +112,14 @@ export class CandidateCache {
   /**
    * What `get` would compute for a publication, in steps of about a millisecond with a pause for the caller after each,
    * so that the first request for it finds most of it done. Nothing is done once half of the room is taken.
+   * @returns campaigns to be given to `askCreatives` in the pause, where a network chooses
    */
   *prepare(
     publicationRow: number,
     language: string,
     atMs: number,
     budget: BudgetState,
-  ): Generator<void, void, void> {
+  ): Generator<Int32Array | undefined, void, void> {
     if (this.#cells > MAX_CACHED_CELLS / 2) return;
     const release = this.#release;
     const plan = this.#plan(publicationRow);
@@ -126,13 +129,29 @@ export class CandidateCache {
       atMs,
       budget,
     });
-    yield;
+    yield undefined;
+    const byNetwork = release.pctr.network !== undefined;
     for (let from = 0; from < campaignRows.length; from += PREPARED_AT_ONCE) {
       const rows = campaignRows.subarray(from, from + PREPARED_AT_ONCE);
       fillFit(release, publicationRow, rows, plan.fit);
-      fillBestCreatives(release, publicationRow, rows, plan.bestCreative, this.#scratch);
-      yield;
+      if (!byNetwork) {
+        fillBestCreatives(release, publicationRow, rows, plan.bestCreative, this.#scratch);
+      }
+      yield byNetwork ? rows : undefined;
     }
+  }
+
+  /**
+   * Has a network choose the creatives of campaigns that have none yet.
+   * @returns the creative of each, int32 [campaignRows]
+   */
+  async askCreatives(publicationRow: number, campaignRows: Int32Array): Promise<Int32Array> {
+    const { pctr } = this.#release;
+    const { bestCreative } = this.#plan(publicationRow);
+    if (pctr.network !== undefined) {
+      await askBestCreatives(this.#release, pctr, publicationRow, campaignRows, bestCreative);
+    }
+    return campaignRows.map((c) => bestCreative[c]!);
   }
 
   /** Accounts for rows added to a set; the longest unused publications make room. */
@@ -237,7 +256,10 @@ function buildSet(
   const { campaignRows } = chosen;
   const n = campaignRows.length;
   fillFit(release, publicationRow, campaignRows, plan.fit);
-  fillBestCreatives(release, publicationRow, campaignRows, plan.bestCreative, scratch);
+  // A network's choice is waited for before its scores are.
+  if (release.pctr.network === undefined) {
+    fillBestCreatives(release, publicationRow, campaignRows, plan.bestCreative, scratch);
+  }
   const mask = new BitSet(n);
   return {
     ...chosen,
@@ -252,6 +274,7 @@ function buildSet(
     omega: gather(campaigns.omega, campaignRows),
     counts: undefined,
     blocks: [],
+    asked: [],
     diversityBlocks: new Map(),
     mask,
     maskBytes: mask.bytes.subarray(0, (n + 7) >>> 3),

@@ -1,5 +1,6 @@
 import type { RankingRelease } from './ranking-release.js';
 import type { ScoringScratch } from './scoring-scratch.js';
+import { onThread, type ServedNetwork } from './served-model.js';
 
 /** Candidate × servable creative: pair p of candidate i lies in [offsets[i], offsets[i + 1]). */
 interface Pairs {
@@ -43,13 +44,55 @@ export function fillBestCreatives(
 ): void {
   const missing = campaignRows.filter((row) => best[row]! < 0);
   if (missing.length === 0) return;
-  const { offsets, campaigns, creatives } = pairsOf(release, missing);
-  const p = scratch.p(campaigns.length);
-  const top = { publicationRow, tsMs: release.asOfMs, position: 1, nAds: 1 };
-  release.pctr.probabilities(top, campaigns, creatives, p);
-  for (let i = 0; i < missing.length; i++) {
+  const pairs = pairsOf(release, missing);
+  const p = scratch.p(pairs.campaigns.length);
+  const at = topOf(release, publicationRow);
+  onThread(release.pctr).probabilities(at, pairs.campaigns, pairs.creatives, p);
+  keepLikeliest(missing, pairs, p, best);
+}
+
+/** As `fillBestCreatives`, by a network; it is asked about campaigns with several creatives. */
+export async function askBestCreatives(
+  release: RankingRelease,
+  pctr: ServedNetwork,
+  publicationRow: number,
+  campaignRows: Int32Array,
+  best: Int32Array,
+): Promise<void> {
+  const { creativeOffsets } = release.campaigns;
+  const missing = campaignRows.filter((row) => best[row]! < 0);
+  const several = missing.filter((c) => creativeOffsets[c + 1]! - creativeOffsets[c]! > 1);
+  const pairs = pairsOf(release, several);
+  const at = topOf(release, publicationRow);
+  const p = several.length === 0 ? [] : await pctr.ask(at, pairs.campaigns, pairs.creatives);
+  firstCreatives(release, missing).forEach((creative, i) => {
+    best[missing[i]!] = creative;
+  });
+  keepLikeliest(several, pairs, p, best);
+}
+
+/** The first creative of each campaign, for want of a choice. */
+export function firstCreatives(release: RankingRelease, campaignRows: Int32Array): Int32Array {
+  const { creativeOffsets, creativeRows } = release.campaigns;
+  return campaignRows.map((c) => creativeRows[creativeOffsets[c]!]!);
+}
+
+const topOf = (release: RankingRelease, publicationRow: number) => ({
+  publicationRow,
+  tsMs: release.asOfMs,
+  position: 1,
+  nAds: 1,
+});
+
+function keepLikeliest(
+  campaignRows: Int32Array,
+  { offsets, creatives }: Pairs,
+  p: ArrayLike<number>,
+  best: Int32Array,
+): void {
+  for (let i = 0; i < campaignRows.length; i++) {
     let winner = offsets[i]!;
     for (let j = winner + 1; j < offsets[i + 1]!; j++) if (p[j]! > p[winner]!) winner = j;
-    best[missing[i]!] = creatives[winner]!;
+    best[campaignRows[i]!] = creatives[winner]!;
   }
 }

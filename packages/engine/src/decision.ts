@@ -37,6 +37,8 @@ export interface DrawMoney {
   readonly broke: RowList;
   /** Campaign rows with less than the send would set aside. */
   readonly short: readonly number[];
+  /** Prior rates stood in for scores. */
+  readonly prior?: true;
   /** What came of the reservation: absent when none was asked for. */
   readonly reserve?: 'held' | 'refused' | 'failed';
 }

@@ -14,7 +14,7 @@ import type { DecisionPort, LedgerPort } from './ports.js';
 import type { RankingRelease } from './ranking-release.js';
 import { Deadline, type RequestContext, readContext } from './request-context.js';
 import { ScoringScratch } from './scoring-scratch.js';
-import { type Run, runFill, runOffers, type StagesResult } from './stages.js';
+import { type Run, runFill, runOffers, runOffersAsking, type StagesResult } from './stages.js';
 
 export interface EngineOptions {
   /** The release to serve a tenant from; undefined before the first. Asked once per request. */
@@ -66,7 +66,8 @@ export class Engine {
   }
 
   /**
-   * Ranks. `offers` answers at once; `fill` resolves when its reservations are durable.
+   * Ranks. `offers` answers at once, or with a release that has networks when these have been asked; `fill` resolves when its
+   * reservations are durable.
    * @throws WAGGLE_NO_ACTIVE_RELEASE, WAGGLE_PIN_UNKNOWN, WAGGLE_UNKNOWN_PUBLICATION, WAGGLE_UNKNOWN_CANDIDATES,
    *   WAGGLE_RANK_INVALID, WAGGLE_DEADLINE_EXCEEDED, WAGGLE_DECISION_NOT_RECORDED, WAGGLE_ABORTED (synchronously or as a rejection)
    */
@@ -91,17 +92,19 @@ export class Engine {
       money: served.money,
       context,
       late: () => deadline.passed,
+      waitMs: () => deadline.waitMs,
       check: () => deadline.check(),
     };
     const decisionId = this.#options.ids('decision');
-    if (request.mode === 'fill') return this.#fill(served, run, decisionId, call);
-    const { response, row, json } = this.#answer(served, context, decisionId, call, runOffers(run));
-    try {
-      this.#options.decisions.record(row, json);
-    } catch (cause) {
-      this.#notLogged(decisionId, cause);
+    const { networks } = release;
+    if (request.mode === 'fill') {
+      const fill = () => this.#fill(served, run, decisionId, call);
+      return networks === undefined ? fill() : networks.during(fill);
     }
-    return response;
+    if (networks === undefined) return this.#offers(served, run, decisionId, call, runOffers(run));
+    return networks.during(async () =>
+      this.#offers(served, run, decisionId, call, await runOffersAsking(run, networks)),
+    );
   }
 
   /**
@@ -111,13 +114,17 @@ export class Engine {
    */
   async prepare(release: RankingRelease, signal?: AbortSignal): Promise<void> {
     const served = this.#served.get(release.id) ?? this.#keep(this.#admit(release));
-    const { publications } = release;
+    const { publications, networks } = release;
     for (let row = 0; row < publications.n; row++) {
       const nowMs = this.#options.clock.nowMs();
       const { budget } = served.money.draw(nowMs);
-      for (const _ of served.cache.prepare(row, publications.language[row]!, nowMs, budget)) {
+      for (const rows of served.cache.prepare(row, publications.language[row]!, nowMs, budget)) {
+        if (rows !== undefined) {
+          await networks?.during(() => served.cache.askCreatives(row, rows));
+        }
         await new Promise((wake) => setTimeout(wake, PREPARE_PAUSE_MS));
-        if (signal?.aborted === true || this.#served.get(release.id) !== served) return;
+        if (signal?.aborted === true || networks?.retired === true) return;
+        if (this.#served.get(release.id) !== served) return;
       }
     }
   }
@@ -127,6 +134,22 @@ export class Engine {
     for (const served of this.#served.values()) served.view.close();
     this.#served.clear();
     this.#last = undefined;
+  }
+
+  #offers(
+    served: ServedRelease,
+    run: Run,
+    decisionId: string,
+    call: RankCall,
+    stages: StagesResult,
+  ): RankResponseBody {
+    const { response, row, json } = this.#answer(served, run.context, decisionId, call, stages);
+    try {
+      this.#options.decisions.record(row, json);
+    } catch (cause) {
+      this.#notLogged(decisionId, cause);
+    }
+    return response;
   }
 
   async #fill(
@@ -192,7 +215,8 @@ export class Engine {
       draws: stages.draws,
       nEligible: stages.nEligible,
       filtered: stages.filtered,
-      degraded: stages.degraded.length === 0 ? standing : [...standing, ...stages.degraded],
+      degraded:
+        stages.degraded.length === 0 ? standing : [...new Set([...standing, ...stages.degraded])],
       latencyMs: this.#options.clock.monotonicMs() - call.receivedAtMs,
       explored: stages.explored,
       kept: stages.kept,

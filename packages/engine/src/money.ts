@@ -11,8 +11,8 @@ export interface Reservation {
 
 /** Where a decision looks for money: the ledger when serving, the log when replaying. */
 export interface Money {
-  /** What every campaign may commit at this draw. `stale` when the ledger did not answer. */
-  draw(nowMs: number): { budget: BudgetState; stale: boolean };
+  /** What every campaign may commit at the decision's n-th draw, from 0. `stale` when the ledger did not answer. */
+  draw(nowMs: number, nth: number): { budget: BudgetState; stale: boolean };
   reserve(reservation: Reservation): Promise<ReserveOutcome>;
 }
 

@@ -24,8 +24,18 @@ import type { Release } from '@waggle/releases';
 import { EligibilityIndex, ExactIndex, type PublicationRules, SERVABLE } from '@waggle/retrieval';
 import { type Duals, parseDuals } from './duals.js';
 import { engineError } from './errors.js';
+import { Networks, within } from './networks.js';
 import { type EnginePolicy, parsePolicy } from './policy.js';
-import { openImported, openServedModel, type ServedModel, sha256Hex } from './served-model.js';
+import {
+  type ImportedEntry,
+  importedEntry,
+  namesOf,
+  openImported,
+  openServedModel,
+  type ServedHead,
+  type ServedModel,
+  sha256Hex,
+} from './served-model.js';
 
 export interface LoadDependencies {
   readonly logger: Logger;
@@ -35,7 +45,15 @@ export interface LoadDependencies {
    * and its runner closed afterwards. Without a runner only the hashes are compared.
    */
   readonly runner?: Runner | (() => Runner);
-  /** A runner that has not answered for all twins by then counts as unavailable. @default 10 s */
+  /**
+   * Makes the runner that a release's networks live in, when it has some; `RankingRelease.networks` closes it. Without it such a
+   * release is refused.
+   */
+  readonly networkRunner?: () => Runner;
+  /**
+   * A runner that has not answered for all twins by then counts as unavailable; a release whose networks have not been opened by
+   * then is refused. @default 10 s
+   */
   readonly twinTimeoutMs?: number;
 }
 
@@ -112,6 +130,11 @@ export interface RankingRelease {
   readonly similar: ExactIndex;
   readonly pctr: ServedModel;
   readonly accept: ServedModel;
+  /**
+   * Where its networks run; undefined when everything is answered on the calling thread. Whoever loaded the release closes them
+   * once it is out of service.
+   */
+  readonly networks: Networks | undefined;
 }
 
 /** Publications that the campaigns' average click rate is taken over. */
@@ -127,10 +150,29 @@ export async function loadRankingRelease(
   release: Release,
   deps: LoadDependencies,
 ): Promise<RankingRelease> {
+  let networks: Networks | undefined;
   try {
-    const loaded = await load(release, deps);
-    return await checkTwins(release, loaded, deps);
+    const entries = {
+      pctr: importedEntry(release, 'pctr'),
+      accept: importedEntry(release, 'accept'),
+    };
+    const hasNetworks = Object.values(entries).some(
+      (entry) => entry?.contract.tensors !== undefined,
+    );
+    if (hasNetworks && deps.networkRunner !== undefined) {
+      networks = new Networks(deps.networkRunner(), deps.logger);
+    }
+    const loading = load(release, deps, entries, networks);
+    const timeMs = deps.twinTimeoutMs ?? TWIN_TIMEOUT_MS;
+    const loaded = await within(hasNetworks ? timeMs : Number.POSITIVE_INFINITY, loading);
+    if (loaded === undefined) {
+      loading.catch(() => {});
+      throw new Error(`its networks have not answered within ${timeMs} ms`);
+    }
+    return await checkTwins(release, loaded.value, deps);
   } catch (cause) {
+    // What hangs is left behind.
+    networks?.close().catch((err) => deps.logger.debug({ err }, 'networks did not close'));
     if (cause instanceof WaggleError && /^WAGGLE_RELEASE_/.test(cause.code)) throw cause;
     throw engineError(
       'WAGGLE_RELEASE_UNSERVABLE',
@@ -140,7 +182,12 @@ export async function loadRankingRelease(
   }
 }
 
-async function load(release: Release, { logger }: LoadDependencies): Promise<RankingRelease> {
+async function load(
+  release: Release,
+  { logger }: LoadDependencies,
+  entries: Readonly<Record<HeadModel['name'] & ('pctr' | 'accept'), ImportedEntry | undefined>>,
+  networks: Networks | undefined,
+): Promise<RankingRelease> {
   const unservable = (why: string) =>
     engineError('WAGGLE_RELEASE_UNSERVABLE', `release ${release.id}: ${why}`, {
       details: { release: release.id },
@@ -209,11 +256,12 @@ async function load(release: Release, { logger }: LoadDependencies): Promise<Ran
     }
   }
 
-  const served = async (name: HeadModel['name'], set: FeatureSet): Promise<ServedModel> =>
-    openServedModel(
+  const served = async (name: keyof typeof entries, set: FeatureSet): Promise<ServedModel> => {
+    const entry = entries[name];
+    return openServedModel(
       {
         json: release.json('models', `${name}.json`),
-        imported: await openImported(release, name, set),
+        imported: entry && (await openImported(release, name, entry, set, networks)),
         trees: () => release.read('models', `${name}.trees`),
         online: () => new OnlineFeatures(set, snapshot, embeddings),
       },
@@ -222,6 +270,7 @@ async function load(release: Release, { logger }: LoadDependencies): Promise<Ran
       set,
       unservable,
     );
+  };
   const pctr = await served('pctr', ctrFeatures);
   const accept = await served('accept', acceptFeatures);
 
@@ -233,7 +282,7 @@ async function load(release: Release, { logger }: LoadDependencies): Promise<Ran
     advertisers: advertiserTable,
     creatives: creativeTable,
   });
-  const campaigns = campaignColumns({
+  const campaigns = await campaignColumns({
     campaignTable,
     creativeTable,
     advertiserTable,
@@ -244,16 +293,16 @@ async function load(release: Release, { logger }: LoadDependencies): Promise<Ran
   const degraded: Degradation[] = [];
   const priorOnly = ({ model, imported }: ServedModel) => imported === undefined && model.priorOnly;
   if (priorOnly(pctr) || priorOnly(accept)) degraded.push('prior_only_model');
-  const versionOf = ({ model, imported }: ServedModel) => imported?.version ?? model.version;
-  const calibrationOf = ({ model, imported }: ServedModel) =>
-    imported === undefined ? model.calibration.kind : imported.calibration.kind;
+  if (Object.values(entries).some((entry) => entry?.gated === false))
+    degraded.push('ungated_model');
+  const names = { pctr: namesOf(pctr), accept: namesOf(accept) };
   if (hashed) degraded.push('hashed_embedder');
   logger.info(
     {
       release: release.id,
       publications: publications.n,
       campaigns: campaigns.n,
-      model: versionOf(pctr),
+      model: names.pctr.version,
       embedder,
       degraded,
     },
@@ -267,8 +316,8 @@ async function load(release: Release, { logger }: LoadDependencies): Promise<Ran
     duals,
     versions: {
       release: release.id,
-      model: `${versionOf(pctr)}+${versionOf(accept)}`,
-      calibration: `${calibrationOf(pctr)}+${calibrationOf(accept)}`,
+      model: `${names.pctr.version}+${names.accept.version}`,
+      calibration: `${names.pctr.calibration}+${names.accept.calibration}`,
       duals: duals.version,
       features_asof: new Date(snapshot.asOfMs).toISOString(),
     },
@@ -283,6 +332,7 @@ async function load(release: Release, { logger }: LoadDependencies): Promise<Ran
     similar: new ExactIndex(embeddings.campaign, dim),
     pctr,
     accept,
+    networks,
   };
 }
 
@@ -304,8 +354,9 @@ async function checkTwins(
   loaded: RankingRelease,
   deps: LoadDependencies,
 ): Promise<RankingRelease> {
-  const twins: { served: ServedModel; bytes: Uint8Array }[] = [];
+  const twins: { served: ServedHead; bytes: Uint8Array }[] = [];
   for (const served of [loaded.pctr, loaded.accept]) {
+    if (served.network !== undefined) continue;
     const { model, imported } = served;
     // Where an imported model answers, the examples of its contract have been compared, and the twin is nobody's.
     if (model.onnxSha256 === undefined || imported !== undefined) continue;
@@ -363,7 +414,7 @@ async function checkTwins(
 /** @returns how the twin differs, or undefined when it does not */
 async function answersOf(
   runner: Runner,
-  { model, scoreRows, features }: ServedModel,
+  { model, scoreRows, features }: ServedHead,
   bytes: Uint8Array,
   x: Float32Array,
 ): Promise<string | undefined> {
@@ -380,7 +431,7 @@ async function answersOf(
 }
 
 /** Feature rows spread over the release's publications and campaigns; float32 [n × nFeatures]. */
-function twinRows(loaded: RankingRelease, { features }: ServedModel): Float32Array {
+function twinRows(loaded: RankingRelease, { features }: ServedHead): Float32Array {
   const { campaigns, publications } = loaded;
   const nPublications = Math.min(TWIN_PUBLICATIONS, publications.n);
   const n = Math.min(TWIN_CAMPAIGNS, campaigns.n);
@@ -462,14 +513,17 @@ function publicationColumns(table: ColumnTable, duals: Duals): PublicationColumn
   };
 }
 
-function campaignColumns(o: {
+async function campaignColumns(o: {
   campaignTable: ColumnTable;
   creativeTable: ColumnTable;
   advertiserTable: ColumnTable;
   eligibility: EligibilityIndex;
   duals: Duals;
-  priorLogits: (pairs: { campaignRows: Int32Array; creativeRows: Int32Array }) => Float64Array;
-}): CampaignColumns {
+  priorLogits: (pairs: {
+    campaignRows: Int32Array;
+    creativeRows: Int32Array;
+  }) => Promise<Float64Array>;
+}): Promise<CampaignColumns> {
   const { campaignTable, creativeTable, advertiserTable, eligibility, duals } = o;
   const n = campaignTable.nRows;
   const ids = texts(campaignTable, 'campaign_id');
@@ -517,7 +571,7 @@ function campaignColumns(o: {
     goalOpens: Uint8Array.from({ length: n }, (_, r) => (stringAt(goal, r) === 'opens' ? 1 : 0)),
     creativeOffsets,
     creativeRows,
-    priorLogit: o.priorLogits({
+    priorLogit: await o.priorLogits({
       campaignRows: Int32Array.from({ length: n }, (_, r) => r),
       creativeRows: Int32Array.from({ length: n }, (_, r) => creativesOf[r]![0] ?? -1),
     }),
@@ -526,13 +580,13 @@ function campaignColumns(o: {
   };
 }
 
-/** Mean raw logit of each campaign over a spread of publications, position 1. */
-function averageLogits(
+/** Mean logit of each campaign over a spread of publications, position 1. */
+async function averageLogits(
   served: ServedModel,
   pairs: { campaignRows: Int32Array; creativeRows: Int32Array },
   nPublications: number,
   asOfMs: number,
-): Float64Array {
+): Promise<Float64Array> {
   const { campaignRows, creativeRows } = pairs;
   const n = campaignRows.length;
   const { features } = served;
@@ -541,13 +595,10 @@ function averageLogits(
   const used = Math.min(PRIOR_SAMPLE, nPublications);
   for (let s = 0; s < used; s++) {
     const publicationRow = Math.floor((s * nPublications) / used);
-    features.evaluate(
-      { publicationRow, tsMs: asOfMs, position: 1, nAds: 1 },
-      campaignRows,
-      creativeRows,
-      x,
-    );
-    const p = served.scoreRows(x, n);
+    const at = { publicationRow, tsMs: asOfMs, position: 1, nAds: 1 };
+    features.evaluate(at, campaignRows, creativeRows, x);
+    const p =
+      served.network === undefined ? served.scoreRows(x, n) : await served.network.score(x, n);
     for (let i = 0; i < n; i++) {
       total[i]! += logit(Math.min(1 - 1e-9, Math.max(1e-9, p[i]!))) / used;
     }

@@ -9,7 +9,7 @@ import type { RankingRelease } from './ranking-release.js';
 import { readContext } from './request-context.js';
 import { decodeRows } from './row-list.js';
 import { ScoringScratch } from './scoring-scratch.js';
-import { runFill, runOffers } from './stages.js';
+import { type Run, runFill, runOffers, runOffersAsking } from './stages.js';
 
 export interface Replay {
   /** What the release decides now. */
@@ -72,18 +72,24 @@ export async function replay(
     seed: row.seed,
   });
   const scratch = new ScoringScratch();
-  const late = row.degraded.includes('deadline_prior');
-  const run = {
+  // Rows from before draws said it each for itself.
+  const allLate =
+    row.degraded.includes('deadline_prior') && !logged.draws.some(({ prior }) => prior === true);
+  const money = new LoggedMoney(release, logged.draws);
+  const late = () => allLate || money.prior;
+  const run: Run = {
     release,
     cache: new CandidateCache(release, scratch),
     scratch,
-    money: new LoggedMoney(release, logged.draws),
+    money,
     context,
-    late: () => late,
+    late,
+    waitMs: () => (late() ? 0 : Number.POSITIVE_INFINITY),
     check: () => {},
   };
   const placements = logged.placement_id ?? [];
   let nth = 0;
+  const { networks } = release;
   const stages =
     request.mode === 'fill'
       ? await runFill(
@@ -91,7 +97,9 @@ export async function replay(
           { decisionId: row.decision_id, placementId: () => placements[nth++] ?? '' },
           () => {},
         )
-      : runOffers(run);
+      : networks === undefined
+        ? runOffers(run)
+        : await networks.during(() => runOffersAsking(run, networks));
   const items = loggedItems(release, context, stages);
   const differences = COMPARED.filter(
     (name) => JSON.stringify(items[name]) !== JSON.stringify(logged[name]),
@@ -103,28 +111,34 @@ export async function replay(
 class LoggedMoney implements Money {
   readonly #release: RankingRelease;
   readonly #draws: readonly DrawMoney[];
-  #next = 0;
+  #nth = 0;
 
   constructor(release: RankingRelease, draws: readonly DrawMoney[]) {
     this.#release = release;
     this.#draws = draws;
   }
 
-  draw(): { budget: BudgetState; stale: boolean } {
+  /** Whether prior rates stood in for scores at the draw that is being made. */
+  get prior(): boolean {
+    return this.#draws[this.#nth]?.prior === true;
+  }
+
+  draw(_nowMs: number, nth: number): { budget: BudgetState; stale: boolean } {
     const { n } = this.#release.campaigns;
-    const logged = this.#draws[this.#next++];
+    this.#nth = nth;
+    const logged = this.#draws[nth];
     const available = new Float64Array(n).fill(Number.POSITIVE_INFINITY);
     const broke = decodeRows(logged?.broke ?? [], n);
     const pass = BitSet.full(n).andNot(broke);
     for (const row of broke.toRows()) available[row] = 0;
     // Some money, but never enough: sends set aside more than half a micro.
     for (const row of logged?.short ?? []) available[row] = 0.5;
-    const version = this.#next;
+    const version = nth + 1;
     return { budget: { available, pass, passVersion: version, version }, stale: false };
   }
 
   reserve(): ReturnType<Money['reserve']> {
-    const outcome = this.#draws[this.#next - 1]?.reserve;
+    const outcome = this.#draws[this.#nth]?.reserve;
     if (outcome === 'failed') return Promise.reject(new Error('the ledger failed then, too'));
     return Promise.resolve(
       outcome === 'held' ? { ok: true } : { ok: false, reason: 'budget', availableMicros: 0 },

@@ -121,10 +121,14 @@ function invalid(field: string, why: string): Error {
   return engineError('WAGGLE_RANK_INVALID', `${field}: ${why}`, { details: { field } });
 }
 
+/** What is left of the deadline for choosing and writing the answer once scores have come. */
+const ANSWER_MS = 5;
+
 /** The time a request has left, on the monotonic clock. */
 export class Deadline {
   readonly #clock: { monotonicMs(): number };
   readonly #atMs: number;
+  readonly #answerMs: number;
   readonly #signal: AbortSignal | undefined;
 
   /** @throws WAGGLE_DEADLINE_EXCEEDED when it has passed already, WAGGLE_ABORTED */
@@ -137,6 +141,7 @@ export class Deadline {
     const deadlineMs = o.deadlineMs ?? RANK_LIMITS.defaultDeadlineMs;
     this.#clock = o.clock;
     this.#atMs = o.receivedAtMs + deadlineMs;
+    this.#answerMs = Math.min(ANSWER_MS, deadlineMs / 2);
     this.#signal = o.signal;
     throwIfAborted(o.signal);
     const waitedMs = o.clock.monotonicMs() - o.receivedAtMs;
@@ -152,6 +157,11 @@ export class Deadline {
   /** Whether stages that can be skipped must be skipped. */
   get passed(): boolean {
     return this.#clock.monotonicMs() >= this.#atMs;
+  }
+
+  /** How long scores of other threads may be waited for, so that the answer is out in time. */
+  get waitMs(): number {
+    return this.#atMs - this.#answerMs - this.#clock.monotonicMs();
   }
 
   /** Whether nobody waits for the answer any more. @throws WAGGLE_ABORTED */

@@ -4,9 +4,11 @@ import {
   openRelativeVariance,
   Z80,
 } from '@waggle/ranking';
+import { firstCreatives } from './creative-choice.js';
 import type { KeptDraw } from './kept-draw.js';
 import { priorClickRate, type RankingRelease } from './ranking-release.js';
-import type { ScoringScratch } from './scoring-scratch.js';
+import { ScoringScratch } from './scoring-scratch.js';
+import { onThread, type ServedModel } from './served-model.js';
 
 /** The candidates of a block and what is known of them before a context; `CandidateSet` is one. */
 export interface ScorableSet {
@@ -82,8 +84,8 @@ export function expectedSpend(
 }
 
 /**
- * Scores all candidates of a set in one context. O(n · features).
- * @throws WAGGLE_RANKING_NAN when a feature is not a number
+ * Scores all candidates of a set in one context, by models that answer on the calling thread or from prior rates. O(n · features).
+ * @throws WAGGLE_RANKING_NAN when a feature is not a number, WAGGLE_RELEASE_UNSERVABLE for a network
  */
 export function scoreBlock(
   release: RankingRelease,
@@ -91,20 +93,96 @@ export function scoreBlock(
   context: ScoringContext,
   scratch: ScoringScratch,
 ): ScoredBlock {
-  const { campaigns, publications, pctr, accept, policy } = release;
-  const { n, campaignRows, publicationRow } = set;
-  const { delivered, tsMs, position, nAds } = context;
-  const openRate = publications.eligibleOpenRate[publicationRow]!;
-
-  const creativeRows = set.bestCreatives;
+  const { campaigns, pctr, policy } = release;
+  const { n, campaignRows } = set;
+  let creativeRows = set.bestCreatives;
   const pClick = new Float64Array(n);
   if (context.priorOnly) {
+    // What a network would choose is known from some time on only: decisions without it must not depend on when.
+    if (pctr.network !== undefined) creativeRows = firstCreatives(release, campaignRows);
     for (let i = 0; i < n; i++) pClick[i] = priorClickRate(campaigns, campaignRows[i]!);
   } else {
-    const at = { publicationRow, tsMs, position, nAds };
-    pctr.probabilities(at, campaignRows, creativeRows, pClick);
+    onThread(pctr).probabilities(clickContext(set, context), campaignRows, creativeRows, pClick);
   }
+  const money = moneyOf(release, set, context, pClick);
+  const q = new Float32Array(n);
+  if (context.mode === 'fill') {
+    q.fill(1);
+  } else if (context.priorOnly) {
+    q.fill(policy.prior_accept);
+  } else if (n > 0) {
+    const at = offerContext(release, set, context, money.payoutMicros, scratch);
+    onThread(release.accept).probabilities(at, campaignRows, creativeRows, q);
+  }
+  return blockOf(release, set, context, { creativeRows, pClick, q, money });
+}
 
+/** As `scoreBlock`, where models may answer from another thread. @throws what they reject with */
+export async function askBlock(
+  release: RankingRelease,
+  set: ScorableSet,
+  context: ScoringContext,
+): Promise<ScoredBlock> {
+  const { n, campaignRows, bestCreatives: creativeRows } = set;
+  const ask = async <T extends Float32Array | Float64Array>(
+    served: ServedModel,
+    at: ClickContext,
+    out: T,
+  ): Promise<T> => {
+    if (n === 0) return out;
+    if (served.network === undefined) {
+      served.probabilities(at, campaignRows, creativeRows, out);
+    } else {
+      out.set(await served.ask(at, campaignRows, creativeRows));
+    }
+    return out;
+  };
+  const pClick = await ask(release.pctr, clickContext(set, context), new Float64Array(n));
+  const money = moneyOf(release, set, context, pClick);
+  let q = new Float32Array(n).fill(1);
+  if (context.mode === 'offers') {
+    const at = offerContext(release, set, context, money.payoutMicros, new ScoringScratch());
+    q = await ask(release.accept, at, q);
+  }
+  return blockOf(release, set, context, { creativeRows, pClick, q, money });
+}
+
+type ClickContext = Pick<ScoringContext, 'tsMs' | 'position' | 'nAds'> & { publicationRow: number };
+
+const clickContext = (
+  { publicationRow }: ScorableSet,
+  { tsMs, position, nAds }: ScoringContext,
+): ClickContext => ({ publicationRow, tsMs, position, nAds });
+
+/** The menu is not made yet: every candidate is judged at its middle. */
+function offerContext(
+  { campaigns }: RankingRelease,
+  set: ScorableSet,
+  context: ScoringContext,
+  estPayoutMicros: Float64Array,
+  scratch: ScoringScratch,
+) {
+  const { n, campaignRows } = set;
+  const { menuSize } = context;
+  const rank = scratch.p(n).fill((menuSize + 1) / 2, 0, n);
+  const priceMicros = scratch.column(n);
+  for (let i = 0; i < n; i++) priceMicros[i] = campaigns.bidMicros[campaignRows[i]!]!;
+  return { ...clickContext(set, context), menuSize, priceMicros, estPayoutMicros, rank };
+}
+
+/** What follows from the click probabilities in money. */
+type Money = Pick<
+  ScoredBlock,
+  'spendMicros' | 'payoutMicros' | 'relativeVariance' | 'reserveMicros'
+>;
+
+function moneyOf(
+  { campaigns, publications, policy }: RankingRelease,
+  { n, campaignRows, publicationRow }: ScorableSet,
+  { delivered }: ScoringContext,
+  pClick: Float64Array,
+): Money {
+  const openRate = publications.eligibleOpenRate[publicationRow]!;
   const spendMicros = new Float64Array(n);
   const payoutMicros = new Float64Array(n);
   const relativeVariance = new Float64Array(n);
@@ -128,37 +206,20 @@ export function scoreBlock(
       Math.ceil(Math.max(spend, logNormalQuantile(spend, variance, Z80))),
     );
   }
+  return { spendMicros, payoutMicros, relativeVariance, reserveMicros };
+}
 
-  const q = new Float32Array(n);
-  if (context.mode === 'fill') {
-    q.fill(1);
-  } else if (context.priorOnly) {
-    q.fill(policy.prior_accept);
-  } else if (n > 0) {
-    // The menu is not made yet: every candidate is judged at its middle.
-    const rank = scratch.p(n).fill((context.menuSize + 1) / 2, 0, n);
-    const priceMicros = scratch.column(n);
-    for (let i = 0; i < n; i++) priceMicros[i] = campaigns.bidMicros[campaignRows[i]!]!;
-    const { menuSize } = context;
-    accept.probabilities(
-      {
-        publicationRow,
-        tsMs,
-        position,
-        nAds,
-        menuSize,
-        priceMicros,
-        estPayoutMicros: payoutMicros,
-        rank,
-      },
-      campaignRows,
-      creativeRows,
-      q,
-    );
-  }
-
+function blockOf(
+  { campaigns, publications }: RankingRelease,
+  { n, campaignRows, publicationRow, omega }: ScorableSet,
+  context: ScoringContext,
+  o: Pick<ScoredBlock, 'creativeRows' | 'pClick' | 'q'> & { readonly money: Money },
+): ScoredBlock {
+  const { creativeRows, pClick, q, money } = o;
+  const { delivered } = context;
+  const openRate = publications.eligibleOpenRate[publicationRow]!;
   let goalUnits: Float32Array | undefined;
-  if (set.omega !== undefined) {
+  if (omega !== undefined) {
     goalUnits = new Float32Array(n);
     for (let i = 0; i < n; i++) {
       goalUnits[i] =
@@ -171,12 +232,12 @@ export function scoreBlock(
     creativeRows,
     pClick,
     q,
-    spendMicros,
-    spend: Float32Array.from(spendMicros),
-    payoutMicros,
-    payout: Float32Array.from(payoutMicros),
-    relativeVariance,
-    reserveMicros,
+    spendMicros: money.spendMicros,
+    spend: Float32Array.from(money.spendMicros),
+    payoutMicros: money.payoutMicros,
+    payout: Float32Array.from(money.payoutMicros),
+    relativeVariance: money.relativeVariance,
+    reserveMicros: money.reserveMicros,
     goalUnits,
     rho: rho === 0 ? undefined : new Float32Array(n).fill(rho),
     draws: [],

@@ -2,21 +2,28 @@ import { createHash } from 'node:crypto';
 import type { FeatureContext, FeatureSet, OnlineFeatures } from '@waggle/features';
 import { FOREIGN_FILES, type ForeignContract, parseContract } from '@waggle/models';
 import {
+  checkExamples,
   type HeadModel,
   LinearScorer,
+  OnnxScorer,
   openTreesModel,
   parseHeadModel,
   TreesScorer,
 } from '@waggle/ranking';
 import type { Release } from '@waggle/releases';
 import { engineError } from './errors.js';
+import type { Networks } from './networks.js';
 
-/** A model with the features it reads, ready for the hot path. */
-export interface ServedModel {
+interface Served {
   readonly model: HeadModel;
+  readonly features: OnlineFeatures;
+}
+
+/** A model with the features it reads, which answers on the calling thread. */
+export interface ServedHead extends Served {
   /** A tree ensemble of another tool, which answers in place of the model. */
   readonly imported: TreesScorer | undefined;
-  readonly features: OnlineFeatures;
+  readonly network?: undefined;
   /**
    * Probabilities of the candidates of one request, on the calling thread. A linear model sums what it weighs, most of it kept
    * from earlier requests; trees look at every feature of every candidate, O(n · (features + trees · depth)).
@@ -33,11 +40,47 @@ export interface ServedModel {
   scoreRows(x: Float32Array, nRows: number): Float64Array;
 }
 
+/** A network of tensors of another tool with the features it reads, which answers from another thread. */
+export interface ServedNetwork extends Served {
+  readonly imported: OnnxScorer;
+  readonly network: OnnxScorer;
+  /**
+   * Probabilities of the candidates of one request, float32 [n]. Features are evaluated at once, on the calling thread, from what
+   * `context` says then.
+   * @throws as `OnnxScorer.score`
+   */
+  ask(
+    context: FeatureContext,
+    campaignRows: Int32Array,
+    creativeRows: Int32Array,
+  ): Promise<Float32Array>;
+}
+
+/** A model of a release, whichever way it answers. */
+export type ServedModel = ServedHead | ServedNetwork;
+
+/** A model that must answer here and now. @throws WAGGLE_RELEASE_UNSERVABLE for a network */
+export function onThread(served: ServedModel): ServedHead {
+  if (served.network === undefined) return served;
+  throw engineError(
+    'WAGGLE_RELEASE_UNSERVABLE',
+    `${served.network.version} is a network, which does not answer on the calling thread`,
+  );
+}
+
+/** What the model and its calibration are called in answers. */
+export const namesOf = ({ model, imported }: ServedModel) => ({
+  version: imported?.version ?? model.version,
+  calibration: (imported ?? model).calibration.kind,
+});
+
 /** A model of another tool with what its maker declared of it. */
 export interface ImportedModel {
   readonly version: string;
   readonly contract: ForeignContract;
   readonly bytes: Uint8Array;
+  /** Whether it has passed its gate; answers of one that has not say so. */
+  readonly gated: boolean;
 }
 
 type ModelName = HeadModel['name'];
@@ -51,57 +94,97 @@ export function importedFiles(
   name: ModelName,
   imported: ImportedModel,
 ): Readonly<Record<string, Uint8Array>> {
-  const { version, contract, bytes } = imported;
+  const { version, contract, bytes, gated } = imported;
+  const about = { version, contract, gated, sha256: sha256Hex(bytes) };
   return {
-    [contractFile(name)]: new TextEncoder().encode(JSON.stringify({ version, contract })),
+    [contractFile(name)]: new TextEncoder().encode(JSON.stringify(about)),
     [modelFile(name, contract)]: bytes,
   };
 }
 
 /**
- * Refuses what the request's own thread cannot run, and what is no probability.
+ * Refuses what is no probability.
  * @throws WAGGLE_RELEASE_UNSERVABLE
  */
 export function checkServable(version: string, contract: ForeignContract): void {
-  const why =
-    contract.tensors !== undefined
-      ? 'is a network of tensors, and requests are answered by tree ensembles and linear models alone'
-      : contract.output.meaning !== 'probability'
-        ? `answers with a ${contract.output.meaning}, not with a probability`
-        : undefined;
-  if (why === undefined) return;
-  throw engineError('WAGGLE_RELEASE_UNSERVABLE', `${version} ${why}`, {
-    details: { model: version },
-    remedy:
-      'Release a tree ensemble that answers with probabilities, or the models that were trained here.',
-  });
+  const { meaning } = contract.output;
+  if (meaning === 'probability') return;
+  throw engineError(
+    'WAGGLE_RELEASE_UNSERVABLE',
+    `${version} answers with a ${meaning}, not with a probability`,
+    {
+      details: { model: version },
+      remedy:
+        'Release a model that answers with probabilities, or the models that were trained here.',
+    },
+  );
+}
+
+/** An imported model as a release holds it, its file still unread. */
+export interface ImportedEntry {
+  readonly version: string;
+  readonly contract: ForeignContract;
+  readonly gated: boolean;
+  /** Of the file; releases from before networks do not say. */
+  readonly sha256: string | undefined;
 }
 
 /**
- * Opens a release's imported model of this name; undefined where it has none.
- * @throws what `checkServable` and `TreesScorer.open` throw, the latter for another feature set among others
+ * A release's imported model of this name; undefined where it has none.
+ * @throws what `checkServable` throws, WAGGLE_CONFIG_INVALID, WAGGLE_MODEL_CONTRACT_MISMATCH
+ */
+export function importedEntry(release: Release, name: ModelName): ImportedEntry | undefined {
+  if (!release.has('models', contractFile(name))) return undefined;
+  const found = release.json<Record<string, unknown>>('models', contractFile(name));
+  const version = String(found['version']);
+  const contract = parseContract(found['contract'], `contract of ${version}`);
+  checkServable(version, contract);
+  return {
+    version,
+    contract,
+    gated: found['gated'] === true,
+    sha256: found['sha256'] === undefined ? undefined : String(found['sha256']),
+  };
+}
+
+/**
+ * Opens an imported model: checks it against the feature set and holds the contract's examples against it. A network's session is
+ * made, and has answered, when this resolves.
+ * @throws what `TreesScorer.open`, `OnnxScorer.openForeign` and `checkExamples` throw, for another feature set among others
  */
 export async function openImported(
   release: Release,
   name: ModelName,
+  entry: ImportedEntry,
   set: FeatureSet,
-): Promise<TreesScorer | undefined> {
-  if (!release.has('models', contractFile(name))) return undefined;
-  const found = release.json<{ version: string; contract: unknown }>('models', contractFile(name));
-  const version = String(found.version);
-  const contract = parseContract(found.contract, `contract of ${version}`);
-  checkServable(version, contract);
+  networks: Networks | undefined,
+): Promise<TreesScorer | OnnxScorer> {
+  const { version, contract } = entry;
   const bytes = release.read('models', modelFile(name, contract));
-  return TreesScorer.open(
-    { version, contract, bytes },
-    { names: set.names, fingerprint: set.fingerprint },
+  const features = { names: set.names, fingerprint: set.fingerprint };
+  if (contract.tensors === undefined) {
+    return TreesScorer.open({ version, contract, bytes }, features);
+  }
+  if (networks === undefined) {
+    throw engineError(
+      'WAGGLE_RELEASE_UNSERVABLE',
+      `${version} is a network, and nothing here runs networks`,
+    );
+  }
+  const sha256 = entry.sha256 ?? sha256Hex(bytes);
+  const scorer = await OnnxScorer.openForeign(
+    networks.runner,
+    { version, contract, bytes, sha256 },
+    features,
   );
+  await checkExamples(scorer, contract);
+  return scorer;
 }
 
 /** What a release holds of a model. */
 export interface ServedSource {
   readonly json: unknown;
-  readonly imported: TreesScorer | undefined;
+  readonly imported: TreesScorer | OnnxScorer | undefined;
   /** The ensemble's file; read when the model names one. */
   readonly trees: () => Uint8Array;
   readonly online: () => OnlineFeatures;
@@ -130,6 +213,7 @@ export async function openServedModel(
     throw unservable(`${model.version} names other features than ${set.fingerprint}`);
   }
   const { imported } = source;
+  if (imported instanceof OnnxScorer) return servedNetwork(model, imported, source.online());
   if (imported !== undefined) return { ...servedTrees(model, imported, source.online()), imported };
   if (model.kind === 'trees_logistic') {
     return servedTrees(model, await openTreesModel(model, source.trees()), source.online());
@@ -147,7 +231,7 @@ function servedLinear(
   model: HeadModel,
   scorer: LinearScorer,
   features: OnlineFeatures,
-): ServedModel {
+): ServedHead {
   let sums = new Float64Array(0);
   return {
     model,
@@ -165,7 +249,7 @@ function servedLinear(
   };
 }
 
-function servedTrees(model: HeadModel, scorer: TreesScorer, features: OnlineFeatures): ServedModel {
+function servedTrees(model: HeadModel, scorer: TreesScorer, features: OnlineFeatures): ServedHead {
   let x = new Float32Array(0);
   return {
     model,
@@ -178,6 +262,25 @@ function servedTrees(model: HeadModel, scorer: TreesScorer, features: OnlineFeat
       scorer.scoreInto(x, n, out);
     },
     scoreRows: (rows, nRows) => scorer.scoreInto(rows, nRows, new Float64Array(nRows)),
+  };
+}
+
+function servedNetwork(
+  model: HeadModel,
+  network: OnnxScorer,
+  features: OnlineFeatures,
+): ServedNetwork {
+  return {
+    model,
+    imported: network,
+    network,
+    features,
+    async ask(context, campaignRows, creativeRows) {
+      const n = campaignRows.length;
+      const x = new Float32Array(n * features.nFeatures);
+      features.evaluate(context, campaignRows, creativeRows, x);
+      return network.score(x, n);
+    },
   };
 }
 

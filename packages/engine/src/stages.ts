@@ -20,10 +20,17 @@ import {
   MAX_KEPT_K,
 } from './kept-draw.js';
 import type { Money } from './money.js';
+import { type Networks, within } from './networks.js';
 import type { RankingRelease } from './ranking-release.js';
 import type { RequestContext, SlotContext } from './request-context.js';
 import type { RowList } from './row-list.js';
-import { type ScoredBlock, type ScoringContext, sameContext, scoreBlock } from './scored-block.js';
+import {
+  askBlock,
+  type ScoredBlock,
+  type ScoringContext,
+  sameContext,
+  scoreBlock,
+} from './scored-block.js';
 import type { ScoringScratch } from './scoring-scratch.js';
 
 /** Everything the stages of one decision work with. */
@@ -35,6 +42,8 @@ export interface Run {
   readonly context: RequestContext;
   /** True once optional work must be skipped. */
   late(): boolean;
+  /** How long scores may be waited for; 0 or less when not at all. */
+  waitMs(): number;
   /** @throws WAGGLE_ABORTED when nobody waits for the answer any more */
   check(): void;
 }
@@ -44,10 +53,16 @@ export type StagesResult = Pick<
   'items' | 'draws' | 'nEligible' | 'filtered' | 'explored' | 'kept'
 > & { readonly degraded: readonly Degradation[] };
 
+/** Why prior rates stand in for scores: no time, or a network that is overloaded or fails. */
+type Unscored = Extract<Degradation, 'deadline_prior' | 'onnx_unavailable'>;
+
 const BLOCKS_PER_SET = 8;
+/** Networks are asked so often for one draw when money that moves meanwhile changes its candidates. */
+const MAX_QUESTIONS = 4;
 /** Ledger refusals that one slot puts up with before it stays empty. */
 const MAX_REFUSALS = 16;
 const NONE: readonly Degradation[] = [];
+const NOTHING: readonly Unscored[] = [];
 
 /** What the last draws of a decision have taken, in campaign rows. */
 interface Taken {
@@ -60,12 +75,24 @@ interface Taken {
 /** Stage by stage, `offers`: nothing is reserved, so nothing waits. */
 export function runOffers(run: Run): StagesResult {
   const { release, context } = run;
-  const slot = context.slots[0]!;
   const restrictions = readRestrictions(release, context.request.constraints);
-  const { budget, stale } = run.money.draw(context.nowMs);
-  const drawn = draw(run, slot, budget, restrictions, undefined, 0);
+  return offered(run, drawNow(run, context.slots[0]!, restrictions, undefined, 0));
+}
+
+/** As `runOffers`, of a release with networks: their scores are waited for. */
+export async function runOffersAsking(run: Run, networks: Networks): Promise<StagesResult> {
+  const { release, context } = run;
+  const restrictions = readRestrictions(release, context.request.constraints);
+  return offered(
+    run,
+    await drawAsking(run, networks, context.slots[0]!, restrictions, undefined, 0),
+  );
+}
+
+function offered(run: Run, { drawn, stale, unscored }: OneDraw): StagesResult {
+  const slot = run.context.slots[0]!;
   const { choice } = drawn;
-  const degraded = degradations(drawn.priorOnly, stale, false);
+  const degraded = degradations(unscored === undefined ? NOTHING : [unscored], stale, false);
   const rest = {
     nEligible: drawn.nEligible,
     filtered: drawn.filtered,
@@ -81,12 +108,17 @@ export function runOffers(run: Run): StagesResult {
 }
 
 function chosen(drawn: Drawn, slot: SlotContext): Pick<StagesResult, 'items' | 'draws'> {
-  const { set, block, choice, broke } = drawn;
+  const { set, block, choice } = drawn;
   const items: ChosenItem[] = new Array(choice.rows.length);
   for (let i = 0; i < items.length; i++) {
     items[i] = { set, block, choice, index: i, slot, rank: i + 1 };
   }
-  return { items, draws: [{ broke, short: choice.unaffordable }] };
+  return { items, draws: [moneyAt(drawn)] };
+}
+
+function moneyAt({ broke, choice, priorOnly }: Drawn): DrawMoney {
+  const { unaffordable: short } = choice;
+  return priorOnly ? { broke, short, prior: true } : { broke, short };
 }
 
 /**
@@ -106,7 +138,7 @@ export async function runFill(
   const draws: DrawMoney[] = [];
   let first: Drawn | undefined;
   let stale = false;
-  let priorOnly = false;
+  const reasons = new Set<Unscored>();
   let explored = false;
   let stream = 0;
 
@@ -115,9 +147,14 @@ export async function runFill(
     for (let refusals = 0; refusals <= MAX_REFUSALS; refusals++) {
       let drawn: Drawn;
       try {
-        const state = run.money.draw(context.nowMs);
-        stale ||= state.stale;
-        drawn = draw(run, slot, state.budget, restrictions, taken, stream++);
+        const { networks } = release;
+        const one =
+          networks === undefined
+            ? drawNow(run, slot, restrictions, taken, stream++)
+            : await drawAsking(run, networks, slot, restrictions, taken, stream++);
+        ({ drawn } = one);
+        stale ||= one.stale;
+        if (one.unscored !== undefined) reasons.add(one.unscored);
       } catch (cause) {
         // Money that is already held must be answered for.
         if (items.length === 0) throw cause;
@@ -125,9 +162,8 @@ export async function runFill(
         break slots;
       }
       first ??= drawn;
-      priorOnly ||= drawn.priorOnly;
       const { choice, set, block } = drawn;
-      const money = { broke: drawn.broke, short: choice.unaffordable };
+      const money = moneyAt(drawn);
       if (choice.rows.length === 0) {
         draws.push(money);
         break;
@@ -176,18 +212,17 @@ export async function runFill(
     nEligible: first?.nEligible ?? 0,
     filtered: first?.filtered ?? {},
     explored,
-    degraded: degradations(priorOnly, stale, items.length < context.slots.length),
+    degraded: degradations([...reasons], stale, items.length < context.slots.length),
   };
 }
 
 function degradations(
-  priorOnly: boolean,
+  unscored: readonly Unscored[],
   stale: boolean,
   partial: boolean,
 ): readonly Degradation[] {
-  if (!priorOnly && !stale && !partial) return NONE;
-  const out: Degradation[] = [];
-  if (priorOnly) out.push('deadline_prior');
+  if (unscored.length === 0 && !stale && !partial) return NONE;
+  const out: Degradation[] = [...unscored];
   if (stale) out.push('ledger_unavailable');
   if (partial) out.push('partial_fill');
   return out;
@@ -213,6 +248,105 @@ export interface Drawn {
   readonly kept?: KeptAnswer<Pick<StagesResult, 'items' | 'draws'>>;
 }
 
+/** A draw with what it had to do without. */
+interface OneDraw {
+  readonly drawn: Drawn;
+  /** The ledger did not answer. */
+  readonly stale: boolean;
+  readonly unscored: Unscored | undefined;
+}
+
+function drawNow(
+  run: Run,
+  slot: SlotContext,
+  restrictions: Restrictions | undefined,
+  taken: Taken | undefined,
+  nth: number,
+): OneDraw {
+  const { budget, stale } = run.money.draw(run.context.nowMs, nth);
+  const drawn = draw(run, slot, budget, restrictions, taken, nth);
+  return { drawn, stale, unscored: drawn.priorOnly ? 'deadline_prior' : undefined };
+}
+
+/**
+ * Waits until a draw finds its scores kept, then draws. Money is asked for and filters are applied in the turn of the draw, after
+ * the waiting: what ran out of money meanwhile is not chosen. Where networks do not answer in time, or not at all, prior rates
+ * stand in.
+ */
+async function drawAsking(
+  run: Run,
+  networks: Networks,
+  slot: SlotContext,
+  restrictions: Restrictions | undefined,
+  taken: Taken | undefined,
+  nth: number,
+): Promise<OneDraw> {
+  const { cache, context } = run;
+  const wanted = scoringContext(run, slot);
+  let unscored: Unscored | undefined;
+  for (let questions = 0; ; questions++) {
+    const { budget, stale } = run.money.draw(context.nowMs, nth);
+    const set = cache.get(context.publicationRow, context.language, context.atMs, budget);
+    if (find(set.blocks, wanted) !== undefined) {
+      const drawn = draw(run, slot, budget, restrictions, taken, nth);
+      return { drawn, stale, unscored: undefined };
+    }
+    if (unscored === undefined && (questions === MAX_QUESTIONS || run.waitMs() <= 0)) {
+      unscored = 'deadline_prior';
+    }
+    if (unscored !== undefined) {
+      const drawn = draw(run, slot, budget, restrictions, taken, nth, true);
+      return { drawn, stale, unscored };
+    }
+    unscored = await scoresOf(run, networks, set, wanted);
+    run.check();
+  }
+}
+
+/** Has a set scored and kept; requests with the same question share it. @returns why it is not */
+async function scoresOf(
+  run: Run,
+  networks: Networks,
+  set: CandidateSet,
+  wanted: ScoringContext,
+): Promise<Unscored | undefined> {
+  let question = set.asked.find(({ context }) => sameContext(context, wanted));
+  if (question === undefined) {
+    // It goes on when those who wait have left: who comes next finds it kept.
+    const done = networks
+      .during(() => askAndKeep(run, set, wanted))
+      .finally(() => {
+        const at = set.asked.findIndex((each) => each.done === done);
+        set.asked.splice(at, 1);
+      });
+    question = { context: wanted, done };
+    set.asked.push(question);
+  }
+  try {
+    const answered = await within(run.waitMs(), question.done);
+    if (answered === undefined) {
+      question.done.catch((cause) => networks.report(cause));
+      return 'deadline_prior';
+    }
+    networks.report();
+    return undefined;
+  } catch (cause) {
+    networks.report(cause);
+    return 'onnx_unavailable';
+  }
+}
+
+async function askAndKeep(
+  { release, cache }: Run,
+  set: CandidateSet,
+  wanted: ScoringContext,
+): Promise<void> {
+  if (release.pctr.network !== undefined) {
+    set.bestCreatives.set(await cache.askCreatives(set.publicationRow, set.campaignRows));
+  }
+  keepBlock(cache, set, await askBlock(release, set, wanted));
+}
+
 /** Candidates → scores → prices → choice, for one slot. Synchronous, so that scratch memory is its own. */
 function draw(
   run: Run,
@@ -221,11 +355,12 @@ function draw(
   restrictions: Restrictions | undefined,
   taken: Taken | undefined,
   stream: number,
+  withoutScores = false,
 ): Drawn {
   const { release, cache, context } = run;
   const set = cache.get(context.publicationRow, context.language, context.atMs, budget);
   run.check();
-  const { block, priorOnly } = scored(run, set, slot);
+  const { block, priorOnly } = scored(run, set, slot, withoutScores);
   run.check();
   const exploration = explorationDraw(context.seed, stream, release.policy.epsilon);
   const base = { run, slot, budget, restrictions, taken, set, block, priorOnly, exploration };
@@ -298,28 +433,38 @@ function scored(
   run: Run,
   set: CandidateSet,
   slot: SlotContext,
+  withoutScores: boolean,
 ): { block: ScoredBlock; priorOnly: boolean } {
-  const { release, context, cache, scratch } = run;
-  const wanted: ScoringContext = {
-    mode: context.request.mode,
-    tsMs: context.featureTsMs,
-    position: slot.position,
-    nAds: context.nAds,
-    delivered: slot.delivered,
-    menuSize: context.request.mode === 'fill' ? 0 : context.k,
-    priorOnly: false,
-  };
+  const { release, cache, scratch } = run;
+  const wanted = scoringContext(run, slot);
   const kept = find(set.blocks, wanted);
   if (kept !== undefined) return { block: kept, priorOnly: false };
-  const priorOnly = run.late();
+  const priorOnly = withoutScores || run.late();
   const asked = priorOnly ? { ...wanted, priorOnly } : wanted;
   const known = priorOnly ? find(set.blocks, asked) : undefined;
   if (known !== undefined) return { block: known, priorOnly };
   const block = scoreBlock(release, set, asked, scratch);
+  keepBlock(cache, set, block);
+  return { block, priorOnly };
+}
+
+function scoringContext({ context }: Run, slot: SlotContext): ScoringContext {
+  const { mode } = context.request;
+  return {
+    mode,
+    tsMs: context.featureTsMs,
+    position: slot.position,
+    nAds: context.nAds,
+    delivered: slot.delivered,
+    menuSize: mode === 'fill' ? 0 : context.k,
+    priorOnly: false,
+  };
+}
+
+function keepBlock(cache: CandidateCache, set: CandidateSet, block: ScoredBlock): void {
   set.blocks.unshift(block);
   if (set.blocks.length > BLOCKS_PER_SET) set.blocks.pop();
   else cache.charge(set, set.n + KEPT_DRAW_CELLS);
-  return { block, priorOnly };
 }
 
 function find(blocks: readonly ScoredBlock[], wanted: ScoringContext): ScoredBlock | undefined {

@@ -5,6 +5,7 @@ import { treesFit } from '@waggle/native';
 import { type LinearModel, LinearScorer, sigmoid } from '@waggle/ranking';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type ImportedModel, loadRankingRelease, rankingReleaseFiles } from '../src/index.js';
+import { onThread } from '../src/served-model.js';
 import { openTestWorld, type TestWorld } from './support/world.js';
 
 let world: TestWorld;
@@ -35,6 +36,7 @@ async function pctrTrees(contract: Partial<ForeignContract> = {}): Promise<Impor
   return {
     version: 'pctr_trees@0123456789ab',
     bytes,
+    gated: true,
     contract: {
       ...{ contractVersion: 1, name: 'pctr_trees', format: 'waggle', missing: 'nan' },
       features: names.map((name) => ({ name, dtype: 'float32' })),
@@ -68,8 +70,9 @@ describe('a release with a model of another tool', () => {
       (_, i) => release.campaigns.creativeRows[release.campaigns.creativeOffsets[i]!]!,
     );
     const p = new Float64Array(n);
-    release.pctr.probabilities(at, campaignRows, creativeRows, p);
-    const { features, imported: scorer } = release.pctr;
+    const pctr = onThread(release.pctr);
+    pctr.probabilities(at, campaignRows, creativeRows, p);
+    const { features, imported: scorer } = pctr;
     const x = new Float32Array(n * names.length);
     features.evaluate(at, campaignRows, creativeRows, x);
     const raw = await scorer!.trees.predict({ x, nRows: n, raw: true });

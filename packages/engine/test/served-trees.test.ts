@@ -7,6 +7,7 @@ import { openTreesModel, sealTreesModel, type TreesModel } from '@waggle/ranking
 import { exportTreesOnnx } from '@waggle/training';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { Engine, loadRankingRelease, type RankingReleaseInput, replay } from '../src/index.js';
+import { onThread } from '../src/served-model.js';
 import { MemoryDecisions, MemoryLedger } from './support/ports.js';
 import { openTestWorld, TENANT, type TestWorld } from './support/world.js';
 
@@ -119,8 +120,8 @@ test('a release that names trees is served by them: answers are their probabilit
     expect(item.explain!.p_click).toBeCloseTo(p!, 6);
   }
   const linear = await world.release();
-  const before = linear.pctr.scoreRows(new Float32Array(ctrFeatures.names.length).fill(0.3), 1)[0];
-  const after = release.pctr.scoreRows(new Float32Array(ctrFeatures.names.length).fill(0.3), 1)[0];
+  const x = new Float32Array(ctrFeatures.names.length).fill(0.3);
+  const [before, after] = [linear, release].map(({ pctr }) => onThread(pctr).scoreRows(x, 1)[0]);
   expect(after).not.toBe(before);
   await scorer.close();
   expect((await replay(decisions.last, release)).differences).toEqual([]);

@@ -6,6 +6,7 @@ import {
   type ServedFeatures,
   tensor,
 } from '@waggle/models';
+import { type Calibration, calibrateLogit, sigmoid } from './calibration.js';
 import { rankingError } from './errors.js';
 
 /** Anything that turns feature rows into calibrated probabilities. */
@@ -38,7 +39,12 @@ interface OnnxUse {
   readonly column: number | undefined;
   readonly nanIsMissing: boolean;
   readonly isProbability: boolean;
+  /** Set where the output is a logit: what it is added to, and what follows. */
+  readonly logit?: { readonly offset: number; readonly calibration: Calibration } | undefined;
 }
+
+/** Examples that a graph is asked for alone and in company. */
+const COMPANY_ROWS = 64;
 
 /**
  * An ONNX file, run by a model runner: the twin of a linear model, with the same probabilities to float32 precision, or
@@ -47,6 +53,8 @@ interface OnnxUse {
 export class OnnxScorer implements Scorer {
   readonly version: string;
   readonly nFeatures: number;
+  /** What follows the graph; a calibration within it is not seen from here. */
+  readonly calibration: Calibration;
   readonly #runner: Runner;
   readonly #use: OnnxUse;
 
@@ -55,6 +63,7 @@ export class OnnxScorer implements Scorer {
     this.#use = use;
     this.version = use.version;
     this.nFeatures = use.nFeatures;
+    this.calibration = use.logit?.calibration ?? { kind: 'identity' };
   }
 
   /**
@@ -93,7 +102,9 @@ export class OnnxScorer implements Scorer {
 
   /**
    * Loads a model of another tool as its contract says: `tensors` names its input, float32 [N, features], and its
-   * output, float32 [N] or [N, outputs].
+   * output, float32 [N] or [N, outputs]. With an offset or a calibration that output is a logit, and the answer
+   * σ(calibration(output + x[offset])). Requests share a run only where the contract's examples show that a row's answer
+   * is the same to the bit alone and in company: not with rows that are summed over, nor with dynamic quantisation.
    * @param served the feature set that will feed it; refused when the model was not made for it
    * @throws WAGGLE_MODEL_CONTRACT_MISMATCH, WAGGLE_MODEL_CORRUPT, WAGGLE_MODEL_INVALID, WAGGLE_MODEL_INPUT_MISMATCH
    */
@@ -115,17 +126,18 @@ export class OnnxScorer implements Scorer {
     if (served !== undefined) checkServed(contract, served);
     const { tensors, output } = contract;
     if (tensors === undefined) throw fail('the contract of an ONNX file names its tensors');
-    if (contract.offsetFeature !== undefined || contract.calibration !== undefined) {
-      throw fail('an offset and a calibration are for tree ensembles; put them into the graph');
-    }
+    const { offsetFeature, calibration } = contract;
     const nFeatures = contract.features.length;
+    const load = (modelId: string, batch: boolean) =>
+      runner.load({
+        id: modelId,
+        bytes,
+        sha256,
+        batch,
+        expected: { inputs: [{ name: tensors.input, dtype: 'float32', dims: [null, nFeatures] }] },
+      });
     const id = `${version}:${sha256.slice(0, 12)}`;
-    const signature = await runner.load({
-      id,
-      bytes,
-      sha256,
-      expected: { inputs: [{ name: tensors.input, dtype: 'float32', dims: [null, nFeatures] }] },
-    });
+    const signature = await load(id, false);
     const found = signature.outputs.find((each) => each.name === tensors.output);
     if (found === undefined) throw fail(`the file has no output ${tensors.output}`);
     const nOutputs = found.dims.length > 1 ? found.dims[1] : 1;
@@ -138,7 +150,7 @@ export class OnnxScorer implements Scorer {
     if (column >= nOutputs || (output.column === undefined && nOutputs > 2)) {
       throw fail(`${nOutputs} outputs: output.column must say which one is meant`);
     }
-    return new OnnxScorer(runner, {
+    const use: OnnxUse = {
       modelId: id,
       version,
       nFeatures,
@@ -147,7 +159,34 @@ export class OnnxScorer implements Scorer {
       column: nOutputs > 1 ? column : undefined,
       nanIsMissing: contract.missing === 'nan',
       isProbability: output.meaning === 'probability',
-    });
+      logit:
+        offsetFeature === undefined && calibration === undefined
+          ? undefined
+          : {
+              offset: contract.features.findIndex(({ name }) => name === offsetFeature),
+              calibration:
+                calibration === undefined
+                  ? { kind: 'identity' }
+                  : { kind: 'platt', ...calibration },
+            },
+    };
+    const alone = new OnnxScorer(runner, use);
+    const rows = contract.examples?.rows.slice(0, COMPANY_ROWS) ?? [];
+    const x = Float32Array.from(rows.flat(), (v) => v ?? Number.NaN);
+    if (!(await alone.#mindsNoCompany(x, rows.length))) return alone;
+    const modelId = `${id}:shared`;
+    await load(modelId, true);
+    return new OnnxScorer(runner, { ...use, modelId });
+  }
+
+  /** Whether rows get the same bits together, one alone, and the others among themselves. */
+  async #mindsNoCompany(x: Float32Array, nRows: number): Promise<boolean> {
+    if (nRows < 2) return false;
+    const part = (from: number, to: number) =>
+      this.score(x.subarray(from * this.nFeatures, to * this.nFeatures), to - from);
+    const all = await part(0, nRows);
+    const parts = [await part(0, 1), await part(1, nRows)];
+    return parts.flatMap((p) => [...p]).every((v, r) => Object.is(v, all[r]));
   }
 
   /** @throws WAGGLE_RANKING_SHAPE, WAGGLE_RANKING_NAN and the runner's errors */
@@ -164,7 +203,7 @@ export class OnnxScorer implements Scorer {
       );
     }
     if (nRows === 0) return new Float32Array(0);
-    const { modelId, input, output, column, nanIsMissing, isProbability } = this.#use;
+    const { modelId, input, output, column, nanIsMissing, isProbability, logit } = this.#use;
     if (!nanIsMissing) {
       for (let i = 0; i < nValues; i++) {
         if (Number.isFinite(x[i])) continue;
@@ -187,6 +226,10 @@ export class OnnxScorer implements Scorer {
         ? data
         : Float32Array.from({ length: nRows }, (_, r) => data[r * width + column]!);
     for (let r = 0; r < nRows; r++) {
+      if (logit !== undefined) {
+        const prior = logit.offset < 0 ? 0 : x[r * this.nFeatures + logit.offset]!;
+        p[r] = sigmoid(calibrateLogit(logit.calibration, p[r]! + prior));
+      }
       if (!Number.isFinite(p[r])) throw this.#nan(r, 'has no answer');
       if (isProbability && !(p[r]! >= 0 && p[r]! <= 1)) {
         throw this.#nan(r, `${p[r]} is no probability`);

@@ -1,10 +1,6 @@
-import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import {
-  checkFormat,
-  type ForeignContract,
-  InlineRunner,
   type ModelManifest,
   ModelRegistry,
   modelsError,
@@ -12,13 +8,14 @@ import {
   parseContract,
   registerForeign,
 } from '@waggle/models';
-import { checkExamples, OnnxScorer, TreesScorer } from '@waggle/ranking';
 import type { CommandContext } from '../context.js';
 import { pipelineError } from '../errors.js';
+import { withImportedScorer } from '../imported-scorer.js';
 import { CARD_FILE } from '../model-registry.js';
 import { table } from '../output.js';
+import { gateModel } from './gate-model.js';
 
-/** `waggle models`: the versions in the registry; `import` brings one that another tool trained. */
+/** `waggle models`: the versions in the registry; `import` brings one that another tool trained, `gate` judges it. */
 export async function modelsCommand(
   context: CommandContext,
   options: Record<string, unknown>,
@@ -42,11 +39,14 @@ export async function modelsCommand(
       }
       const bytes = await read(file);
       const contract = parseContract(parseJson(await read(path), path), path);
-      await tryOut(contract, bytes);
+      // Before the registry hears of it.
+      await withImportedScorer({ version: contract.name, contract, bytes }, async () => {});
       const manifest = await registerForeign(registry, bytes, contract);
       context.output.result(summaryOf(manifest), () => `Registered ${manifest.version}`);
       return undefined;
     }
+    case 'gate':
+      return gateModel(context, need('a version'), options);
     case 'list': {
       const rows: ReturnType<typeof summaryOf>[] = [];
       for (const name of await registry.names()) {
@@ -54,12 +54,13 @@ export async function modelsCommand(
       }
       context.output.result(rows, () =>
         table(
-          ['version', 'registered', 'made by', 'feature set', 'KiB'],
+          ['version', 'registered', 'made by', 'feature set', 'gate', 'KiB'],
           rows.map((r) => [
             r.version,
             r.created_at,
             r.made_by,
             r.feature_set,
+            r.gate ?? '–',
             Math.round(r.bytes / 1024),
           ]),
         ),
@@ -89,10 +90,16 @@ export async function modelsCommand(
     default:
       throw pipelineError(
         'WAGGLE_USAGE',
-        `waggle models has no "${verb}": say import, list or show`,
+        `waggle models has no "${verb}": say import, gate, list or show`,
       );
   }
 }
+
+/** What `gatePassed` among a version's numbers says; those without one were not gated. */
+const GATES: ReadonlyMap<number, string> = new Map([
+  [1, 'passed'],
+  [0, 'FAILED'],
+]);
 
 function summaryOf(m: ModelManifest) {
   return {
@@ -100,26 +107,9 @@ function summaryOf(m: ModelManifest) {
     created_at: m.createdAt,
     made_by: m.lineage.codeVersion,
     feature_set: m.lineage.featureSetFingerprint,
+    gate: GATES.get(m.lineage.metrics['gatePassed'] ?? Number.NaN) ?? null,
     bytes: Object.values(m.artifacts).reduce((sum, { bytes }) => sum + bytes, 0),
   };
-}
-
-/** Opens the model as serving would and holds the examples against it, before the registry hears of it. */
-async function tryOut(contract: ForeignContract, bytes: Uint8Array): Promise<void> {
-  checkFormat(contract, bytes);
-  const version = contract.name;
-  if (contract.tensors === undefined) {
-    await (await TreesScorer.open({ version, contract, bytes })).close();
-    return;
-  }
-  const runner = new InlineRunner();
-  try {
-    const sha256 = createHash('sha256').update(bytes).digest('hex');
-    const scorer = await OnnxScorer.openForeign(runner, { version, contract, bytes, sha256 });
-    await checkExamples(scorer, contract);
-  } finally {
-    await runner.close();
-  }
 }
 
 async function read(path: string): Promise<Uint8Array> {

@@ -10,10 +10,11 @@ import {
   zeroDuals,
 } from '@waggle/engine';
 import { acceptFeatures, buildSnapshot, ctrFeatures } from '@waggle/features';
+import { OnnxRunner } from '@waggle/models';
 import { priorOnlyModel } from '@waggle/ranking';
 import type { ReleaseManifest } from '@waggle/releases';
 import type { Store } from '@waggle/store';
-import { exportLinearOnnx } from '@waggle/training';
+import { exportLinearOnnx, type GateReport } from '@waggle/training';
 import type { CommandContext } from '../context.js';
 import { asOfOption, type DataRange } from '../data-range.js';
 import { pipelineError } from '../errors.js';
@@ -24,8 +25,10 @@ import { releaseStore } from '../release-store.js';
 /** What a release serves with: the trained models, or the prior alone. */
 export type ServableModels = Readonly<Record<ModelName, ServableModel>>;
 
-/** Models of other tools that answer in place of them. */
-type ImportedModels = Readonly<Partial<Record<ModelName, ImportedModel | undefined>>>;
+/** Models of other tools that answer in place of them, each with its verdict where it has one. */
+type ImportedModels = Readonly<
+  Partial<Record<ModelName, (ImportedModel & { gate: GateReport | null }) | undefined>>
+>;
 
 export interface BuiltRelease {
   readonly id: string;
@@ -65,6 +68,7 @@ export async function buildRelease(
   const { models, range, imported = {} } = options;
   const paramsOf = (name: ModelName) =>
     imported[name]?.contract.featureParams ?? models[name].params;
+  const gateOf = (name: ModelName) => (imported[name] ?? models[name]).gate;
   const versionOf = (name: ModelName) => imported[name]?.version ?? models[name].model.version;
   const tenantId = context.config.tenantId;
   return context.steps.step('Building the release', async (progress) => {
@@ -130,7 +134,7 @@ export async function buildRelease(
         },
         duals: zeroDuals(),
         policy: parsePolicy(),
-        gate: { pctr: models.pctr.gate, accept: models.accept.gate },
+        gate: { pctr: gateOf('pctr'), accept: gateOf('accept') },
         lineage: {
           tenant_id: tenantId,
           data_from: new Date(range.fromMs).toISOString(),
@@ -142,7 +146,11 @@ export async function buildRelease(
         },
       }),
     );
-    await loadRankingRelease(await releases.open(manifest.id), { logger: context.logger });
+    const ranking = await loadRankingRelease(await releases.open(manifest.id), {
+      logger: context.logger,
+      networkRunner: () => new OnnxRunner({ workers: 1, threads: 1 }),
+    });
+    await ranking.networks?.close();
     if (options.activate) await releases.activate(manifest.id);
     tell('done', 4);
     return {
@@ -159,7 +167,10 @@ export async function buildRelease(
   });
 }
 
-/** Models of other tools that the command names. */
+/**
+ * Models of other tools that the command names: each has passed its gate, or is released on somebody's word.
+ * @throws WAGGLE_MODEL_NOT_GATED, WAGGLE_RELEASE_UNSERVABLE, and what opening it throws
+ */
 async function importedModels(
   context: CommandContext,
   options: Record<string, unknown>,
@@ -167,10 +178,20 @@ async function importedModels(
   const registry = await openRegistry(context);
   const of = async (name: ModelName, set: typeof ctrFeatures) => {
     if (options[name] === undefined) return undefined;
-    const { manifest, contract, bytes } = await registry.imported(String(options[name]), set);
+    const found = await registry.imported(String(options[name]), set);
+    const { contract, bytes, gate = null } = found;
+    const { version } = found.manifest;
     // Sooner than building a release of it would say so.
-    checkServable(manifest.version, contract);
-    return { version: manifest.version, contract, bytes };
+    checkServable(version, contract);
+    const gated = gate?.passed === true;
+    if (!gated && options['ungated'] !== true) {
+      throw pipelineError(
+        'WAGGLE_MODEL_NOT_GATED',
+        gate === null ? `${version} has not been gated` : `${version}: ${gate.summary}`,
+        { details: { version, gate: gate === null ? 'none' : 'failed' } },
+      );
+    }
+    return { version, contract, bytes, gated, gate };
   };
   return { pctr: await of('pctr', ctrFeatures), accept: await of('accept', acceptFeatures) };
 }

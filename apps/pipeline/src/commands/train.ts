@@ -176,7 +176,7 @@ const isSuiteName = (name: AnyModelName): name is SuiteName =>
   (SUITE_NAMES as readonly string[]).includes(name);
 
 /** What every trained model can say about itself, whatever its form. */
-export interface Gated {
+interface Gated {
   readonly version: string;
   readonly passed: boolean;
   readonly summary: string;
@@ -188,7 +188,8 @@ const gated = ({ registered, gate }: TrainedSet): Gated => ({
   summary: gate.summary,
 });
 
-function tableOf(rows: readonly (readonly [name: string, told: Gated])[]): string {
+/** Models with what came of their gates. */
+export function tableOf(rows: readonly (readonly [name: string, told: Gated])[]): string {
   return table(
     ['model', 'version', 'gate', 'why'],
     rows.map(([name, t]) => [name, t.version, t.passed ? 'passed' : 'FAILED', t.summary]),

@@ -163,6 +163,7 @@ export type FilterName = (typeof FILTER_NAMES)[number];
 
 export const DEGRADATIONS = [
   'prior_only_model',
+  'ungated_model',
   'hashed_embedder',
   'stale_features',
   'unknown_publication',

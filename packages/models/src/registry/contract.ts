@@ -66,7 +66,10 @@ export const ModelContract = Type.Object(
     offsetFeature: Type.Optional(Name),
     /** Applied to the logit: p = σ(a·logit + b). */
     calibration: Type.Optional(Type.Object({ a: Type.Number(), b: Type.Number() }, strict)),
-    /** Of an ONNX file: its tensors, float32 [N, features] and [N] or [N, outputs]. */
+    /**
+     * Of an ONNX file: its tensors, float32 [N, features] and [N] or [N, outputs]. With an offset or a calibration the output is the
+     * logit that they are applied to.
+     */
     tensors: Type.Optional(Type.Object({ input: Name, output: Name }, strict)),
     /** Rows (null = missing) and what the library that trained the model answers for them; checked at the import. */
     examples: Type.Optional(

@@ -78,8 +78,8 @@ export class SessionCache {
 
   /** @throws WAGGLE_MODEL_NOT_FOUND, WAGGLE_MODEL_CORRUPT, WAGGLE_MODEL_INVALID */
   open(model: ModelLocation): Promise<ModelSession> {
-    // The content is part of the key: the same id registered again with other content is another session.
-    const key = `${model.id}\0${model.sha256 ?? model.path ?? ''}`;
+    // Content is the key: the same id registered again with other content is another session, another id with the same is none.
+    const key = model.sha256 ?? `${model.id}\0${model.path ?? ''}`;
     let session = this.#sessions.get(key);
     if (session === undefined) {
       session = this.#create(model);
