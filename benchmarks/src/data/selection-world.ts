@@ -6,28 +6,18 @@ import {
   type EmbeddingMatrices,
   OnlineFeatures,
 } from '@waggle/features';
-import { calibrateLogit, type LinearModel, sigmoid } from '@waggle/ranking';
+import { calibrateLogit, type LinearModel, selectedLogit, sigmoid } from '@waggle/ranking';
 import { type HiddenOdds, readHiddenOdds } from '@waggle/simulator/truth';
 import type { Store } from '@waggle/store';
 import {
-  calibrationWeights,
   estimateCtrParams,
   fitSelectionCalibration,
   rawLogits,
   type SelectedRows,
-  selectedLogit,
   splitByTime,
   trainCtr,
-  uncertaintyOf,
 } from '@waggle/training';
 import { type SimulatedWorld, withSimulatedWorld } from './simulated-world.js';
-
-/** Evidence features (ln(1 + clicks)) and the parameter that says how many clicks weigh as much as the prior. */
-const TERMS = [
-  ['publication_evidence', 'ctr_publication_strength'],
-  ['campaign_evidence', 'ctr_campaign_strength'],
-  ['creative_evidence', 'ctr_creative_strength'],
-] as const;
 
 /** What a world's top-1 choices promised, as the model says it and as the correction does, beside what they would have brought. */
 export interface SelectionWorld {
@@ -165,7 +155,10 @@ class SlotScorer {
     };
   }
 
-  /** The candidates' mean calibrated logit, that of the ad which ran, and the best one with its features. */
+  /**
+   * Calibrated logits: the mean over the candidates, each campaign with the creative that is best for it, that of the ad which ran, and
+   * the best one. Who may run in a slot is no secret: the catalog says it too.
+   */
   score(slot: Slot): {
     readonly n: number;
     readonly mean: number;
@@ -174,7 +167,6 @@ class SlotScorer {
       readonly campaignId: string;
       readonly creativeId: string;
       readonly logit: number;
-      readonly features: Float32Array;
     };
   } {
     const pairs = this.#odds
@@ -198,24 +190,25 @@ class SlotScorer {
     );
     const raw = rawLogits(x, n, this.#model.coefficients, this.#model.intercept);
     const logits = raw.map((z) => calibrateLogit(this.#model.calibration, z));
+    const bestOf = new Map<string, number>();
     let best = 0;
-    let sum = 0;
     let ran = Number.NaN;
     for (let i = 0; i < n; i++) {
-      sum += logits[i]!;
-      if (pairs[i]!.creativeId === slot.creativeId) ran = logits[i]!;
+      const { campaignId, creativeId } = pairs[i]!;
+      bestOf.set(
+        campaignId,
+        Math.max(logits[i]!, bestOf.get(campaignId) ?? Number.NEGATIVE_INFINITY),
+      );
+      if (creativeId === slot.creativeId) ran = logits[i]!;
       if (logits[i]! > logits[best]!) best = i;
     }
+    const mean = [...bestOf.values()].reduce((sum, z) => sum + z, 0) / bestOf.size;
     return {
       n,
-      mean: sum / n,
+      mean,
       // An ad whose flight ended between its choice and its send stands for the average one.
-      ran: Number.isNaN(ran) ? sum / n : ran,
-      best: {
-        ...pairs[best]!,
-        logit: logits[best]!,
-        features: x.slice(best * nFeatures, (best + 1) * nFeatures),
-      },
+      ran: Number.isNaN(ran) ? mean : ran,
+      best: { ...pairs[best]!, logit: logits[best]! },
     };
   }
 }
@@ -255,42 +248,24 @@ async function choose({
     const online = new OnlineFeatures(ctrFeatures, snapshot, embeddings);
     return new SlotScorer({ model, online, odds, ids });
   };
-  const terms = TERMS.map(([name, strength]) => ({
-    feature: ctrFeatures.names.indexOf(name),
-    strength: history.params[strength]!,
-  }));
-  const uncertainty = (x: Float32Array, from: number): number[] =>
-    terms.map(({ feature, strength }) => uncertaintyOf(Math.expm1(x[from + feature]!), strength));
-
-  // The correction: rows that ran after the model's own, each against the candidates that its slot had.
+  // The correction: rows that ran after the model's own, scored as a release made before all of them would have, each against the
+  // candidates that its slot had.
   const split = splitByTime(history.decisionTsMs);
   const laterRows = Uint32Array.from([...split.calibrate, ...split.gate]);
   const slots = await readSlots(store, tenantId, split.calibrateFromMs);
   const slotOf = new Map(slots.map((slot) => [slot.placementId, slot]));
   const then = await scorerAt(split.calibrateFromMs);
-  const nFeatures = ctrFeatures.names.length;
-  const raw = rawLogits(history.x, history.nRows, model.coefficients, model.intercept);
   const pick = (column: ArrayLike<number>) => Float64Array.from(laterRows, (i) => column[i]!);
-  const rows = {
-    logits: Float64Array.from(laterRows, (i) => calibrateLogit(model.calibration, raw[i]!)),
+  const slotOfRow = Array.from(laterRows, (i) => slotOf.get(stringAt(history.rowIds, i))!);
+  const scored = slotOfRow.map((slot) => then.score(slot));
+  const { calibration } = await fitSelectionCalibration({
+    logits: scored.map(({ ran }) => ran),
+    advantage: scored.map(({ ran, mean }) => ran - mean),
     successes: pick(history.successes),
     trials: pick(history.trials),
     maturity: pick(history.maturity),
-    clusters: Uint32Array.from(laterRows, (i) => history.publication.codes[i]!),
-  };
-  const slotOfRow = Array.from(laterRows, (i) => slotOf.get(stringAt(history.rowIds, i))!);
-  const { calibration } = await fitSelectionCalibration({
-    ...rows,
-    // Both as of the same moment: what was learnt since about the publication is no advantage of the ad.
-    advantage: slotOfRow.map((slot) => {
-      const { ran, mean } = then.score(slot);
-      return ran - mean;
-    }),
-    uncertainty: Float64Array.from(
-      Array.from(laterRows).flatMap((i) => uncertainty(history.x, i * nFeatures)),
-    ),
-    nTerms: terms.length,
-    weights: calibrationWeights(rows),
+    publications: pick(history.publication.codes),
+    campaigns: pick(history.campaign.codes),
     propensity: slotOfRow.map((slot) => slot.propensity),
   });
 
@@ -311,15 +286,7 @@ async function choose({
     nCandidates += n;
     const truth = odds.probability({ ...slot, ...best });
     plain.push(sigmoid(best.logit));
-    corrected.push(
-      sigmoid(
-        selectedLogit(calibration, {
-          logit: best.logit,
-          advantage: best.logit - mean,
-          uncertainty: uncertainty(best.features, 0),
-        }),
-      ),
-    );
+    corrected.push(sigmoid(selectedLogit(calibration, best.logit, best.logit - mean)));
     trials.push(send.delivered);
     clicks.push(truth * send.share72h * send.delivered);
     publications.push(publicationOf.get(slot.publicationId)!);

@@ -6,5 +6,6 @@ export * from './linear-model.js';
 export * from './payout-interval.js';
 export * from './score-terms.js';
 export * from './scorer.js';
+export * from './selection-calibration.js';
 export * from './trees-model.js';
 export * from './trees-scorer.js';

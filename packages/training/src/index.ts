@@ -105,14 +105,11 @@ export {
   fitSelectionCalibration,
   measureSelection,
   type SelectedRows,
-  type SelectionCalibration,
   type SelectionDecile,
   type SelectionFit,
   type SelectionReport,
   type SelectionRows,
-  selectedLogit,
   topPerSlot,
-  uncertaintyOf,
 } from './selection.js';
 export { findMoved, MAX_SHIFT, MAX_SPREAD, type MovedFeature } from './stability.js';
 export {

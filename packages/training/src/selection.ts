@@ -1,17 +1,19 @@
+import { solveEffects } from '@waggle/features';
 import { type CalibrationRatio, calibrationRatio } from '@waggle/measurement';
-import { glmFit } from '@waggle/native';
-import { sigmoid } from '@waggle/ranking';
+import { type SelectionCalibration, sigmoid } from '@waggle/ranking';
+import { estimateEffectPriors } from './effect-priors.js';
 import { trainingError } from './errors.js';
-import { strongestUnrejected } from './fit/logistic.js';
 
 /**
  * Why winners disappoint. Of many candidates the one with the highest prediction is taken, and high predictions are high
- * partly by error: given that it won, its true chance lies below what was promised, the more so the less was known of it
- * ("maximisation bias", arXiv 2205.09809). A model whose predictions are right on average at every level of its own uncertainty
- * has no such bias, whatever is selected by them; one that is right only on average over all rows has. Hence the correction,
- * applied to what was selected: a calibration with a slope of its own for the advantage over the other candidates of the slot
- * (a model may be right about publications and too sure between campaigns, and only the latter decides who wins), and a level and
- * slope that depend on how little evidence stands behind a prediction.
+ * partly by error: given that it won, its true chance lies below what was promised ("maximisation bias", arXiv 2205.09809).
+ * Whatever is selected by predictions that are means given all that is known has no such bias: then an ad that is promised twice
+ * the clicks of the slot's average brings twice as many, on average. So the bias shows among ads that were chosen without regard
+ * to the prediction's error, as a slope below 1 of what came on the advantage over the other candidates. That slope, and the level
+ * that selection and the age of a release leave, are the correction. It is fitted on rows later than the model, each as a release
+ * made before all of them would have scored it. Ads of one campaign share what the model does not know of it, so that a network of
+ * a few dozen campaigns says little about a slope between campaigns however often they ran: publications and campaigns have effects
+ * of their own in the fit, and the correction is drawn to nothing by what that leaves uncertain.
  */
 
 /** Logit minus the mean logit of the candidates of its slot. O(n). @param slots [nRows] any numbers, equal within a slot */
@@ -100,23 +102,16 @@ export function measureSelection(rows: SelectedRows): SelectionReport {
 
 /** Rows that ran, later than those the model was fitted on. */
 export interface SelectionRows {
-  /** [nRows] calibrated logits. */
+  /** [nRows] calibrated logits, of features as a release has them that was made before all rows. */
   readonly logits: ArrayLike<number>;
   /** [nRows] logit minus the mean logit of the candidates that the slot had. */
   readonly advantage: ArrayLike<number>;
-  /**
-   * float64 [nRows × nTerms], row-major, each in [0, 1]: how little is known of the row in some respect, such as
-   * `uncertaintyOf` the clicks behind its campaign's effect.
-   */
-  readonly uncertainty: Float64Array;
-  readonly nTerms: number;
   readonly successes: ArrayLike<number>;
   readonly trials: ArrayLike<number>;
   readonly maturity: ArrayLike<number>;
-  /** [nRows] publications. */
-  readonly clusters: ArrayLike<number>;
-  /** [nRows] > 0: what shared luck leaves of a row, see `calibrationWeights`. */
-  readonly weights: ArrayLike<number>;
+  /** [nRows] codes from 0. */
+  readonly publications: ArrayLike<number>;
+  readonly campaigns: ArrayLike<number>;
   /**
    * [nRows] in (0, 1]: with what probability the past chose the row, NaN where that is unknown. What it chose it liked for
    * reasons that the model does not know; the correction is for the candidates as they come. Absent = the past chose blindly.
@@ -124,61 +119,33 @@ export interface SelectionRows {
   readonly propensity?: ArrayLike<number>;
 }
 
-/** logit' = z + level + tilt·d + edge·advantage + Σ u_k·(levels_k + tilts_k·d) with d = z − center; plain JSON. */
-export interface SelectionCalibration {
-  readonly center: number;
-  readonly level: number;
-  readonly tilt: number;
-  readonly edge: number;
-  readonly levels: readonly number[];
-  readonly tilts: readonly number[];
-}
-
 export interface SelectionFit {
   readonly calibration: SelectionCalibration;
   /** Log-odds per unit of ln propensity that the model did not see. */
   readonly liking: number;
-  /** Penalty that left-out publications did not reject: ½·λ·β². */
-  readonly penalty: number;
-  readonly losses: readonly { readonly penalty: number; readonly loss: number }[];
+  /** Of what the model does not know of a publication, a campaign, a send; logit scale. */
+  readonly variances: {
+    readonly publication: number;
+    readonly campaign: number;
+    readonly row: number;
+  };
 }
 
-/** Share of a level's effect that is still its prior's: 1 without evidence, towards 0 with much. @param strength clicks that weigh as much as the prior */
-export function uncertaintyOf(clicks: number, strength: number): number {
-  return strength / (strength + Math.max(0, clicks));
-}
-
-/** Logit of a selected row after correction. @param row its calibrated logit and what `SelectionRows` says of such rows */
-export function selectedLogit(
-  calibration: SelectionCalibration,
-  row: {
-    readonly logit: number;
-    readonly advantage: number;
-    readonly uncertainty: ArrayLike<number>;
-  },
-): number {
-  const { center, level, tilt, edge, levels, tilts } = calibration;
-  const d = row.logit - center;
-  let out = row.logit + level + tilt * d + edge * row.advantage;
-  for (let k = 0; k < levels.length; k++) {
-    out += row.uncertainty[k]! * (levels[k]! + tilts[k]! * d);
-  }
-  return out;
-}
-
-/** 1/√λ is the believed spread of a coefficient: from free to next to nothing. */
-const PENALTY_GRID: readonly number[] = [4, 16, 64, 256, 1_024, 100_000];
-/** What the past chose may be better than the rest by a tenth or so. */
-const LEVEL_PENALTY = 1 / 0.1 ** 2;
-const FOLDS = 5;
+/** What later rows may be off by together before looking, as for the model's own calibration. */
+const LEVEL_SD = 0.05;
+/** Believed spread of (slope between candidates − 1) before looking. */
+const EDGE_SD = 0.1;
+/** Of what is fitted and not served: the coefficient of ln propensity, the level of rows without one. */
+const LIKING_SD = 0.2;
+const UNKNOWN_SD = 0.1;
+/** Variance of what a model does not know of a group, before looking, and the groups that this belief weighs as much as. */
+const FIRST_VARIANCE = 0.02;
+const BELIEVED_GROUPS = 5;
+const VARIANCE_ROUNDS = 8;
+const SPREAD_PROBES = 8;
 
 /** A propensity below this counts as this much, so that one lucky draw does not stand for a thousand. */
 const MIN_PROPENSITY = 0.005;
-/** Of what is fitted and not served: the coefficient of ln propensity, the level of rows without one. */
-const NUISANCE_PENALTY = 4;
-/** Slopes overall and between candidates are believed to a tenth. */
-const SLOPE_PENALTY = 1 / 0.1 ** 2;
-
 /**
  * ln propensity of each row beyond what a candidate with its logit and advantage typically has, from a plane through all
  * candidates: each row stands for 1/propensity of them. 0 = chosen as if blindly, or unknown.
@@ -211,133 +178,83 @@ function liking(rows: SelectionRows, propensity: ArrayLike<number>): Float64Arra
 }
 
 /**
- * Fits the correction on rows that ran, by penalised maximum likelihood: coefficients drawn to 0 by the strongest penalty that
- * left-out publications do not reject. Where propensities are known, ln propensity enters as a control: how much more came of
- * rows that the past was eager to choose is fitted along and taken out. O(folds · grid · n · terms²).
- * @throws WAGGLE_TRAINING_SHAPE, WAGGLE_TRAINING_FIT_FAILED
+ * Fits the correction on rows that ran: crossed random effects of publications and campaigns with variances by
+ * expectation-maximisation, dispersion of sends by moments, normal beliefs about level and slope (`solveEffects`). Where propensities
+ * are known, ln propensity enters as a control: how much more came of rows that the past was eager to choose is fitted along and taken
+ * out. O(rounds · n).
+ * @throws WAGGLE_TRAINING_SHAPE
  */
 export async function fitSelectionCalibration(rows: SelectionRows): Promise<SelectionFit> {
-  const { logits, nTerms, uncertainty, clusters } = rows;
+  checkRows(rows);
+  const { logits, advantage, propensity } = rows;
   const nRows = logits.length;
-  const odd =
-    rows.propensity === undefined
-      ? -1
-      : Array.from(rows.propensity).findIndex((q) => !(Number.isNaN(q) || (q > 0 && q <= 1)));
-  if (odd >= 0 || (rows.propensity !== undefined && rows.propensity.length !== nRows)) {
-    throw trainingError(
-      'WAGGLE_TRAINING_SHAPE',
-      odd >= 0
-        ? `propensity[${odd}] is ${rows.propensity![odd]}, allowed is above 0 up to 1`
-        : `${rows.propensity!.length} propensities for ${nRows} rows`,
-    );
-  }
-  const lengths = [
-    uncertainty.length / Math.max(nTerms, 1),
-    clusters.length,
-    rows.advantage.length,
+  const liked = propensity === undefined ? new Float64Array(nRows) : liking(rows, propensity);
+  const columns = [
+    { sd: EDGE_SD, of: (i: number) => advantage[i]! },
+    { sd: LIKING_SD, of: (i: number) => liked[i]! },
+    { sd: UNKNOWN_SD, of: (i: number) => (Number.isNaN(propensity?.[i] ?? 1) ? 1 : 0) },
   ];
-  if (nRows === 0 || lengths.some((n, k) => n !== (k === 0 && nTerms === 0 ? 0 : nRows))) {
-    throw trainingError(
-      'WAGGLE_TRAINING_SHAPE',
-      `${uncertainty.length} uncertainties, ${clusters.length} clusters and ${rows.advantage.length} advantages for ${nRows} rows of ${nTerms} terms`,
+  const successes = Float64Array.from(rows.successes);
+  const exposure = Float64Array.from(rows.trials, (n, i) => n * rows.maturity[i]!);
+  const offset = Float64Array.from(logits, (z) => Math.log(sigmoid(z)));
+  const groups = [rows.publications, rows.campaigns].map((codes) => Uint32Array.from(codes));
+  const [publication, campaign] = groups as [Uint32Array, Uint32Array];
+  const { dispersion } = estimateEffectPriors({
+    successes,
+    trials: exposure.map((n, i) => Math.max(n * Math.exp(offset[i]!), successes[i]!)),
+    levels: [
+      { name: 'publication', codes: publication },
+      { name: 'campaign', codes: campaign },
+    ],
+  });
+  const problem = {
+    successes,
+    exposure,
+    offset,
+    codes: Int32Array.from({ length: 2 * nRows }, (_, k) => groups[k % 2]![k >> 1]!),
+    columns: Float64Array.from({ length: columns.length * nRows }, (_, k) =>
+      columns[k % columns.length]!.of(Math.floor(k / columns.length)),
+    ),
+  };
+  const variances = [FIRST_VARIANCE, FIRST_VARIANCE];
+  const sizes = groups.map((codes) => codes.reduce((most, code) => Math.max(most, code + 1), 0));
+  const solve = (start?: Float64Array) =>
+    solveEffects(
+      problem,
+      {
+        link: 'log',
+        levels: sizes.map((size, l) => ({ size, variance: variances[l]! })),
+        columns: columns.map(({ sd }) => ({ mean: 0, variance: sd ** 2 })),
+        base: { mean: 0, variance: LEVEL_SD ** 2 },
+        dispersion,
+      },
+      { start, spreadProbes: SPREAD_PROBES },
     );
-  }
-  let mass = 0;
-  let sum = 0;
-  for (let i = 0; i < nRows; i++) {
-    const m = rows.weights[i]! * rows.trials[i]! * rows.maturity[i]! * sigmoid(logits[i]!);
-    mass += m;
-    sum += m * logits[i]!;
-  }
-  const center = sum / mass;
-  const width = 5 + 2 * nTerms;
-  const liked =
-    rows.propensity === undefined ? new Float64Array(nRows) : liking(rows, rows.propensity);
-  const x = new Float32Array(nRows * width);
-  for (let i = 0; i < nRows; i++) {
-    const d = logits[i]! - center;
-    const to = i * width;
-    for (let k = 0; k < nTerms; k++) {
-      x[to + k] = uncertainty[i * nTerms + k]!;
-      x[to + nTerms + k] = uncertainty[i * nTerms + k]! * d;
-    }
-    x[to + width - 5] = liked[i]!;
-    x[to + width - 4] = rows.propensity !== undefined && Number.isNaN(rows.propensity[i]!) ? 1 : 0;
-    x[to + width - 3] = rows.advantage[i]!;
-    x[to + width - 2] = d;
-    x[to + width - 1] = 1;
-  }
-  const fitOn = async (members: readonly number[], penalty: number): Promise<Float64Array> => {
-    const part = new Float32Array(members.length * width);
-    members.forEach((i, to) => {
-      part.set(x.subarray(i * width, (i + 1) * width), to * width);
+  let solution = await solve();
+  for (let round = 0; round < VARIANCE_ROUNDS; round++) {
+    solution.spreads.forEach(({ groups: seen, square }, l) => {
+      variances[l] = (BELIEVED_GROUPS * FIRST_VARIANCE + square) / (BELIEVED_GROUPS + seen);
     });
-    const pick = (column: ArrayLike<number>) => Float64Array.from(members, (i) => column[i]!);
-    const l2 = new Float64Array(width).fill(penalty);
-    l2[width - 1] = LEVEL_PENALTY;
-    l2[width - 2] = SLOPE_PENALTY;
-    l2[width - 3] = SLOPE_PENALTY;
-    l2[width - 4] = NUISANCE_PENALTY;
-    l2[width - 5] = NUISANCE_PENALTY;
-    const fit = await glmFit({
-      x: part,
-      nRows: members.length,
-      nFeatures: width,
-      successes: pick(rows.successes),
-      trials: pick(rows.trials),
-      weights: pick(rows.weights),
-      offset: Float64Array.from(members, (i) => logits[i]! + Math.log(rows.maturity[i]!)),
-      l2,
-      intercept: false,
-      standardize: false,
-    });
-    if (!fit.converged || !fit.coefficients.every(Number.isFinite)) {
-      throw trainingError(
-        'WAGGLE_TRAINING_FIT_FAILED',
-        `the correction of ${members.length} rows did not converge at penalty ${penalty}`,
-      );
-    }
-    return fit.coefficients;
-  };
-  const seen = [...new Set(Array.from(clusters))].sort((a, b) => a - b);
-  const number = new Map(seen.map((cluster, i) => [cluster, i]));
-  const everyone = Array.from({ length: nRows }, (_, i) => i);
-  const losses: Float64Array[] = [];
-  for (const penalty of PENALTY_GRID) {
-    const byCluster = new Float64Array(seen.length);
-    for (let fold = 0; fold < FOLDS; fold++) {
-      const foldOf = (i: number): number => number.get(clusters[i]!)! % FOLDS;
-      const inside = everyone.filter((i) => foldOf(i) !== fold);
-      const outside = everyone.filter((i) => foldOf(i) === fold);
-      if (inside.length === 0 || outside.length === 0) continue;
-      const beta = await fitOn(inside, penalty);
-      for (const i of outside) {
-        let eta = logits[i]! + Math.log(rows.maturity[i]!);
-        for (let c = 0; c < width; c++) eta += beta[c]! * x[i * width + c]!;
-        const p = Math.min(Math.max(sigmoid(eta), 1e-15), 1 - 1e-15);
-        const s = rows.successes[i]!;
-        byCluster[number.get(clusters[i]!)!]! -=
-          rows.weights[i]! * (s * Math.log(p) + (rows.trials[i]! - s) * Math.log1p(-p));
-      }
-    }
-    losses.push(byCluster);
+    solution = await solve(solution.state);
   }
-  const penalty = strongestUnrejected(PENALTY_GRID, losses);
-  const beta = await fitOn(everyone, penalty);
   return {
-    calibration: {
-      center,
-      level: beta[width - 1]!,
-      tilt: beta[width - 2]!,
-      edge: beta[width - 3]!,
-      levels: Array.from(beta.subarray(0, nTerms)),
-      tilts: Array.from(beta.subarray(nTerms, 2 * nTerms)),
-    },
-    liking: beta[width - 5]!,
-    penalty,
-    losses: PENALTY_GRID.map((one, k) => ({
-      penalty: one,
-      loss: losses[k]!.reduce((total, loss) => total + loss, 0) / mass,
-    })),
+    calibration: { level: solution.base, edge: solution.weights[0]! },
+    liking: solution.weights[1]!,
+    variances: { publication: variances[0]!, campaign: variances[1]!, row: dispersion },
   };
+}
+
+function checkRows(rows: SelectionRows): void {
+  const nRows = rows.logits.length;
+  const shape = (message: string) => trainingError('WAGGLE_TRAINING_SHAPE', message);
+  if (nRows === 0) throw shape('no rows to fit a correction on');
+  for (const [name, column] of Object.entries(rows) as [string, ArrayLike<number>][]) {
+    if (column.length !== nRows) throw shape(`${column.length} of ${name} for ${nRows} rows`);
+  }
+  const odd = Array.from(rows.propensity ?? []).findIndex(
+    (q) => !(Number.isNaN(q) || (q > 0 && q <= 1)),
+  );
+  if (odd >= 0) {
+    throw shape(`propensity[${odd}] is ${rows.propensity![odd]}, allowed is above 0 up to 1`);
+  }
 }

@@ -1,92 +1,97 @@
 import { Rng } from '@waggle/core';
-import { sigmoid } from '@waggle/ranking';
+import { selectedLogit, sigmoid } from '@waggle/ranking';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import {
   advantageInSlot,
-  fitCalibration,
   fitSelectionCalibration,
   measureSelection,
-  selectedLogit,
+  type SelectionReport,
   topPerSlot,
-  uncertaintyOf,
 } from '../src/index.js';
 
-/**
- * Candidates whose predictions err by an amount that depends on the evidence behind them, and that were never shrunk for it:
- * right on average over all, wrong for those that win.
- */
-function world(seed: number, nSlots: number, perSlot: number) {
+const N_TRIALS = 5_000;
+const PER_SLOT = 12;
+const N_PUBLICATIONS = 150;
+const N_CAMPAIGNS = 60;
+const SPREAD = 0.5;
+/** What sends of the same ad differ by. */
+const SEND_SD = 0.2;
+
+/** Candidates with what is estimated of each: the truth and an error, shrunk by what is known of the error's size or not. */
+function world(
+  seed: number,
+  nSlots: number,
+  o: { errorOf: (rng: Rng) => number; shrunk: boolean },
+) {
   const rng = new Rng(seed, 21);
-  const n = nSlots * perSlot;
+  const n = nSlots * PER_SLOT;
   const truth = new Float64Array(n);
   const z = new Float64Array(n);
-  const u = new Float64Array(n);
   for (let i = 0; i < n; i++) {
-    const clicks = rng.bernoulli(0.4) ? 2 * rng.uniform() : 40 + 200 * rng.uniform();
-    u[i] = uncertaintyOf(clicks, 5);
-    truth[i] = -6 + 0.5 * rng.normal();
-    z[i] = truth[i]! + 0.55 * Math.sqrt(u[i]!) * rng.normal();
+    const sd = o.errorOf(rng);
+    const effect = SPREAD * rng.normal();
+    truth[i] = -6 + effect;
+    const estimate = effect + sd * rng.normal();
+    // The log of the mean given the estimate, all being normal.
+    const shrink = SPREAD ** 2 / (SPREAD ** 2 + sd ** 2);
+    z[i] = -6 + (o.shrunk ? shrink * estimate + (shrink * sd ** 2) / 2 : estimate);
   }
   return {
     rng,
-    n,
     truth,
     z,
-    u,
-    slots: Uint32Array.from({ length: n }, (_, i) => Math.floor(i / perSlot)),
-    publications: Uint32Array.from({ length: n }, (_, i) => Math.floor(i / perSlot) % 150),
-    campaigns: Uint32Array.from({ length: n }, (_, i) => i % perSlot),
+    slots: Uint32Array.from({ length: n }, (_, i) => Math.floor(i / PER_SLOT)),
+    publications: Uint32Array.from(
+      { length: n },
+      (_, i) => Math.floor(i / PER_SLOT) % N_PUBLICATIONS,
+    ),
+    campaigns: Uint32Array.from({ length: n }, () => rng.integer(N_CAMPAIGNS)),
   };
+}
+type World = ReturnType<typeof world>;
+
+/** A correction from one candidate of each slot, drawn at random and run. */
+function fitOn({ rng, truth, z, slots, publications, campaigns }: World, nSlots: number) {
+  const ran = Array.from({ length: nSlots }, (_, s) => PER_SLOT * s + rng.integer(PER_SLOT));
+  const pick = (column: ArrayLike<number>) => Float64Array.from(ran, (i) => column[i]!);
+  return fitSelectionCalibration({
+    logits: pick(z),
+    advantage: pick(advantageInSlot(slots, z)),
+    successes: Float64Array.from(ran, (i) =>
+      rng.binomial(N_TRIALS, sigmoid(truth[i]! + SEND_SD * rng.normal() - SEND_SD ** 2 / 2)),
+    ),
+    trials: new Float64Array(nSlots).fill(N_TRIALS),
+    maturity: new Float64Array(nSlots).fill(1),
+    publications: pick(publications),
+    campaigns: pick(campaigns),
+  });
+}
+
+function reportOf(w: World, logitOf: (row: number) => number): SelectionReport {
+  const winners = topPerSlot(w.slots, w.z);
+  return measureSelection({
+    probability: winners.map((i) => sigmoid(logitOf(i))),
+    trials: winners.map(() => N_TRIALS),
+    clicks: winners.map((i) => N_TRIALS * sigmoid(w.truth[i]!)),
+    publications: winners.map((i) => w.publications[i]!),
+    campaigns: winners.map((i) => w.campaigns[i]!),
+  });
 }
 
 describe('selection', () => {
-  test('winners are over-predicted, the more the less is known of them, and the correction undoes it', async () => {
-    // What ran: one candidate of each slot, drawn at random.
-    const past = world(1, 6_000, 12);
-    const ran = Array.from({ length: 6_000 }, (_, s) => 12 * s + past.rng.integer(12));
-    const pick = (column: ArrayLike<number>) => Float64Array.from(ran, (i) => column[i]!);
-    const trials = new Float64Array(ran.length).fill(5_000);
-    const maturity = new Float64Array(ran.length).fill(1);
-    const clusters = Uint32Array.from(ran, (i) => past.publications[i]!);
-    const successes = Float64Array.from(ran, (i) =>
-      past.rng.binomial(5_000, sigmoid(past.truth[i]! + 0.2 * past.rng.normal())),
-    );
-    const rows = { logits: pick(past.z), successes, trials, maturity, clusters };
-    const { calibration } = fitCalibration(rows);
-    if (calibration.kind === 'identity') throw new Error('no calibration was fitted');
+  test('winners of estimates that were not shrunk are over-predicted, and the correction undoes it', async () => {
+    const unshrunk = { errorOf: () => 0.4, shrunk: false };
+    const { calibration } = await fitOn(world(1, 6_000, unshrunk), 6_000);
+    // Slope var θ / (var θ + var ε) = 0.61.
+    expect(calibration.edge).toBeGreaterThan(-0.45);
+    expect(calibration.edge).toBeLessThan(-0.33);
 
-    const fit = await fitSelectionCalibration({
-      ...rows,
-      advantage: pick(advantageInSlot(past.slots, past.z)),
-      uncertainty: pick(past.u),
-      nTerms: 1,
-      weights: new Float64Array(ran.length).fill(0.2),
-    });
-    expect(fit.penalty).toBeLessThan(100_000);
-    // Little evidence, less slope.
-    expect(fit.calibration.tilts[0]).toBeLessThan(-0.2);
-
-    const later = world(2, 4_000, 12);
-    const winners = topPerSlot(later.slots, later.z);
-    const report = (logitOf: (i: number) => number, chosen: readonly number[]) =>
-      measureSelection({
-        probability: chosen.map((i) => sigmoid(logitOf(i))),
-        trials: chosen.map(() => 5_000),
-        clicks: chosen.map((i) => 5_000 * sigmoid(later.truth[i]!)),
-        publications: chosen.map((i) => later.publications[i]!),
-        campaigns: chosen.map((i) => later.campaigns[i]!),
-      });
-    const before = report((i) => later.z[i]!, winners);
-    expect(before.overall.ratio).toBeGreaterThan(1.3);
+    const later = world(2, 4_000, unshrunk);
+    const before = reportOf(later, (i) => later.z[i]!);
+    expect(before.overall.ratio).toBeGreaterThan(1.25);
     const advantage = advantageInSlot(later.slots, later.z);
-    const corrected = (i: number) =>
-      selectedLogit(fit.calibration, {
-        logit: later.z[i]!,
-        advantage: advantage[i]!,
-        uncertainty: [later.u[i]!],
-      });
-    const after = report(corrected, winners);
+    const after = reportOf(later, (i) => selectedLogit(calibration, later.z[i]!, advantage[i]!));
     expect(Math.abs(after.overall.logRatio)).toBeLessThan(
       Math.max(0.05, 2 * after.overall.logStandardError),
     );
@@ -95,26 +100,43 @@ describe('selection', () => {
     }
   });
 
-  test('a model that is right at every level of its uncertainty needs no correction and gets next to none', async () => {
-    const rng = new Rng(5, 1);
-    const n = 3_000;
-    const u = Float64Array.from({ length: n }, () => rng.uniform());
-    const logits = Float64Array.from({ length: n }, () => -6 + 0.6 * rng.normal());
-    const successes = Float64Array.from(logits, (z) => rng.binomial(5_000, sigmoid(z)));
-    const fit = await fitSelectionCalibration({
-      logits,
-      advantage: logits.map((z) => z + 6),
-      uncertainty: u,
-      nTerms: 1,
-      successes,
-      trials: new Float64Array(n).fill(5_000),
-      maturity: new Float64Array(n).fill(1),
-      clusters: Uint32Array.from({ length: n }, (_, i) => i % 100),
-      weights: new Float64Array(n).fill(1),
-    });
-    for (const z of [-7, -6, -5]) {
-      const row = { logit: z, advantage: z + 6, uncertainty: [0.5] };
-      expect(Math.abs(selectedLogit(fit.calibration, row) - z)).toBeLessThan(0.03);
+  test('winners of means given what is known keep their promise however unequal the evidence, and get next to no correction', async () => {
+    const known = {
+      errorOf: (rng: Rng) => (rng.bernoulli(0.4) ? 0.4 + 0.4 * rng.uniform() : 0.05),
+      shrunk: true,
+    };
+    const { calibration } = await fitOn(world(3, 6_000, known), 6_000);
+    expect(Math.abs(calibration.edge)).toBeLessThan(0.04);
+    expect(Math.abs(calibration.level)).toBeLessThan(0.03);
+    const later = world(4, 4_000, known);
+    const { overall } = reportOf(later, (i) => later.z[i]!);
+    expect(Math.abs(overall.logRatio)).toBeLessThan(Math.max(0.03, 2 * overall.logStandardError));
+  });
+
+  test('a few campaigns say little about the slope between campaigns however often they ran, many say much', async () => {
+    const edgeOf = async (seed: number, nCampaigns: number): Promise<number> => {
+      const rng = new Rng(seed, 3);
+      const n = 4_000;
+      const promised = Float64Array.from({ length: nCampaigns }, () => 0.4 * rng.normal());
+      const unknown = Float64Array.from({ length: nCampaigns }, () => 0.3 * rng.normal());
+      const campaigns = Uint32Array.from({ length: n }, () => rng.integer(nCampaigns));
+      const advantage = Float64Array.from(campaigns, (c) => promised[c]!);
+      const { calibration } = await fitSelectionCalibration({
+        logits: advantage.map((a) => a - 6),
+        advantage,
+        successes: Float64Array.from(campaigns, (c) =>
+          rng.binomial(N_TRIALS, sigmoid(-6 + 0.75 * promised[c]! + unknown[c]!)),
+        ),
+        trials: new Float64Array(n).fill(N_TRIALS),
+        maturity: new Float64Array(n).fill(1),
+        publications: Uint32Array.from({ length: n }, (_, i) => i % N_PUBLICATIONS),
+        campaigns,
+      });
+      return calibration.edge;
+    };
+    for (const seed of [1, 2, 3, 4, 5, 6]) {
+      expect(Math.abs(await edgeOf(seed, 8)), `seed ${seed}`).toBeLessThan(0.14);
+      expect(Math.abs((await edgeOf(seed, 1_500)) + 0.25), `seed ${seed}`).toBeLessThan(0.08);
     }
   });
 
@@ -125,19 +147,16 @@ describe('selection', () => {
     const hidden = Float64Array.from({ length: n }, () => 0.35 * rng.normal());
     const all = Float64Array.from({ length: n }, () => -6 + 0.5 * rng.normal());
     const propensity = hidden.map((h) => Math.min(1, 0.05 * Math.exp(1.5 * h - 0.3)));
-    const weight = propensity.map((q) => q);
-    const ran = Array.from({ length: 6_000 }, () => rng.weighted(Array.from(weight)));
+    const ran = Array.from({ length: 6_000 }, () => rng.weighted(Array.from(propensity)));
     const pick = (column: ArrayLike<number>) => Float64Array.from(ran, (i) => column[i]!);
     const rows = {
       logits: pick(all),
       advantage: pick(all).map((z) => z + 6),
-      uncertainty: new Float64Array(0),
-      nTerms: 0,
       successes: Float64Array.from(ran, (i) => rng.binomial(20_000, sigmoid(all[i]! + hidden[i]!))),
       trials: new Float64Array(6_000).fill(20_000),
       maturity: new Float64Array(6_000).fill(1),
-      clusters: Uint32Array.from(ran, (_, i) => i % 80),
-      weights: new Float64Array(6_000).fill(0.2),
+      publications: Uint32Array.from(ran, (_, i) => i % 80),
+      campaigns: Uint32Array.from(ran, (_, i) => i % 61),
     };
     const naive = await fitSelectionCalibration(rows);
     const honest = await fitSelectionCalibration({ ...rows, propensity: pick(propensity) });
@@ -145,8 +164,7 @@ describe('selection', () => {
       all.reduce((sum, z, i) => sum + sigmoid(z + hidden[i]!), 0) /
         all.reduce((sum, z) => sum + sigmoid(z), 0),
     );
-    const shiftOf = (fit: typeof naive) =>
-      selectedLogit(fit.calibration, { logit: -6, advantage: 0, uncertainty: [] }) + 6;
+    const shiftOf = (fit: typeof naive) => selectedLogit(fit.calibration, -6, 0) + 6;
     expect(shiftOf(naive) - meanTruth).toBeGreaterThan(0.1);
     expect(Math.abs(shiftOf(honest) - meanTruth)).toBeLessThan(0.07);
     expect(honest.liking).toBeGreaterThan(0.4);
@@ -163,16 +181,14 @@ describe('selection', () => {
     const fit = await fitSelectionCalibration({
       logits: publication.map((p, i) => p + advantage[i]!),
       advantage,
-      uncertainty: new Float64Array(0),
-      nTerms: 0,
       successes: publication.map((p, i) => rng.binomial(5_000, sigmoid(p + 0.85 * advantage[i]!))),
       trials: new Float64Array(n).fill(5_000),
       maturity: new Float64Array(n).fill(1),
-      clusters: Uint32Array.from({ length: n }, (_, i) => i % 100),
-      weights: new Float64Array(n).fill(0.5),
+      publications: Uint32Array.from({ length: n }, (_, i) => i % 100),
+      campaigns: Uint32Array.from({ length: n }, (_, i) => i % 70),
     });
     expect(fit.calibration.edge).toBeCloseTo(-0.15, 1);
-    expect(fit.calibration.tilt).toBeCloseTo(0, 1);
+    expect(fit.calibration.level).toBeCloseTo(0, 1);
   });
 
   test('the highest of each slot is taken, the lower row on ties', () => {
@@ -220,18 +236,22 @@ describe('selection', () => {
     expect(() => measureSelection(none)).toThrowError(
       expect.objectContaining({ code: 'WAGGLE_TRAINING_SHAPE' }),
     );
-    await expect(
-      fitSelectionCalibration({
-        logits: [-5],
-        advantage: [0],
-        uncertainty: new Float64Array(3),
-        nTerms: 2,
-        successes: [0],
-        trials: [1],
-        maturity: [1],
-        clusters: [0],
-        weights: [1],
-      }),
-    ).rejects.toThrowError(expect.objectContaining({ code: 'WAGGLE_TRAINING_SHAPE' }));
+    const row = {
+      logits: [-5],
+      advantage: [0],
+      successes: [0],
+      trials: [1],
+      maturity: [1],
+      publications: [0],
+      campaigns: [0],
+    };
+    for (const rows of [
+      { ...row, campaigns: [0, 1] },
+      { ...row, logits: [] },
+    ]) {
+      await expect(fitSelectionCalibration(rows)).rejects.toThrowError(
+        expect.objectContaining({ code: 'WAGGLE_TRAINING_SHAPE' }),
+      );
+    }
   });
 });
