@@ -223,11 +223,23 @@ describe('OnnxScorer.openForeign', () => {
     await expect(checkExamples(scorer, wrong)).rejects.toThrow(code('WAGGLE_RANKING_EXAMPLES'));
   });
 
+  test('takes the output for a logit where an offset or a calibration is declared', async () => {
+    const x = Float32Array.of(1, 2, -0.5, 0.25);
+    const plain = await (await open({})).score(x.slice(), 2);
+    const around = await open({ offsetFeature: 'a', calibration: { a: 2, b: 0.5 } });
+    expect(around.calibration).toEqual({ kind: 'platt', a: 2, b: 0.5 });
+    const found = await around.score(x, 2);
+    for (const row of [0, 1]) {
+      expect(found[row]).toBeCloseTo(sigmoid(2 * (plain[row]! + x[2 * row]!) + 0.5), 6);
+    }
+    x[2] = Number.NaN;
+    await expect(around.score(x, 2)).rejects.toThrow(code('WAGGLE_RANKING_NAN'));
+  });
+
   test('refuses what the contract does not describe', async () => {
     const mismatch = code('WAGGLE_MODEL_CONTRACT_MISMATCH');
     await expect(open({ tensors: undefined })).rejects.toThrow(mismatch);
     await expect(open({ tensors: { ...tensors, output: 'label' } })).rejects.toThrow(mismatch);
-    await expect(open({ offsetFeature: 'a' })).rejects.toThrow(mismatch);
     await expect(open({ output: { meaning: 'probability', column: 1 } })).rejects.toThrow(mismatch);
     await expect(open({}, { names: ['a', 'b'], fingerprint: 'other' })).rejects.toThrow(mismatch);
     await expect(
