@@ -50,11 +50,10 @@ export interface LoadDependencies {
    * release is refused.
    */
   readonly networkRunner?: () => Runner;
-  /**
-   * A runner that has not answered for all twins by then counts as unavailable; a release whose networks have not been opened by
-   * then is refused. @default 10 s
-   */
+  /** A runner that has not answered for all twins by then counts as unavailable. @default 10 s */
   readonly twinTimeoutMs?: number;
+  /** A release whose networks are not open and warm by then is refused. @default 30 s */
+  readonly networkTimeoutMs?: number;
 }
 
 export const PRICING_CODES = { cpc: 0, cpm: 1, flat: 2 } as const satisfies Record<
@@ -163,7 +162,7 @@ export async function loadRankingRelease(
       networks = new Networks(deps.networkRunner(), deps.logger);
     }
     const loading = load(release, deps, entries, networks);
-    const timeMs = deps.twinTimeoutMs ?? TWIN_TIMEOUT_MS;
+    const timeMs = deps.networkTimeoutMs ?? NETWORK_TIMEOUT_MS;
     const loaded = await within(hasNetworks ? timeMs : Number.POSITIVE_INFINITY, loading);
     if (loaded === undefined) {
       loading.catch(() => {});
@@ -342,6 +341,7 @@ const TWIN_TOLERANCE = 1e-4;
 const TWIN_CAMPAIGNS = 12;
 const TWIN_PUBLICATIONS = 4;
 const TWIN_TIMEOUT_MS = 10_000;
+const NETWORK_TIMEOUT_MS = 30_000;
 
 /**
  * Compares each model with its ONNX twin: by hash, and by answers when there is a runner. A twin that answers

@@ -402,7 +402,7 @@ describe('the threads of a release', () => {
     runner.hold();
     await expect(
       loadRankingRelease(await open(), {
-        ...{ logger: silentLogger, networkRunner: () => runner, twinTimeoutMs: 50 },
+        ...{ logger: silentLogger, networkRunner: () => runner, networkTimeoutMs: 50 },
       }),
     ).rejects.toMatchObject(code);
     runner.open();
