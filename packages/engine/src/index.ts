@@ -9,6 +9,7 @@ export { engineErrors } from './errors.js';
 export { decisionSeed, propensityOf } from './exploration.js';
 export * from './policy.js';
 export * from './ports.js';
+export { type RanAd, type ScoredAds, scoreRanAds } from './ran-ads.js';
 export {
   type LoadDependencies,
   ledgerBudgets,

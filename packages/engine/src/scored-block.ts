@@ -1,5 +1,6 @@
 import {
   clickRelativeVariance,
+  correctSelected,
   logNormalQuantile,
   openRelativeVariance,
   Z80,
@@ -102,7 +103,9 @@ export function scoreBlock(
     if (pctr.network !== undefined) creativeRows = firstCreatives(release, campaignRows);
     for (let i = 0; i < n; i++) pClick[i] = priorClickRate(campaigns, campaignRows[i]!);
   } else {
-    onThread(pctr).probabilities(clickContext(set, context), campaignRows, creativeRows, pClick);
+    const head = onThread(pctr);
+    head.probabilities(clickContext(set, context), campaignRows, creativeRows, pClick);
+    if (head.selection !== undefined) correctSelected(head.selection, pClick, n);
   }
   const money = moneyOf(release, set, context, pClick);
   const q = new Float32Array(n);
@@ -138,6 +141,8 @@ export async function askBlock(
     return out;
   };
   const pClick = await ask(release.pctr, clickContext(set, context), new Float64Array(n));
+  const { selection } = release.pctr;
+  if (selection !== undefined) correctSelected(selection, pClick, n);
   const money = moneyOf(release, set, context, pClick);
   let q = new Float32Array(n).fill(1);
   if (context.mode === 'offers') {

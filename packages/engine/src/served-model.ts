@@ -8,6 +8,7 @@ import {
   OnnxScorer,
   openTreesModel,
   parseHeadModel,
+  type SelectionCalibration,
   TreesScorer,
 } from '@waggle/ranking';
 import type { Release } from '@waggle/releases';
@@ -24,6 +25,8 @@ export interface ServedHead extends Served {
   /** A tree ensemble of another tool, which answers in place of the model. */
   readonly imported: TreesScorer | undefined;
   readonly network?: undefined;
+  /** For all candidates of a slot, after `probabilities`; an imported model has none. */
+  readonly selection: SelectionCalibration | undefined;
   /**
    * Probabilities of the candidates of one request, on the calling thread. A linear model sums what it weighs, most of it kept
    * from earlier requests; trees look at every feature of every candidate, O(n · (features + trees · depth)).
@@ -44,6 +47,7 @@ export interface ServedHead extends Served {
 export interface ServedNetwork extends Served {
   readonly imported: OnnxScorer;
   readonly network: OnnxScorer;
+  readonly selection?: undefined;
   /**
    * Probabilities of the candidates of one request, float32 [n]. Features are evaluated at once, on the calling thread, from what
    * `context` says then.
@@ -69,10 +73,13 @@ export function onThread(served: ServedModel): ServedHead {
 }
 
 /** What the model and its calibration are called in answers. */
-export const namesOf = ({ model, imported }: ServedModel) => ({
-  version: imported?.version ?? model.version,
-  calibration: (imported ?? model).calibration.kind,
-});
+export function namesOf({ model, imported, selection }: ServedModel) {
+  const { kind } = (imported ?? model).calibration;
+  return {
+    version: imported?.version ?? model.version,
+    calibration: selection === undefined ? kind : `${kind},selection`,
+  };
+}
 
 /** A model of another tool with what its maker declared of it. */
 export interface ImportedModel {
@@ -214,7 +221,10 @@ export async function openServedModel(
   }
   const { imported } = source;
   if (imported instanceof OnnxScorer) return servedNetwork(model, imported, source.online());
-  if (imported !== undefined) return { ...servedTrees(model, imported, source.online()), imported };
+  if (imported !== undefined) {
+    const served = servedTrees(model, imported, source.online());
+    return { ...served, imported, selection: undefined };
+  }
   if (model.kind === 'trees_logistic') {
     return servedTrees(model, await openTreesModel(model, source.trees()), source.online());
   }
@@ -236,6 +246,7 @@ function servedLinear(
   return {
     model,
     imported: undefined,
+    selection: model.selection,
     features,
     probabilities(context, campaignRows, creativeRows, out) {
       const n = campaignRows.length;
@@ -254,6 +265,7 @@ function servedTrees(model: HeadModel, scorer: TreesScorer, features: OnlineFeat
   return {
     model,
     imported: undefined,
+    selection: model.selection,
     features,
     probabilities(context, campaignRows, creativeRows, out) {
       const n = campaignRows.length;

@@ -9,6 +9,7 @@ import {
   sliceOfCalibration,
 } from './calibration.js';
 import { rankingError } from './errors.js';
+import { type SelectionCalibration, selectionFault } from './selection-calibration.js';
 
 /** A logistic model on raw features: logit = intercept + Σ coefficients[i]·x[i], then calibration. */
 export interface LinearModel {
@@ -22,6 +23,8 @@ export interface LinearModel {
   readonly coefficients: readonly number[];
   readonly intercept: number;
   readonly calibration: Calibration;
+  /** Applied to the candidates of a slot after calibration. */
+  readonly selection?: SelectionCalibration;
   /** True for the fallback that repeats the hierarchical prior. */
   readonly priorOnly: boolean;
   /** What it learned from: times in RFC 3339, row counts. Empty for a prior-only model. */
@@ -120,6 +123,8 @@ export function parseLinearModel(value: unknown): LinearModel {
   if (!Number.isFinite(m['intercept'])) throw fail('intercept is not a finite number');
   const fault = calibrationFault(m['calibration']);
   if (fault !== undefined) throw fail(`calibration ${fault}`);
+  const crooked = selectionFault(m['selection']);
+  if (crooked !== undefined) throw fail(`selection ${crooked}`);
   if (typeof m['priorOnly'] !== 'boolean') throw fail('priorOnly is missing');
   if (typeof m['dataRange'] !== 'object' || m['dataRange'] === null)
     throw fail('dataRange is missing');

@@ -1,3 +1,5 @@
+import { logit, sigmoid } from './calibration.js';
+
 /**
  * What the best of many candidates promises too much or too little, see `fitSelectionCalibration` of @waggle/training:
  * logit' = z + level + edge·advantage, where advantage is the logit minus the mean logit of the slot's candidates. With
@@ -16,4 +18,32 @@ export function selectedLogit(
   advantage: number,
 ): number {
   return logit + level + edge * advantage;
+}
+
+/**
+ * Corrects the probabilities of a slot's candidates in place. O(n).
+ * @param p [≥ nRows] of all candidates, each campaign once, with the creative that would run
+ */
+export function correctSelected(
+  selection: SelectionCalibration,
+  p: Float32Array | Float64Array,
+  nRows: number,
+): void {
+  let mean = 0;
+  for (let i = 0; i < nRows; i++) mean += logit(p[i]!) / nRows;
+  for (let i = 0; i < nRows; i++) {
+    const z = logit(p[i]!);
+    p[i] = sigmoid(selectedLogit(selection, z, z - mean));
+  }
+}
+
+/** Why an untrusted correction cannot be used; undefined when it can, or when there is none. */
+export function selectionFault(value: unknown): string | undefined {
+  if (value === undefined) return undefined;
+  if (typeof value !== 'object' || value === null) return 'is not an object';
+  const { level, edge } = value as Record<string, unknown>;
+  if (!Number.isFinite(level) || !Number.isFinite(edge)) return 'lacks a finite level and edge';
+  return (edge as number) > -1
+    ? undefined
+    : `has edge ${edge as number}, which turns the order around`;
 }

@@ -3,7 +3,13 @@ import { canonicalJson } from '@waggle/core';
 import { Trees } from '@waggle/native';
 import { type Calibration, calibrationFault, sliceOfCalibration } from './calibration.js';
 import { rankingError } from './errors.js';
-import { type LinearModel, type LinearModelName, parseLinearModel } from './linear-model.js';
+import {
+  type LinearModel,
+  type LinearModelName,
+  parseLinearModel,
+  sealLinearModel,
+} from './linear-model.js';
+import { type SelectionCalibration, selectionFault } from './selection-calibration.js';
 import { TreesScorer } from './trees-scorer.js';
 
 /**
@@ -20,6 +26,8 @@ export interface TreesModel {
   /** Feature that is added to the logit: the prior that the trees were fitted around. */
   readonly offsetFeature: string;
   readonly calibration: Calibration;
+  /** Applied to the candidates of a slot after calibration. */
+  readonly selection?: SelectionCalibration;
   /** A prior alone is a linear model. */
   readonly priorOnly: false;
   /** SHA-256 of the ensemble, `Trees.toBytes`. */
@@ -41,6 +49,14 @@ function versionOf(model: Omit<TreesModel, 'version'>): string {
 /** Adds the version to a finished model. */
 export function sealTreesModel(model: Omit<TreesModel, 'version'>): TreesModel {
   return { ...model, version: versionOf(model) };
+}
+
+/** The same model with a correction for selection, under the version that this makes of it. */
+export function withSelection(model: HeadModel, selection: SelectionCalibration): HeadModel {
+  const { version: _, ...content } = model;
+  return content.kind === 'trees_logistic'
+    ? sealTreesModel({ ...content, selection })
+    : sealLinearModel({ ...content, selection });
 }
 
 /**
@@ -68,6 +84,8 @@ export function parseHeadModel(value: unknown): HeadModel {
   if (sliceOfCalibration(m['calibration'] as Calibration) !== undefined) {
     throw fail('trees cannot be calibrated by slice');
   }
+  const crooked = selectionFault(m['selection']);
+  if (crooked !== undefined) throw fail(`selection ${crooked}`);
   if (m['priorOnly'] !== false) throw fail('priorOnly must be false');
   for (const key of ['dataRange', 'metrics']) {
     if (typeof m[key] !== 'object' || m[key] === null) throw fail(`${key} is missing`);

@@ -14,17 +14,15 @@ import {
 } from './durable-files.js';
 import { releaseError } from './errors.js';
 import {
-  checkName,
   decodeManifest,
   encodeManifest,
   isReleaseId,
-  makeManifest,
-  type ReleaseFile,
   type ReleaseManifest,
   sha256,
 } from './manifest.js';
 import { type Promotion, parseHistory, rollbackTargets } from './promotion-history.js';
 import { LoadedRelease, type Release } from './release.js';
+import { manifestOf, type ReleaseInput } from './release-input.js';
 
 const MANIFEST = 'manifest.json';
 const ACTIVE = 'active';
@@ -32,11 +30,6 @@ const HISTORY = 'promotions.ndjson';
 const TEMPORARY = '.tmp-';
 /** A temporary folder this much older than a new one belongs to nobody any more. */
 const ABANDONED_MS = 3_600_000;
-
-export interface ReleaseInput {
-  readonly sections: Readonly<Record<string, Readonly<Record<string, Uint8Array>>>>;
-  readonly lineage: Readonly<Record<string, unknown>>;
-}
 
 export interface ReleaseStoreOptions {
   /** `.waggle/releases`; made when the first release is created. */
@@ -73,17 +66,7 @@ export class ReleaseStore {
    * @throws WAGGLE_RELEASE_NAME, _NO_SPACE, _READ_ONLY, _IO; nothing is left behind
    */
   async create(input: ReleaseInput): Promise<ReleaseManifest> {
-    const files: ReleaseFile[] = [];
-    for (const [section, content] of Object.entries(input.sections)) {
-      checkName(section, 'section');
-      for (const [file, bytes] of Object.entries(content)) {
-        checkName(file, 'file');
-        files.push({ section, file, bytes: bytes.byteLength, sha256: sha256(bytes) });
-      }
-    }
-    // Through JSON once, so that what is hashed is what will be read back.
-    const lineage = JSON.parse(JSON.stringify(input.lineage)) as Record<string, unknown>;
-    const manifest = makeManifest(lineage, files, this.#nowText());
+    const manifest = manifestOf(input, this.#nowText());
     const present = await this.#intact(manifest.id);
     if (present !== undefined) return present;
 

@@ -14,7 +14,7 @@ import { join } from 'node:path';
 import { encodeColumns, type Logger, manualClock, numericColumn, silentLogger } from '@waggle/core';
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { type ReleaseInput, ReleaseStore } from '../src/index.js';
+import { type ReleaseInput, ReleaseStore, releaseInMemory } from '../src/index.js';
 
 const T0 = Date.UTC(2026, 2, 2);
 let dir: string;
@@ -48,6 +48,21 @@ const input = (tag: string): ReleaseInput => ({
 const code = (expected: string) => expect.objectContaining({ code: expected });
 
 describe('storing and opening', () => {
+  test('a release that is never stored is the one that would have been', async () => {
+    const store = open();
+    const { id } = await store.create(input('a'));
+    const stored = await store.open(id);
+    const other = releaseInMemory(input('a'), T0);
+    expect(other.manifest).toEqual(stored.manifest);
+    expect(other.read('models', 'pctr.json')).toEqual(
+      new Uint8Array(stored.read('models', 'pctr.json')),
+    );
+    expect(() => other.read('models', 'nothing')).toThrowError(code('WAGGLE_RELEASE_INCOMPLETE'));
+    expect(() => releaseInMemory({ ...input('a'), sections: { '../x': {} } }, T0)).toThrowError(
+      code('WAGGLE_RELEASE_NAME'),
+    );
+  });
+
   test('a stored release reads back byte for byte, as JSON and as columns', async () => {
     const store = open();
     const manifest = await store.create(input('a'));

@@ -1,4 +1,4 @@
-import type { LinearModelName } from '@waggle/ranking';
+import type { HeadModel, LinearModelName } from '@waggle/ranking';
 import type { GateReport } from '../gate.js';
 import type { ImportedVerdict } from '../gate-imported.js';
 import type { TrainedModel } from '../train.js';
@@ -54,6 +54,17 @@ const judgedMetrics = ({ modelMetrics: judged, priorMetrics }: GateReport) => ({
   ECE: judged?.ece ?? null,
 });
 
+function calibrationText(
+  { calibration, calibrationReason }: TrainedModel['summary'] | TrainedTrees['summary'],
+  model: HeadModel | undefined,
+): string {
+  const own = `${calibration.kind} (${calibrationReason}), on rows later than the fit`;
+  const { level, edge } = model?.selection ?? { level: 0, edge: 0 };
+  return model?.selection === undefined
+    ? own
+    : `${own}; then, among the candidates of a slot, level ${level.toFixed(3)} and slope ${(1 + edge).toFixed(3)} for having been selected`;
+}
+
 /** The card of a model of a declared feature set. */
 export function linearModelCard(
   trained: TrainedModel,
@@ -76,7 +87,7 @@ export function linearModelCard(
     featureSetFingerprint: model.featureSetFingerprint,
     slices: trained.slices,
     metrics: judgedMetrics(gate),
-    calibration: `${summary.calibration.kind} (${summary.calibrationReason}), on rows later than the fit`,
+    calibration: calibrationText(summary, model),
     gate,
   };
 }
@@ -111,7 +122,7 @@ export function treesModelCard(
     featureSetFingerprint: set.fingerprint,
     slices,
     metrics: judgedMetrics(gate),
-    calibration: `${summary.calibration.kind} (${summary.calibrationReason}), on rows later than the fit`,
+    calibration: calibrationText(summary, head?.model),
     gate,
   };
 }

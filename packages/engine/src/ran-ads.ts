@@ -1,0 +1,79 @@
+import { logit } from '@waggle/ranking';
+import { BitSet } from '@waggle/retrieval';
+import type { BudgetState } from './budget-view.js';
+import { CandidateCache } from './candidates.js';
+import type { RankingRelease } from './ranking-release.js';
+import { ScoringScratch } from './scoring-scratch.js';
+import { onThread } from './served-model.js';
+
+/** An ad that ran in a slot. */
+export interface RanAd {
+  readonly publicationId: string;
+  readonly campaignId: string;
+  readonly creativeId: string;
+  /** When it was sent, UTC ms. */
+  readonly tsMs: number;
+  readonly position: number;
+  readonly nAds: number;
+}
+
+/** [n] each; NaN where the release does not know publication, campaign or creative. */
+export interface ScoredAds {
+  /** Calibrated logit of a click, before any correction for selection. */
+  readonly logits: Float64Array;
+  /** Logit minus the mean logit of the candidates that the release has for the slot, whatever their budgets. */
+  readonly advantage: Float64Array;
+}
+
+/**
+ * What a release would have said of ads that ran, each beside the candidates of its slot: what a correction for selection is fitted
+ * on when the release was made before all of them. O(ads · candidates · features).
+ */
+export function scoreRanAds(release: RankingRelease, ads: readonly RanAd[]): ScoredAds {
+  const { campaigns, publications, eligibility, policy } = release;
+  const pctr = onThread(release.pctr);
+  const cache = new CandidateCache(release, new ScoringScratch());
+  const budget: BudgetState = {
+    available: new Float64Array(campaigns.n).fill(Number.POSITIVE_INFINITY),
+    pass: BitSet.full(campaigns.n),
+    passVersion: 0,
+    version: 0,
+  };
+  const creativeRowOf = new Map(release.creativeIds.map((id, row) => [id, row]));
+  const logits = new Float64Array(ads.length).fill(Number.NaN);
+  const advantage = new Float64Array(ads.length).fill(Number.NaN);
+  ads.forEach((ad, i) => {
+    const publicationRow = publications.rowOf.get(ad.publicationId);
+    const campaignRow = eligibility.rowOf(ad.campaignId);
+    const creativeRow = creativeRowOf.get(ad.creativeId);
+    if (publicationRow === undefined || campaignRow === undefined || creativeRow === undefined) {
+      return;
+    }
+    const set = cache.get(publicationRow, publications.language[publicationRow]!, ad.tsMs, budget);
+    const p = new Float64Array(set.n + 1);
+    pctr.probabilities(
+      {
+        publicationRow,
+        tsMs: ad.tsMs - (ad.tsMs % policy.feature_time_step_ms),
+        position: ad.position,
+        nAds: ad.nAds,
+      },
+      withLast(set.campaignRows, campaignRow),
+      withLast(set.bestCreatives, creativeRow),
+      p,
+    );
+    const z = logit(p[set.n]!);
+    let mean = set.n === 0 ? z : 0;
+    for (let c = 0; c < set.n; c++) mean += logit(p[c]!) / set.n;
+    logits[i] = z;
+    advantage[i] = z - mean;
+  });
+  return { logits, advantage };
+}
+
+function withLast(rows: Int32Array, last: number): Int32Array {
+  const out = new Int32Array(rows.length + 1);
+  out.set(rows);
+  out[rows.length] = last;
+  return out;
+}
