@@ -164,6 +164,26 @@ describe('waggle train --model', () => {
     }
   });
 
+  it('corrects a pCTR for being chosen by, in the model, on its card and in the release', async () => {
+    const { pctr } = await json<{ pctr: Told }>('train', '--model', 'pctr,accept');
+    const { id } = await json<{ id: string }>('release');
+    const served = JSON.parse(
+      readFileSync(join(dir, 'releases', id, 'models', 'pctr.json'), 'utf8'),
+    ) as { version: string; selection: { level: number; edge: number } };
+    expect(served.version).toBe(pctr.version);
+    const { level, edge } = served.selection;
+    // Two weeks of a small network say something, and not much.
+    expect(Math.abs(level)).toBeGreaterThan(1e-6);
+    expect(Math.abs(level)).toBeLessThan(0.1);
+    expect(Math.abs(edge)).toBeGreaterThan(1e-6);
+    expect(Math.abs(edge)).toBeLessThan(0.25);
+    const { card } = await json<{ card: string }>('models', 'show', pctr.registered!);
+    expect(card).toContain(`level ${level.toFixed(3)} and slope ${(1 + edge).toFixed(3)}`);
+    // Fitted on the same rows, it is the same model again.
+    const again = await json<{ pctr: Told }>('train', '--model', 'pctr');
+    expect(again.pctr.version).toBe(pctr.version);
+  });
+
   it.each([
     [['--model', 'nonsense'], /--model must name some of/],
     [['--head', 'forest'], /--head must be linear or trees/],

@@ -5,6 +5,7 @@ import {
   type ImportedModel,
   loadRankingRelease,
   parsePolicy,
+  type RankingReleaseInput,
   rankingReleaseFiles,
   readEmbeddings,
   zeroDuals,
@@ -51,101 +52,113 @@ export function priorModels(): ServableModels {
   return { pctr: prior(ctrFeatures), accept: prior(acceptFeatures) };
 }
 
-/**
- * Gathers everything that is served into one immutable release: catalog, feature snapshot, vectors, models, duals,
- * policy, gates. It is loaded once as the gateway would before it is activated.
- */
-export async function buildRelease(
-  context: Pick<CommandContext, 'config' | 'dir' | 'clock' | 'logger' | 'signal' | 'steps'>,
+type ReleaseContext = Pick<
+  CommandContext,
+  'config' | 'dir' | 'clock' | 'logger' | 'signal' | 'steps'
+>;
+
+interface ReleaseParts {
+  readonly range: DataRange;
+  readonly models: ServableModels;
+  readonly imported?: ImportedModels;
+}
+
+/** Everything that is served, as of the end of a range: catalog, feature snapshot, vectors, models, duals, policy, gates. */
+export async function gatherRelease(
+  context: Pick<ReleaseContext, 'config' | 'signal'>,
   store: Store,
-  options: {
-    range: DataRange;
-    models: ServableModels;
-    imported?: ImportedModels;
-    activate: boolean;
-  },
-): Promise<BuiltRelease> {
-  const { models, range, imported = {} } = options;
+  { range, models, imported = {} }: ReleaseParts,
+  tell: (part: string, done: number) => void = () => {},
+): Promise<RankingReleaseInput> {
   const paramsOf = (name: ModelName) =>
     imported[name]?.contract.featureParams ?? models[name].params;
   const gateOf = (name: ModelName) => (imported[name] ?? models[name]).gate;
   const versionOf = (name: ModelName) => imported[name]?.version ?? models[name].model.version;
   const tenantId = context.config.tenantId;
+  tell('catalog', 0);
+  const catalog = await buildCatalog(store, {
+    tenantId,
+    asOfMs: range.asOfMs,
+    signal: context.signal,
+  });
+  const idsOf = (columns: (typeof catalog)['publications'], name: string): string[] => {
+    const { dictionary, codes } = stringData(columns, name);
+    return Array.from(codes, (code) => dictionary[code]!);
+  };
+  const ids = {
+    publications: idsOf(catalog.publications, 'publication_id'),
+    campaigns: idsOf(catalog.campaigns, 'campaign_id'),
+    creatives: idsOf(catalog.creatives, 'creative_id'),
+    advertisers: idsOf(catalog.advertisers, 'advertiser_id'),
+  };
+  tell('snapshot', 1);
+  const snapshot = await buildSnapshot(store, [ctrFeatures, acceptFeatures], {
+    tenantId,
+    asOfMs: range.asOfMs,
+    ids,
+    params: { ctr: paramsOf('pctr'), accept: paramsOf('accept') },
+    signal: context.signal,
+  });
+  tell('vectors', 2);
+  const vectors = (kind: 'publication' | 'campaign' | 'creative') =>
+    readEmbeddings(store, {
+      tenantId,
+      kind,
+      model: snapshot.embeddingModel,
+      ids: ids[`${kind}s`],
+      dim: EMBEDDING_DIM,
+      signal: context.signal,
+    });
+  const embeddings = {
+    publication: await vectors('publication'),
+    campaign: await vectors('campaign'),
+    creative: await vectors('creative'),
+    model: snapshot.embeddingModel,
+    ...(snapshot.embeddingModel.startsWith('hashed') || snapshot.embeddingModel === ''
+      ? { degraded: 'hashed_embedder' as const }
+      : {}),
+  };
+  return {
+    catalog,
+    snapshot,
+    embeddings,
+    models: {
+      pctr: models.pctr.model,
+      accept: models.accept.model,
+      ...(models.pctr.trees !== undefined && { pctrTrees: models.pctr.trees }),
+      ...(models.accept.trees !== undefined && { acceptTrees: models.accept.trees }),
+      pctrOnnx: models.pctr.onnx,
+      acceptOnnx: models.accept.onnx,
+      imported,
+    },
+    duals: zeroDuals(),
+    policy: parsePolicy(),
+    gate: { pctr: gateOf('pctr'), accept: gateOf('accept') },
+    lineage: {
+      tenant_id: tenantId,
+      data_from: new Date(range.fromMs).toISOString(),
+      data_as_of: new Date(range.asOfMs).toISOString(),
+      sample: tenantId === 'ten_sample',
+      models: { pctr: versionOf('pctr'), accept: versionOf('accept') },
+      features: { ctr: ctrFeatures.fingerprint, accept: acceptFeatures.fingerprint },
+      embedding_model: snapshot.embeddingModel,
+    },
+  };
+}
+
+/** Makes one immutable release of it all. It is loaded once as the gateway would before it is activated. */
+export async function buildRelease(
+  context: ReleaseContext,
+  store: Store,
+  options: ReleaseParts & { readonly activate: boolean },
+): Promise<BuiltRelease> {
+  const { models, imported = {} } = options;
   return context.steps.step('Building the release', async (progress) => {
     const tell = (step: string, done: number) => progress({ step, done, total: 4, unit: 'parts' });
-    tell('catalog', 0);
-    const catalog = await buildCatalog(store, {
-      tenantId,
-      asOfMs: range.asOfMs,
-      signal: context.signal,
-    });
-    const idsOf = (columns: (typeof catalog)['publications'], name: string): string[] => {
-      const { dictionary, codes } = stringData(columns, name);
-      return Array.from(codes, (code) => dictionary[code]!);
-    };
-    const ids = {
-      publications: idsOf(catalog.publications, 'publication_id'),
-      campaigns: idsOf(catalog.campaigns, 'campaign_id'),
-      creatives: idsOf(catalog.creatives, 'creative_id'),
-      advertisers: idsOf(catalog.advertisers, 'advertiser_id'),
-    };
-    tell('snapshot', 1);
-    const snapshot = await buildSnapshot(store, [ctrFeatures, acceptFeatures], {
-      tenantId,
-      asOfMs: range.asOfMs,
-      ids,
-      params: { ctr: paramsOf('pctr'), accept: paramsOf('accept') },
-      signal: context.signal,
-    });
-    tell('vectors', 2);
-    const vectors = (kind: 'publication' | 'campaign' | 'creative') =>
-      readEmbeddings(store, {
-        tenantId,
-        kind,
-        model: snapshot.embeddingModel,
-        ids: ids[`${kind}s`],
-        dim: EMBEDDING_DIM,
-        signal: context.signal,
-      });
-    const embeddings = {
-      publication: await vectors('publication'),
-      campaign: await vectors('campaign'),
-      creative: await vectors('creative'),
-      model: snapshot.embeddingModel,
-      ...(snapshot.embeddingModel.startsWith('hashed') || snapshot.embeddingModel === ''
-        ? { degraded: 'hashed_embedder' as const }
-        : {}),
-    };
+    const parts = await gatherRelease(context, store, options, tell);
     tell('files', 3);
     const releases = releaseStore(context);
-    const manifest = await releases.create(
-      rankingReleaseFiles({
-        catalog,
-        snapshot,
-        embeddings,
-        models: {
-          pctr: models.pctr.model,
-          accept: models.accept.model,
-          ...(models.pctr.trees !== undefined && { pctrTrees: models.pctr.trees }),
-          ...(models.accept.trees !== undefined && { acceptTrees: models.accept.trees }),
-          pctrOnnx: models.pctr.onnx,
-          acceptOnnx: models.accept.onnx,
-          imported,
-        },
-        duals: zeroDuals(),
-        policy: parsePolicy(),
-        gate: { pctr: gateOf('pctr'), accept: gateOf('accept') },
-        lineage: {
-          tenant_id: tenantId,
-          data_from: new Date(range.fromMs).toISOString(),
-          data_as_of: new Date(range.asOfMs).toISOString(),
-          sample: tenantId === 'ten_sample',
-          models: { pctr: versionOf('pctr'), accept: versionOf('accept') },
-          features: { ctr: ctrFeatures.fingerprint, accept: acceptFeatures.fingerprint },
-          embedding_model: snapshot.embeddingModel,
-        },
-      }),
-    );
+    const manifest = await releases.create(rankingReleaseFiles(parts));
     const ranking = await loadRankingRelease(await releases.open(manifest.id), {
       logger: context.logger,
       networkRunner: () => new OnnxRunner({ workers: 1, threads: 1 }),
@@ -160,9 +173,9 @@ export async function buildRelease(
         pctr: imported.pctr === undefined && models.pctr.model.priorOnly,
         accept: imported.accept === undefined && models.accept.model.priorOnly,
       },
-      publications: ids.publications.length,
-      campaigns: ids.campaigns.length,
-      embeddingModel: snapshot.embeddingModel,
+      publications: parts.catalog.publications.nRows,
+      campaigns: parts.catalog.campaigns.nRows,
+      embeddingModel: parts.embeddings.model,
     };
   });
 }

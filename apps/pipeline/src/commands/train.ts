@@ -22,6 +22,7 @@ import { asOfOption, type DataRange } from '../data-range.js';
 import { pipelineError } from '../errors.js';
 import { type ModelName, openRegistry } from '../model-registry.js';
 import { table } from '../output.js';
+import { type Correctable, type CorrectionData, correctForSelection } from '../selection.js';
 import { dataset } from './features.js';
 import { seedOption } from './simulate.js';
 import { SUITE_NAMES, type SuiteName, trainSuiteModel } from './train-suite.js';
@@ -115,6 +116,19 @@ const trainOptions = (context: TrainContext, job: Job, { range, seed }: TrainRan
   signal: context.signal,
 });
 
+/** What is chosen by clicks is corrected for having been chosen. */
+async function corrected<M extends Correctable>(
+  context: TrainContext,
+  store: Store,
+  job: Job,
+  { trained, ...data }: { trained: M } & CorrectionData,
+): Promise<M> {
+  if (job.name !== 'pctr') return trained;
+  return context.steps.step('Correcting for selection', () =>
+    correctForSelection(context, store, trained, data),
+  );
+}
+
 async function trainLinear(
   context: TrainContext,
   store: Store,
@@ -126,9 +140,10 @@ async function trainLinear(
   const model = await context.steps.step(`Training ${job.name}`, (progress) =>
     job.train(rows, { ...trainOptions(context, job, options), progress }),
   );
-  const servable = { ...model, params: rows.params };
   const { range } = options;
-  const registered = await registry.save(servable, linearModelCard(model, job.set), { range });
+  const trained = await corrected(context, store, job, { trained: model, rows, range });
+  const servable = { ...trained, params: rows.params };
+  const registered = await registry.save(servable, linearModelCard(servable, job.set), { range });
   return { ...servable, nRows: rows.nRows, registered };
 }
 
@@ -150,13 +165,19 @@ async function trainTreesHead(
 ): Promise<TrainedTreesSet> {
   const registry = await openRegistry(context);
   const rows = await rowsOf(context, store, job, options);
-  const trained = await context.steps.step(`Training trees of ${job.name}`, () =>
+  const found = await context.steps.step(`Training trees of ${job.name}`, () =>
     trainTrees(job.name, rows, trainOptions(context, job, options)),
   );
   const { range } = options;
   const { params } = rows;
-  const { head, gate, linear } = trained;
-  const promoted = head !== undefined && gate.passed;
+  const { gate } = found;
+  const promoted = found.head !== undefined && gate.passed;
+  const correct = <M extends Correctable>(model: M) =>
+    corrected(context, store, job, { trained: model, rows, range });
+  // What answers is corrected; the other waits as it came.
+  const head = promoted ? await correct(found.head) : found.head;
+  const linear = promoted ? found.linear : await correct(found.linear);
+  const trained = { ...found, head, linear };
   const linearVersion = await registry.save(
     { ...linear, params },
     linearModelCard(linear, job.set),
