@@ -132,7 +132,8 @@ export async function startCommand(
         ]),
       ),
     };
-    context.output.result({ release: gateway.releaseId, rank, timings }, () => rankTable(rank));
+    // The gateway is closed and serves none any more: the release is the one that answered.
+    context.output.result({ release: rank.versions.release, rank, timings }, () => rankTable(rank));
   }
   return undefined;
 }
