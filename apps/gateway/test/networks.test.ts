@@ -1,4 +1,6 @@
-import { existsSync, readdirSync } from 'node:fs';
+import { once } from 'node:events';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { Worker } from 'node:worker_threads';
 import { silentLogger } from '@waggle/core';
 import { RankResponse, type RankResponseBody, SCORE_TERMS } from '@waggle/core/contract';
 import type { ImportedModel } from '@waggle/engine';
@@ -12,9 +14,11 @@ import { type SampleNetwork, sampleNetwork } from './sample-network.js';
 const contract = Compile(RankResponse);
 let sample: SampleNetwork;
 let pctr: ImportedModel;
+let workerName: string | undefined;
 const running: RunningGateway[] = [];
 
 beforeAll(async () => {
+  workerName = await nameOfWorkers();
   sample = await sampleNetwork();
   pctr = await networkFor();
 });
@@ -66,9 +70,35 @@ interface Ready {
   readonly checks: { readonly candidate?: { readonly detail: string } };
 }
 
-/** Threads of this process, where the system tells. */
+/** The threads of this process with their names, where the system tells. */
+function namedThreads(): Map<string, string> {
+  const tasks = '/proc/self/task';
+  const named = new Map<string, string>();
+  for (const id of existsSync(tasks) ? readdirSync(tasks) : []) {
+    try {
+      named.set(id, readFileSync(`${tasks}/${id}/comm`, 'utf8').trim());
+    } catch {
+      // It ended between the two looks.
+    }
+  }
+  return named;
+}
+
+/** What threads of workers are called. The local store's own come and go under other names. */
+async function nameOfWorkers(): Promise<string | undefined> {
+  const before = namedThreads();
+  const worker = new Worker('setInterval(() => {}, 1_000)', { eval: true });
+  await once(worker, 'online');
+  const added = [...namedThreads()].find(([id]) => !before.has(id));
+  await worker.terminate();
+  return added?.[1];
+}
+
+/** Threads of workers, and those that they start for their sessions. */
 const threads = (): number | undefined =>
-  existsSync('/proc/self/task') ? readdirSync('/proc/self/task').length : undefined;
+  workerName === undefined
+    ? undefined
+    : [...namedThreads().values()].filter((name) => name === workerName).length;
 
 describe('a gateway on a release with a network', () => {
   test('offers and fills by it, within the contract', async () => {
