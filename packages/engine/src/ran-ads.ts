@@ -1,4 +1,4 @@
-import { logit } from '@waggle/ranking';
+import { logit, meanLogit } from '@waggle/ranking';
 import { BitSet } from '@waggle/retrieval';
 import type { BudgetState } from './budget-view.js';
 import { CandidateCache } from './candidates.js';
@@ -63,10 +63,8 @@ export function scoreRanAds(release: RankingRelease, ads: readonly RanAd[]): Sco
       p,
     );
     const z = logit(p[set.n]!);
-    let mean = set.n === 0 ? z : 0;
-    for (let c = 0; c < set.n; c++) mean += logit(p[c]!) / set.n;
     logits[i] = z;
-    advantage[i] = z - mean;
+    advantage[i] = z - (set.n === 0 ? z : meanLogit(p, set.n));
   });
   return { logits, advantage };
 }

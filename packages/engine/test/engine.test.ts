@@ -1,4 +1,4 @@
-import { idFactory, manualClock, Rng, silentLogger } from '@waggle/core';
+import { manualClock, Rng, silentLogger } from '@waggle/core';
 import {
   RankRequest,
   type RankRequestBody,
@@ -19,7 +19,7 @@ import {
   type RankingRelease,
   replay,
 } from '../src/index.js';
-import { MemoryDecisions, MemoryLedger } from './support/ports.js';
+import { MemoryDecisions, MemoryLedger, numberedIds } from './support/ports.js';
 import { openTestWorld, TENANT, type TestWorld, wigglyModel } from './support/world.js';
 
 const PLENTY = 1e15;
@@ -53,15 +53,13 @@ beforeEach(() => {
 });
 
 function engineFor(release: RankingRelease | undefined, over: Partial<EngineOptions> = {}): Engine {
-  let n = 0;
-  const id = idFactory(() => clock.nowMs());
   return new Engine({
     current: () => release,
     ledger,
     decisions,
     clock,
     logger: silentLogger,
-    ids: (kind) => `${id(kind)}_${n++}`,
+    ids: numberedIds(clock),
     ...over,
   });
 }

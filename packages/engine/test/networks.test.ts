@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { idFactory, manualClock, silentLogger, systemClock } from '@waggle/core';
+import { manualClock, silentLogger, systemClock } from '@waggle/core';
 import { type RankRequestBody, type RankResponseBody, SCORE_TERMS } from '@waggle/core/contract';
 import { acceptFeatures, ctrFeatures } from '@waggle/features';
 import { InlineRunner, OnnxRunner } from '@waggle/models';
@@ -7,7 +7,6 @@ import { OnnxScorer } from '@waggle/ranking';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { centredModel, doublingModel } from '../../models/test/fixtures/onnx-model.js';
 import {
-  Engine,
   type EngineOptions,
   type ImportedModel,
   loadRankingRelease,
@@ -18,7 +17,7 @@ import {
   replay,
 } from '../src/index.js';
 import { HeldRunner, networkFor } from './support/network.js';
-import { MemoryDecisions, MemoryLedger } from './support/ports.js';
+import { engineOn } from './support/ports.js';
 import { openTestWorld, TENANT, type TestWorld } from './support/world.js';
 
 let world: TestWorld;
@@ -56,18 +55,9 @@ async function released(
 
 /** An engine on a release, with the system's clock for deadlines and the release's date. */
 function serve(release: RankingRelease, over: Partial<EngineOptions> = {}) {
-  const ledger = new MemoryLedger(release);
-  ledger.setAll(1e15);
-  const decisions = new MemoryDecisions();
   const clock = { ...manualClock(release.asOfMs), monotonicMs: () => systemClock.monotonicMs() };
-  let n = 0;
-  const id = idFactory(() => clock.nowMs());
-  const engine = new Engine({
-    current: () => release,
-    ...{ ledger, decisions, clock, logger: silentLogger },
-    ids: (kind) => `${id(kind)}_${n++}`,
-    ...over,
-  });
+  const { engine, ledger, decisions } = engineOn(release, clock, over);
+  let asked = 0;
   const rank = async (request: Partial<RankRequestBody>): Promise<RankResponseBody> =>
     engine.rank(
       {
@@ -75,7 +65,7 @@ function serve(release: RankingRelease, over: Partial<EngineOptions> = {}) {
         ...request,
         publication_id: request.publication_id ?? release.publications.ids[publicationRow]!,
       } as RankRequestBody,
-      { tenantId: TENANT, requestId: `req_${n}`, receivedAtMs: clock.monotonicMs() },
+      { tenantId: TENANT, requestId: `req_${asked++}`, receivedAtMs: clock.monotonicMs() },
     );
   const publicationRow = release.publications.deliveredPerSend.findIndex((d) => d > 0);
   return { engine, ledger, decisions, rank, publicationRow };

@@ -1,9 +1,9 @@
-import { idFactory, manualClock, silentLogger } from '@waggle/core';
+import { manualClock } from '@waggle/core';
 import { ctrFeatures } from '@waggle/features';
 import { logit, sealLinearModel, sigmoid, withSelection } from '@waggle/ranking';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { Engine, type RankingRelease, replay, scoreRanAds } from '../src/index.js';
-import { MemoryDecisions, MemoryLedger } from './support/ports.js';
+import { type RankingRelease, replay, scoreRanAds } from '../src/index.js';
+import { engineOn } from './support/ports.js';
 import { openTestWorld, TENANT, type TestWorld, wigglyModel } from './support/world.js';
 
 const SELECTION = { level: -0.04, edge: -0.3 };
@@ -32,19 +32,7 @@ function busiest(release: RankingRelease): string {
 
 function rank(release: RankingRelease, publication_id: string) {
   const clock = manualClock(release.asOfMs);
-  const ledger = new MemoryLedger(release);
-  ledger.setAll(1e15);
-  const decisions = new MemoryDecisions();
-  const id = idFactory(() => clock.nowMs());
-  let n = 0;
-  const engine = new Engine({
-    current: () => release,
-    ledger,
-    decisions,
-    clock,
-    logger: silentLogger,
-    ids: (kind) => `${id(kind)}_${n++}`,
-  });
+  const { engine, decisions } = engineOn(release, clock);
   // Everybody who may run, whatever it pays and whoever else is shown.
   const request = {
     mode: 'offers' as const,

@@ -1,14 +1,14 @@
 import { createHash } from 'node:crypto';
-import { idFactory, manualClock, silentLogger } from '@waggle/core';
+import { manualClock, silentLogger } from '@waggle/core';
 import { buildDataset, ctrFeatures } from '@waggle/features';
 import { InlineRunner } from '@waggle/models';
 import { Trees, treesFit } from '@waggle/native';
 import { openTreesModel, sealTreesModel, type TreesModel } from '@waggle/ranking';
 import { exportTreesOnnx } from '@waggle/training';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { Engine, loadRankingRelease, type RankingReleaseInput, replay } from '../src/index.js';
+import { loadRankingRelease, type RankingReleaseInput, replay } from '../src/index.js';
 import { onThread } from '../src/served-model.js';
-import { MemoryDecisions, MemoryLedger } from './support/ports.js';
+import { engineOn } from './support/ports.js';
 import { openTestWorld, TENANT, type TestWorld } from './support/world.js';
 
 const OFFSET = 'prior_logit_ctr';
@@ -79,19 +79,7 @@ test('a release that names trees is served by them: answers are their probabilit
   expect(release.versions.calibration).toContain('platt');
 
   const clock = manualClock(release.asOfMs);
-  const ledger = new MemoryLedger(release);
-  ledger.setAll(1e15);
-  const decisions = new MemoryDecisions();
-  let n = 0;
-  const id = idFactory(() => clock.nowMs());
-  const engine = new Engine({
-    current: () => release,
-    ledger,
-    decisions,
-    clock,
-    logger: silentLogger,
-    ids: (kind) => `${id(kind)}_${n++}`,
-  });
+  const { engine, decisions } = engineOn(release, clock);
   const publicationRow = release.publications.deliveredPerSend.findIndex((n) => n > 0);
   const request = {
     mode: 'offers',

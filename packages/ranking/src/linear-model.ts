@@ -51,6 +51,7 @@ export const PRIOR_FEATURE = {
   sent: 'prior_logit_sent',
 } as const;
 export const MODEL_OF_SET = { ctr: 'pctr', accept: 'accept', sent: 'sent' } as const;
+export const SET_OF_MODEL = { pctr: 'ctr', accept: 'accept', sent: 'sent' } as const;
 
 const isSetName = (name: string): name is keyof typeof MODEL_OF_SET =>
   Object.hasOwn(MODEL_OF_SET, name);

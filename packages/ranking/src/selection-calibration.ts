@@ -20,6 +20,13 @@ export function selectedLogit(
   return logit + level + edge * advantage;
 }
 
+/** Mean logit of a slot's candidates, which an advantage is counted from. O(n). @param p [≥ nRows], nRows > 0 */
+export function meanLogit(p: Float32Array | Float64Array, nRows: number): number {
+  let mean = 0;
+  for (let i = 0; i < nRows; i++) mean += logit(p[i]!) / nRows;
+  return mean;
+}
+
 /**
  * Corrects the probabilities of a slot's candidates in place. O(n).
  * @param p [≥ nRows] of all candidates, each campaign once, with the creative that would run
@@ -29,8 +36,7 @@ export function correctSelected(
   p: Float32Array | Float64Array,
   nRows: number,
 ): void {
-  let mean = 0;
-  for (let i = 0; i < nRows; i++) mean += logit(p[i]!) / nRows;
+  const mean = meanLogit(p, nRows);
   for (let i = 0; i < nRows; i++) {
     const z = logit(p[i]!);
     p[i] = sigmoid(selectedLogit(selection, z, z - mean));

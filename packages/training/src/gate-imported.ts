@@ -1,5 +1,5 @@
 import { silentLogger, throwIfAborted } from '@waggle/core';
-import { PRIOR_FEATURE, sigmoid } from '@waggle/ranking';
+import { PRIOR_FEATURE, SET_OF_MODEL, sigmoid } from '@waggle/ranking';
 import {
   allRows,
   checkDataset,
@@ -29,7 +29,6 @@ export interface ImportedVerdict {
   readonly slices: readonly SliceOfModel[];
 }
 
-const SET_OF = { pctr: 'ctr', accept: 'accept' } as const;
 /** Rows that are scored at a time. */
 const ROWS_AT_ONCE = 8_192;
 
@@ -66,7 +65,7 @@ export async function gateImported(
   }
   // Of a young row only some of the outcomes have arrived.
   for (let i = 0; i < model.length; i++) model[i]! *= later.maturity[i]!;
-  const prior = column(later, featureSet.names.indexOf(PRIOR_FEATURE[SET_OF[decision]])).map(
+  const prior = column(later, featureSet.names.indexOf(PRIOR_FEATURE[SET_OF_MODEL[decision]])).map(
     (logit, i) => sigmoid(logit) * later.maturity[i]!,
   );
   const { successes, trials, clusters: publications, decisionTsMs } = later;

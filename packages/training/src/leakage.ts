@@ -1,5 +1,6 @@
 import { isWaggleError } from '@waggle/core';
 import { areaUnderRoc } from '@waggle/measurement';
+import type { GateCheck } from './gate.js';
 
 /** A single feature that orders outcomes this well has seen them. */
 export const LEAK_AUC = 0.98;
@@ -47,4 +48,21 @@ export function findLeaks(
     }
   }
   return suspects;
+}
+
+/** The gate's check that no feature alone tells the outcomes, which it then has seen. @param told of what was found */
+export function noLeakCheck(
+  leaks: readonly LeakSuspect[],
+  told: (leaks: readonly LeakSuspect[]) => string,
+): GateCheck {
+  return {
+    name: 'no_leak',
+    passed: leaks.length === 0,
+    value: leaks.length,
+    limit: 0,
+    explanation:
+      leaks.length === 0
+        ? `no feature alone orders the outcomes with AUC above ${LEAK_AUC}`
+        : told(leaks),
+  };
 }

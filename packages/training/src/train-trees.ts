@@ -5,6 +5,7 @@ import {
   calibrate,
   type LinearModelName,
   PRIOR_FEATURE,
+  SET_OF_MODEL,
   sealTreesModel,
   type TreesModel,
 } from '@waggle/ranking';
@@ -62,12 +63,6 @@ export interface TrainedTrees {
 }
 
 const LINEAR = { pctr: trainCtr, accept: trainAccept, sent: trainSent } as const;
-const SET_OF: Readonly<Record<LinearModelName, keyof typeof PRIOR_FEATURE>> = {
-  pctr: 'ctr',
-  accept: 'accept',
-  sent: 'sent',
-};
-
 /**
  * Trains a tree head for a decision the way its linear model is trained: the same rows, time-ordered split, leak check and
  * calibration on later rows. Its gate is stricter: on the latest rows it must not be worse than the linear model that would be
@@ -87,7 +82,7 @@ export async function trainTrees(
     ...options.split,
   });
   const train = slice(rows, split.train);
-  const offsetFeature = PRIOR_FEATURE[SET_OF[name]];
+  const offsetFeature = PRIOR_FEATURE[SET_OF_MODEL[name]];
   const priorColumn = featureSet.names.indexOf(offsetFeature);
   const checks: GateCheck[] = linear.gate.checks.filter((check) => check.name === 'no_leak');
   const later = Uint32Array.from([...split.calibrate, ...split.gate]);

@@ -36,7 +36,7 @@ import { exportLinearOnnx } from './export/onnx.js';
 import type { Dispersion } from './fit/dispersion.js';
 import { fitLogistic, type LogisticFit } from './fit/logistic.js';
 import { type GateCheck, type GateReport, runGate } from './gate.js';
-import { findLeaks, LEAK_AUC, type LeakSuspect } from './leakage.js';
+import { findLeaks, type LeakSuspect, noLeakCheck } from './leakage.js';
 import { findMoved, type MovedFeature } from './stability.js';
 import { type JudgedRows, type SliceOfModel, sliceTable } from './suite/slice-table.js';
 import { firstSeen } from './suite/suite-model.js';
@@ -370,22 +370,10 @@ export function leakCheck(
   { x, nRows, successes, trials }: SliceRows,
 ): { readonly leaks: readonly LeakSuspect[]; readonly check: GateCheck } {
   const leaks = findLeaks(names, x, nRows, successes, trials);
-  const told = leaks.map(
-    ({ feature, auc }) => `${feature} alone orders the outcomes with AUC ${auc.toFixed(3)}`,
-  );
-  return {
-    leaks,
-    check: {
-      name: 'no_leak',
-      passed: leaks.length === 0,
-      value: leaks.length,
-      limit: 0,
-      explanation:
-        leaks.length === 0
-          ? `no feature alone orders the outcomes with AUC above ${LEAK_AUC}`
-          : `${told.join(', ')}: it has seen them`,
-    },
-  };
+  const tell = ({ feature, auc }: LeakSuspect) =>
+    `${feature} alone orders the outcomes with AUC ${auc.toFixed(3)}`;
+  const check = noLeakCheck(leaks, (all) => `${all.map(tell).join(', ')}: it has seen them`);
+  return { leaks, check };
 }
 
 export function judge(

@@ -1,7 +1,9 @@
-import { DAY_MS } from '@waggle/core';
+import { type Clock, DAY_MS, idFactory, silentLogger } from '@waggle/core';
 import type { DecisionRow } from '@waggle/core/contract';
 import {
   type DecisionPort,
+  Engine,
+  type EngineOptions,
   type LedgerPort,
   ledgerBudgets,
   type RankingRelease,
@@ -79,4 +81,29 @@ export class MemoryDecisions implements DecisionPort {
   get last(): DecisionRow {
     return this.rows.at(-1)!;
   }
+}
+
+/** Ids of a clock, numbered, so that no two are alike in one moment. */
+export function numberedIds(clock: Clock): EngineOptions['ids'] {
+  const id = idFactory(() => clock.nowMs());
+  let n = 0;
+  return (kind) => `${id(kind)}_${n++}`;
+}
+
+/** An engine on a release, with money for everything. */
+export function engineOn(
+  release: RankingRelease,
+  clock: Clock,
+  over: Partial<EngineOptions> = {},
+): { engine: Engine; ledger: MemoryLedger; decisions: MemoryDecisions } {
+  const ledger = new MemoryLedger(release);
+  ledger.setAll(1e15);
+  const decisions = new MemoryDecisions();
+  const engine = new Engine({
+    current: () => release,
+    ...{ ledger, decisions, clock, logger: silentLogger },
+    ids: numberedIds(clock),
+    ...over,
+  });
+  return { engine, ledger, decisions };
 }

@@ -57,6 +57,10 @@ const MAX_SLOTS = 16;
 /** Finished sends of a network below which nothing is forecast: rates of nobody are rates of nothing. */
 const MIN_OUTCOMES = 30;
 
+/** What so many ad places bring relative to one; all the same where places do not matter. */
+const slotFactor = (slots: Float64Array | undefined, nSlots: number): number =>
+  slots === undefined ? 1 : slots[Math.min(MAX_SLOTS, nSlots)]!;
+
 /** Rows of each publication, in order of time. */
 function groupRows(history: SendHistory): Uint32Array[] {
   const rows: number[][] = Array.from({ length: history.nPublications }, () => []);
@@ -215,8 +219,7 @@ class Walk {
     const model = isDelivered ? network.delivery : network.rate;
     const weekday = history.localWeekday[row]!;
     const factor =
-      (isDelivered ? 1 : model.weekday[weekday]!) *
-      (slots === undefined ? 1 : slots[Math.min(MAX_SLOTS, history.nSlots[row]!)]!);
+      (isDelivered ? 1 : model.weekday[weekday]!) * slotFactor(slots, history.nSlots[row]!);
     const exposure = size.size * (isDelivered ? 1 : delivery.rate);
     const mean = exposure * factor * rate.rate;
     const binomial = model.binomial ? Math.max(1e-6, 1 - rate.rate) : 1;
@@ -375,7 +378,7 @@ class Unfinished {
       let count = 0;
       let known = 0;
       while (known < over && !Number.isNaN(hours[known]!)) count += hours[known++]!;
-      const factor = slots === undefined ? 1 : slots[Math.min(MAX_SLOTS, nSlots[i]!)]!;
+      const factor = slotFactor(slots, nSlots[i]!);
       const share = this.#arrival.share(localHour[i]!, known);
       const exposure = delivered[i]! * factor * share;
       if (!(exposure > 0)) continue;

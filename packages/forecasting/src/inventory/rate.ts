@@ -71,24 +71,18 @@ export function estimateRate(
   for (let round = 0; round < 3; round++) {
     precision = 1 / Math.max(1e-18, model.spread * prior * prior);
     let sum = precision * prior;
-    for (let i = rows.from; i < rows.to; i++) {
-      const effective = data.exposure[i]! * model.weekday[data.weekday[i]!]!;
-      if (!(effective > 0)) continue;
-      const weight =
-        1 / (countVariance(model, rate, effective) + model.dispersion * rate * rate + 1e-18);
-      precision += weight;
-      sum += (weight * data.count[i]!) / effective;
-    }
-    for (const { count, exposure, weekday, dispersion } of rows.early ?? []) {
-      const effective = exposure * model.weekday[weekday]!;
-      if (!(effective > 0)) continue;
-      const weight =
-        1 /
-        (countVariance(model, rate, effective) +
-          (model.dispersion + dispersion) * rate * rate +
-          1e-18);
+    const add = (count: number, effective: number, dispersion: number): void => {
+      if (!(effective > 0)) return;
+      const weight = 1 / (countVariance(model, rate, effective) + dispersion * rate * rate + 1e-18);
       precision += weight;
       sum += (weight * count) / effective;
+    };
+    for (let i = rows.from; i < rows.to; i++) {
+      const effective = data.exposure[i]! * model.weekday[data.weekday[i]!]!;
+      add(data.count[i]!, effective, model.dispersion);
+    }
+    for (const { count, exposure, weekday, dispersion } of rows.early ?? []) {
+      add(count, exposure * model.weekday[weekday]!, model.dispersion + dispersion);
     }
     rate = Math.max(sum / precision, prior * 1e-3);
   }

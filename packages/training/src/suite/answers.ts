@@ -20,7 +20,7 @@ import {
 import { trainingError } from '../errors.js';
 import { exportTreesOnnx } from '../export/trees-onnx.js';
 import { type GateCheck, MAX_LOG_CALIBRATION } from '../gate.js';
-import { findLeaks, LEAK_AUC } from '../leakage.js';
+import { findLeaks, noLeakCheck } from '../leakage.js';
 import { findMoved } from '../stability.js';
 import { type SliceOfModel, sliceTable } from './slice-table.js';
 import { gateOnSlices, type SuiteGate } from './suite-gate.js';
@@ -341,16 +341,10 @@ function leakCheck(dataset: TrainingDataset, train: Uint32Array, answerOf: Int32
     accepted,
     new Float64Array(train.length).fill(1),
   );
-  return {
-    name: 'no_leak',
-    passed: leaks.length === 0,
-    value: leaks.length,
-    limit: 0,
-    explanation:
-      leaks.length === 0
-        ? `no feature alone orders the outcomes with AUC above ${LEAK_AUC}`
-        : `${leaks.map((l) => l.feature).join(', ')}: has seen the answers`,
-  };
+  return noLeakCheck(
+    leaks,
+    (all) => `${all.map(({ feature }) => feature).join(', ')}: has seen the answers`,
+  );
 }
 
 /** Expected over observed of one class, where it was observed at all. */
