@@ -60,6 +60,7 @@ export const maturedCtrFeatures: FeatureSet = defineFeatureSet({
   fits: [{ ...before, source: 'placement_outcomes', levels, offset }],
   features: ctrFeatures.features
     .filter((f) => !LATER_TERMS.includes(f.name) || f.name === 'tag_match')
+    .filter((f) => !f.name.endsWith('_neighbours'))
     .map((feature) =>
       feature.name === 'prior_logit_ctr'
         ? { ...feature, value: logit(min(exp(logRate), 0.5)) }

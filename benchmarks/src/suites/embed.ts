@@ -1,15 +1,15 @@
 import { copyFileSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
-import { homedir, tmpdir } from 'node:os';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import {
   type FeatureExtractionPipeline,
   pipeline,
   env as transformersEnv,
 } from '@huggingface/transformers';
-import { type ResolvedModel, resolveModel, transformerEmbedder } from '@waggle/content';
+import { type ResolvedModel, transformerEmbedder } from '@waggle/content';
 import { Rng } from '@waggle/core';
 import { OnnxRunner } from '@waggle/models';
+import { benchModel } from '../data/sentence-model.js';
 import { type Measurement, type SuiteOptions, summarize } from '../record.js';
 
 const THREADS = 2;
@@ -82,21 +82,6 @@ export async function embedSuite({ quick, seed }: SuiteOptions): Promise<Measure
     await runner.close();
     rmSync(folder, { recursive: true, force: true });
   }
-}
-
-async function benchModel(): Promise<ResolvedModel> {
-  const given = (name: string): string | undefined => process.env[name] || undefined;
-  const cacheRoot =
-    given('WAGGLE_CACHE_DIR') ??
-    join(given('XDG_CACHE_HOME') ?? join(homedir(), '.cache'), 'waggle');
-  const modelDir = given('WAGGLE_MODEL_DIR');
-  const dataDir =
-    given('WAGGLE_DATA_DIR') ?? fileURLToPath(new URL('../../../../shared/data', import.meta.url));
-  return resolveModel({
-    cacheDir: join(cacheRoot, 'models'),
-    dataDir,
-    ...(modelDir === undefined ? {} : { modelDir }),
-  });
 }
 
 /** Lays the same files out as the peer wants them and loads them offline. */

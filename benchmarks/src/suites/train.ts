@@ -9,6 +9,8 @@ const CASES = [
   async (o: SuiteOptions, r: Recorder) => (await import('./train-ftrl.js')).measureFtrl(o, r),
   async (o: SuiteOptions, r: Recorder) => (await import('./train-ffm.js')).measureFfm(o, r),
   async (o: SuiteOptions, r: Recorder) => (await import('./train-pctr.js')).measurePctr(o, r),
+  async (o: SuiteOptions, r: Recorder) =>
+    (await import('./train-neighbours.js')).measureNeighbours(o, r),
 ];
 
 export async function trainSuite(options: SuiteOptions): Promise<readonly Measurement[]> {

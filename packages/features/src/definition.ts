@@ -4,6 +4,7 @@ import {
   canonicalJson,
   childrenOf,
   type Dependency,
+  type EntityName,
   type Expression,
   isLeaf,
   KEYS,
@@ -185,8 +186,12 @@ export function defineFeatureSet(spec: FeatureSetSpec): FeatureSet {
       if (node.op === 'effect') {
         const fit = fits.get(node.fit);
         if (fit === undefined) throw wrong(at, `there is no fit ${node.fit}`);
-        if (node.level !== 'base' && !fit.levels.some((l) => l.name === node.level)) {
+        const level = fit.levels.find((l) => l.name === node.level);
+        if (node.level !== 'base' && level === undefined) {
           throw wrong(at, `fit ${node.fit} has no level ${node.level}`);
+        }
+        if (node.output === 'neighbours' && textEntity(level?.by ?? []) === undefined) {
+          throw wrong(at, `level ${node.level} is not about one entity with a text of its own`);
         }
       }
       if (isLeaf(node)) leaves.set(canonicalJson(node), node);
@@ -258,6 +263,14 @@ const KEY_DEPENDENCY: Readonly<Record<Key, Dependency>> = {
   creative: 'creative',
   position: 'request',
 };
+
+/** The entity that keys name and whose text has a vector; undefined for keys of any other kind. */
+export function textEntity(by: readonly Key[]): EntityName | undefined {
+  const [key] = by;
+  return by.length === 1 && (key === 'publication' || key === 'campaign' || key === 'creative')
+    ? key
+    : undefined;
+}
 
 export function keyDependency(key: Key): Dependency {
   return KEY_DEPENDENCY[key];

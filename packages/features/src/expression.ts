@@ -72,7 +72,7 @@ export type Leaf =
       readonly fit: string;
       /** A level of the fit, or `base` for its overall log rate. */
       readonly level: string;
-      readonly output: 'effect' | 'evidence';
+      readonly output: 'effect' | 'evidence' | 'neighbours';
     }
   | { readonly op: 'attribute'; readonly ref: AttributeRef; readonly read: AttributeRead }
   | {
@@ -196,6 +196,16 @@ export const evidence = (fit: string, level: string): Expression => ({
   fit,
   level,
   output: 'evidence',
+});
+/**
+ * What the effects of the entities nearest by text suggest of this one's: for levels of one publication, campaign or creative. 0 where no
+ * neighbour has a history.
+ */
+export const neighbours = (fit: string, level: string): Expression => ({
+  op: 'effect',
+  fit,
+  level,
+  output: 'neighbours',
 });
 export const attribute = (
   entity: EntityName,

@@ -3,6 +3,7 @@ export * from './compile-sql.js';
 export * from './conversions.js';
 export * from './dataset.js';
 export * from './definition.js';
+export * from './effects/neighbours.js';
 export * from './effects/solve.js';
 export * from './entity-vectors.js';
 export * from './errors.js';

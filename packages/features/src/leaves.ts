@@ -1,7 +1,10 @@
 import { type StringColumn, stringColumn, stringData } from '@waggle/core';
 import { type CompileOptions, compileLeaves, keyColumn } from './compile-sql.js';
+import { textEntity } from './definition.js';
+import { findNeighbourhoods, type Neighbourhoods } from './effects/neighbours.js';
 import { refitEffects, refitMsOf } from './effects/refits.js';
-import { KEYS, type Key, type Leaf } from './expression.js';
+import { queryEntityVectors } from './entity-vectors.js';
+import { type EntityName, KEYS, type Key, type Leaf } from './expression.js';
 import type { FeatureStore } from './feature-store.js';
 import { buildProgram, vectorLoop } from './online-program.js';
 import { numbers } from './query-columns.js';
@@ -37,6 +40,17 @@ export async function computeLeaves(
     leaf.op !== 'effect' && keep(leaf) ? numbers(result, `l${i}`) : undefined,
   );
   const asOfMs = numbers(result, 'as_of_ms');
+  const neighbourhoods = new Map<EntityName, Promise<Neighbourhoods>>();
+  const neighbourhoodsOf = (entity: EntityName): Promise<Neighbourhoods> => {
+    let found = neighbourhoods.get(entity);
+    if (found === undefined) {
+      found = queryEntityVectors(store, entity, compile.embeddingModel, query).then(
+        findNeighbourhoods,
+      );
+      neighbourhoods.set(entity, found);
+    }
+    return found;
+  };
   for (const fit of set.fits) {
     const wanted = set.leaves.flatMap((leaf, i) =>
       leaf.op === 'effect' && leaf.fit === fit.name && keep(leaf) ? [{ leaf, i }] : [],
@@ -44,7 +58,14 @@ export async function computeLeaves(
     if (wanted.length === 0) continue;
     const refits = Float64Array.from({ length: nRows }, (_, r) => refitMsOf(fit, asOfMs[r]!));
     const times = [...new Set(refits)].sort((a, b) => a - b);
-    const effects = await refitEffects(store, compile, fit, times, query);
+    const texts = new Map<number, Neighbourhoods>();
+    for (const { leaf } of wanted) {
+      if (leaf.op !== 'effect' || leaf.output !== 'neighbours') continue;
+      const level = fit.levels.findIndex((l) => l.name === leaf.level);
+      const entity = textEntity(fit.levels[level]!.by)!;
+      texts.set(level, await neighbourhoodsOf(entity));
+    }
+    const effects = await refitEffects(store, compile, fit, times, query, texts);
     const groups = new Map<number, Int32Array>();
     const groupsOf = (level: number): Int32Array => {
       let found = groups.get(level);
@@ -69,6 +90,21 @@ export async function computeLeaves(
         continue;
       }
       const level = fit.levels.findIndex((l) => l.name === name);
+      if (output === 'neighbours') {
+        const { codes, dictionary } = keys[textEntity(fit.levels[level]!.by)!];
+        // Rows of the same entity and refit share the answer.
+        const known = new Map<number, Map<number, number>>(times.map((at) => [at, new Map()]));
+        values[i] = Float64Array.from({ length: nRows }, (_, r) => {
+          const at = known.get(refits[r]!)!;
+          let value = at.get(codes[r]!);
+          if (value === undefined) {
+            value = effects.neighbours(refits[r]!, level, dictionary[codes[r]!]!);
+            at.set(codes[r]!, value);
+          }
+          return value;
+        });
+        continue;
+      }
       const own = groupsOf(level);
       values[i] = Float64Array.from({ length: nRows }, (_, r) =>
         output === 'evidence'

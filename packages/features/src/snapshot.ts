@@ -312,7 +312,8 @@ export function snapshotSpineSql(
     parts.push(
       spineSql(
         { ...at, ordinal: ordinal(2 + i, id), [id]: id },
-        `(SELECT DISTINCT ${id} FROM ${compile.entities(`${entity}s`)})`,
+        // Also those that came later: nothing is known of them but their texts.
+        `(SELECT DISTINCT ${id} FROM ${entity}s WHERE tenant_id = {tenant_id:String})`,
       ),
     );
   });

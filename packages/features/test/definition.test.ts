@@ -8,6 +8,7 @@ import {
   effect,
   type FeatureDefinition,
   type FeatureSetSpec,
+  neighbours,
   param,
   placementOutcomes,
   resolveParams,
@@ -62,6 +63,18 @@ describe('a declaration', () => {
     );
     expect(declared({ value: effect('ctr', 'campaign') })).toThrow(/no fit/);
     expect(declared({ value: add(good.value, param('other')) })).toThrow(/parameter other/);
+  });
+
+  test('has neighbours only where a level is about one text', () => {
+    const withNeighbours = (level: string, entity: FeatureDefinition['entity']) => () =>
+      defineFeatureSet({
+        ...ctrFeatures,
+        features: [{ ...good, entity, value: neighbours('ctr', level) }],
+      });
+    expect(withNeighbours('creative', ['creative'])).not.toThrow();
+    for (const level of ['category_pair', 'pub_category', 'advertiser', 'base']) {
+      expect(withNeighbours(level, ['publication'])).toThrow(/text of its own/);
+    }
   });
 
   test('needs a finite default, a description, a window that is positive and a name of its own', () => {

@@ -3,6 +3,7 @@ import { type CompileOptions, fitFactsSql, keyColumn } from '../compile-sql.js';
 import type { EffectFit } from '../definition.js';
 import type { FeatureStore } from '../feature-store.js';
 import { numbers } from '../query-columns.js';
+import { type Neighbourhoods, neighbourEffect } from './neighbours.js';
 import { type EffectBeliefs, type EffectSolution, solveEffects } from './solve.js';
 
 const DAY_MS = 86_400_000;
@@ -20,6 +21,8 @@ export interface RefittedEffects {
   base(refitMs: number): number;
   effect(refitMs: number, level: number, group: number): number;
   evidence(refitMs: number, level: number, group: number): number;
+  /** What the entity's neighbours by text suggest, see `neighbourEffect`; 0 for entities without a text. */
+  neighbours(refitMs: number, level: number, id: string): number;
   /** Group of the level that a row belongs to; −1 when facts never showed it or a key is ''. */
   groupOf(
     level: number,
@@ -50,6 +53,7 @@ const SEPARATOR = '\u0001';
  * solution of the one before, which saves steps and changes nothing beyond the solver's tolerance.
  * Memory O(facts + refits · groups); time O(refits · solve).
  * @param refitMs ascending multiples of the fit's period
+ * @param texts neighbourhoods by level, for those that `neighbours` will be asked about
  */
 export async function refitEffects(
   store: FeatureStore,
@@ -57,6 +61,7 @@ export async function refitEffects(
   fit: EffectFit,
   refitMs: readonly number[],
   query: Parameters<FeatureStore['queryColumns']>[1],
+  texts: ReadonlyMap<number, Neighbourhoods>,
 ): Promise<RefittedEffects> {
   const lastMs = refitMs[refitMs.length - 1] ?? Number.NEGATIVE_INFINITY;
   const facts = await store.queryColumns(fitFactsSql(compile, fit, lastMs), query);
@@ -92,10 +97,29 @@ export async function refitEffects(
     runs.push(solveRun(refitMs.slice(from, from + perRun)));
   }
   await Promise.all(runs);
+  const groupsOfTexts = new Map(
+    [...texts].map(([level, { rowOf }]) => {
+      const groupOfRow = new Int32Array(rowOf.size);
+      for (const [id, row] of rowOf) groupOfRow[row] = groups[level]!.get(id) ?? -1;
+      return [level, groupOfRow];
+    }),
+  );
   return {
     base: (at) => solved.get(at)!.base,
     effect: (at, level, group) => (group < 0 ? 0 : solved.get(at)!.effects[level]![group]!),
     evidence: (at, level, group) => (group < 0 ? 0 : solved.get(at)!.evidence[level]![group]!),
+    neighbours: (at, level, id) => {
+      const near = texts.get(level);
+      const row = near?.rowOf.get(id);
+      if (near === undefined || row === undefined) return 0;
+      const { effects, evidence } = solved.get(at)!;
+      return neighbourEffect(near, row, {
+        groupOfRow: groupsOfTexts.get(level)!,
+        effects: effects[level]!,
+        evidence: evidence[level]!,
+        strength: param(fit.levels[level]!.strength),
+      });
+    },
     groupOf: (level, keyValue) => {
       const key = keyOf(fit.levels[level]!.by.map(keyValue));
       return key === undefined ? -1 : (groups[level]!.get(key) ?? -1);

@@ -29,6 +29,7 @@ import {
   calendar,
   contentFit,
   daysSince,
+  fromNeighbours,
   kinds,
   meanDelivered,
   P,
@@ -233,6 +234,22 @@ export const acceptFeatures: FeatureSet = defineFeatureSet({
       value: effect('accept', 'category_pair'),
       default: 0,
       description: 'Effect of publication category × campaign category on the logit of acceptance.',
+    },
+    {
+      name: 'publication_neighbours',
+      entity: P,
+      value: fromNeighbours('accept', 'publication', 'accept_publication_strength'),
+      default: 0,
+      description:
+        "Effects of the publications nearest by text, as far as the publication's own answers leave it open.",
+    },
+    {
+      name: 'campaign_neighbours',
+      entity: C,
+      value: fromNeighbours('accept', 'campaign', 'accept_campaign_strength'),
+      default: 0,
+      description:
+        "Effects of the campaigns nearest by text, as far as the campaign's own answers leave it open.",
     },
     {
       name: 'publication_evidence',

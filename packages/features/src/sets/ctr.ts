@@ -38,6 +38,7 @@ import {
   calendar,
   contentFit,
   daysSince,
+  fromNeighbours,
   kinds,
   meanDelivered,
   openRate,
@@ -374,6 +375,30 @@ export const ctrFeatures: FeatureSet = defineFeatureSet({
       value: effect('ctr', 'publication_campaign'),
       default: 0,
       description: 'Log effect left over for this very publication and campaign.',
+    },
+    {
+      name: 'publication_neighbours',
+      entity: P,
+      value: fromNeighbours('ctr', 'publication', 'ctr_publication_strength'),
+      default: 0,
+      description:
+        "Log effects of the publications nearest by text, as far as the publication's own clicks leave it open.",
+    },
+    {
+      name: 'campaign_neighbours',
+      entity: C,
+      value: fromNeighbours('ctr', 'campaign', 'ctr_campaign_strength'),
+      default: 0,
+      description:
+        "Log effects of the campaigns nearest by text, as far as the campaign's own clicks leave it open.",
+    },
+    {
+      name: 'creative_neighbours',
+      entity: ['creative'],
+      value: fromNeighbours('ctr', 'creative', 'ctr_creative_strength'),
+      default: 0,
+      description:
+        "Log effects of the creatives nearest by text, as far as the creative's own clicks leave it open.",
     },
     {
       name: 'publication_evidence',

@@ -10,10 +10,12 @@ import {
   coalesce,
   cos,
   div,
+  evidence,
   floor,
   log1p,
   match,
   mul,
+  neighbours,
   type Operand,
   param,
   request,
@@ -36,6 +38,13 @@ export const shrunk = (
   prior: Operand,
   strength: Operand,
 ): Expression => div(add(successes, mul(strength, prior)), add(trials, strength));
+
+/**
+ * What the neighbours by text suggest of a level's effect, as far as the entity's own history leaves it open: with ρ = evidence /
+ * (evidence + strength), a believed mean m moves the posterior mean of a normal effect by (1 − ρ)·m.
+ */
+export const fromNeighbours = (fit: string, level: string, strength: string): Expression =>
+  mul(div(param(strength), add(param(strength), evidence(fit, level))), neighbours(fit, level));
 
 const RATE_WINDOW_DAYS = 28;
 
