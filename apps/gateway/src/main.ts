@@ -8,6 +8,7 @@ import {
   type Logger,
   redactConfig,
   systemClock,
+  type WaggleError,
 } from '@waggle/core';
 import { Engine, ledgerBudgets, loadRankingRelease, type RankingRelease } from '@waggle/engine';
 import { OnnxRunner } from '@waggle/models';
@@ -20,6 +21,7 @@ import type { GatewayConfig } from './config.js';
 import { DurableAnswers } from './durable-answers.js';
 import { IdempotencyCache } from './idempotency.js';
 import { openLiveParts } from './live-parts.js';
+import { notReady } from './readiness.js';
 import { rehearse } from './rehearsal.js';
 import { type LoadedForServing, ReleaseSwitch } from './release-switch.js';
 import { servedRelease } from './served-release.js';
@@ -42,6 +44,8 @@ export interface RunningGateway {
   readonly url: string;
   /** The release in service; undefined while there is none. */
   readonly releaseId: string | undefined;
+  /** Why none is, and what to do about it: what requests are answered meanwhile. */
+  readonly unserved: WaggleError | undefined;
   readonly app: FastifyInstance;
   /** Stops accepting, finishes what was accepted, hands over the logs. Idempotent; false when something was cut. */
   close(): Promise<boolean>;
@@ -90,6 +94,7 @@ export async function startGateway(options: StartOptions): Promise<RunningGatewa
     retired.add(closed);
   };
   const steps: ShutdownStep[] = [...live.shutdown];
+  let watcher: ReturnType<ReleaseStore['watch']> | undefined;
   try {
     let preloaded = first;
     const releases = new ReleaseSwitch<RankingRelease>({
@@ -132,6 +137,13 @@ export async function startGateway(options: StartOptions): Promise<RunningGatewa
       logger.debug({ release: ranking.id, duration_ms }, 'candidates are prepared');
     };
     if (first !== undefined) await releases.request(first.served.id);
+    watcher = releaseStore.watch(
+      (id) => void releases.request(id),
+      (error) => void releases.refuse(error),
+    );
+    // So that it is known before anybody asks whether, and why, the active one is not served.
+    await watcher.looked;
+    await releases.settled();
     steps.unshift({
       name: 'close engine',
       async run() {
@@ -182,7 +194,6 @@ export async function startGateway(options: StartOptions): Promise<RunningGatewa
     const link = linkStore(options, dir, (store) => live.forwardTo(store));
     link?.start();
     if (link !== undefined) steps.push({ name: 'close store', run: () => link.close() });
-    const watcher = releaseStore.watch((id) => void releases.request(id));
     const stopSummaries = logSummaries(app.gatewayMetrics, logger, config.summaryIntervalMs);
     logger.info(
       { url, release: releases.current()?.id, clock_ms: clock.nowMs() },
@@ -196,10 +207,13 @@ export async function startGateway(options: StartOptions): Promise<RunningGatewa
       get releaseId() {
         return releases.current()?.id;
       },
+      get unserved() {
+        return releases.current() === undefined ? notReady(releases) : undefined;
+      },
       close() {
         closing ??= (async () => {
           draining = true;
-          watcher.close();
+          watcher?.close();
           stopSummaries();
           await releases.settled();
           const clean = await shutDown(app, steps, { timeoutMs: config.shutdownTimeoutMs, logger });
@@ -210,6 +224,7 @@ export async function startGateway(options: StartOptions): Promise<RunningGatewa
       },
     };
   } catch (cause) {
+    watcher?.close();
     for (const step of steps) await Promise.resolve(step.run()).catch(() => {});
     await first?.ranking.networks?.close();
     throw cause;

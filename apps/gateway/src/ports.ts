@@ -38,8 +38,16 @@ export interface ReleaseStatus {
   readonly release: string | undefined;
   readonly loadedAtMs: number | undefined;
   readonly swaps: number;
-  /** The candidate that could not be loaded, while it is still the one asked for. */
-  readonly rejected?: { readonly release: string; readonly code: string; readonly message: string };
+  /** What could not be loaded, while it is still what is asked for. */
+  readonly rejected?: RejectedRelease;
+}
+
+export interface RejectedRelease {
+  /** Absent where the active pointer could not be read, so that nobody knows which one is wanted. */
+  readonly release?: string;
+  readonly code: string;
+  readonly message: string;
+  readonly remedy: string;
 }
 
 export interface ReleasesPort {

@@ -1,4 +1,7 @@
+import type { WaggleError } from '@waggle/core';
 import { type Static, Type } from 'typebox';
+import { gatewayError } from './errors.js';
+import type { RejectedRelease, ReleasesPort } from './ports.js';
 import type { RouteContext } from './routes/route-context.js';
 
 const Check = Type.Object({
@@ -15,6 +18,16 @@ export const ReadyResponse = Type.Object({
 });
 type ReadyResponseBody = Static<typeof ReadyResponse>;
 
+const refusal = ({ release, code, message }: RejectedRelease): string =>
+  `${release ?? 'the active release'} was refused (${code}: ${message})`;
+
+/** Why nothing is served, and what to do about it, where nothing is. */
+export function notReady(releases: ReleasesPort): WaggleError {
+  const { rejected } = releases.status();
+  if (rejected === undefined) return gatewayError('WAGGLE_NOT_READY', 'no release is active');
+  return gatewayError('WAGGLE_NOT_READY', refusal(rejected), { remedy: rejected.remedy });
+}
+
 /**
  * Ready means: rankings are answered correctly. A store that is behind does not stop them (events are
  * durable here), so it is reported and does not take every replica out of service at once.
@@ -22,15 +35,15 @@ type ReadyResponseBody = Static<typeof ReadyResponse>;
 export function readiness(
   o: Pick<RouteContext, 'releases' | 'ledger' | 'journal' | 'isDraining'>,
 ): ReadyResponseBody {
-  const status = o.releases.status();
+  const { rejected, release } = o.releases.status();
   const ledger = o.ledger.status();
   const forwarder = o.journal.forwarder();
-  const { rejected } = status;
+  const missing = release === undefined ? notReady(o.releases) : undefined;
   const checks: ReadyResponseBody['checks'] = {
     release: {
-      ok: status.release !== undefined,
+      ok: missing === undefined,
       required: true,
-      detail: status.release ?? 'no release is active; run `waggle run` or `waggle release`',
+      detail: release ?? `${missing?.message}; ${missing?.remedy}`,
     },
     ledger: {
       ok: ledger.ok,
@@ -46,17 +59,17 @@ export function readiness(
     },
     running: { ok: !o.isDraining(), required: true },
   };
-  if (rejected !== undefined) {
+  if (rejected !== undefined && release !== undefined) {
     checks['candidate'] = {
       ok: false,
       required: false,
-      detail: `${rejected.release} was refused (${rejected.code}: ${rejected.message}); the previous release stays in service`,
+      detail: `${refusal(rejected)}; the previous release stays in service`,
     };
   }
   const ready = Object.values(checks).every((check) => check.ok || !check.required);
   return {
     status: ready ? 'ready' : 'not_ready',
-    ...(status.release === undefined ? {} : { release: status.release }),
+    ...(release === undefined ? {} : { release }),
     checks,
   };
 }

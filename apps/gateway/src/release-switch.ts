@@ -1,5 +1,5 @@
-import { type Clock, type Logger, toWaggleError } from '@waggle/core';
-import type { ReleaseStatus, ReleasesPort, ServedRelease } from './ports.js';
+import { type Clock, type Logger, toWaggleError, type WaggleError } from '@waggle/core';
+import type { RejectedRelease, ReleaseStatus, ReleasesPort, ServedRelease } from './ports.js';
 
 /** A release ready to serve: what HTTP asks of it, and what the engine ranks with. */
 export interface LoadedForServing<R> {
@@ -29,7 +29,7 @@ export class ReleaseSwitch<R> implements ReleasesPort {
   #previous: LoadedForServing<R> | undefined;
   #loadedAtMs: number | undefined;
   #swaps = 0;
-  #rejected: ReleaseStatus['rejected'];
+  #rejected: RejectedRelease | undefined;
   #wanted: string | undefined;
   #working: Promise<void> | undefined;
 
@@ -68,6 +68,15 @@ export class ReleaseSwitch<R> implements ReleasesPort {
     this.#wanted = id;
     this.#working ??= this.#work();
     return this.#working;
+  }
+
+  /** Notes why what is asked for is not served, until something is asked for that loads. @param id where it is known */
+  refuse(
+    { code, message, remedy = 'Build the release again.' }: WaggleError,
+    id?: string,
+  ): RejectedRelease {
+    this.#rejected = { ...(id !== undefined && { release: id }), code, message, remedy };
+    return this.#rejected;
   }
 
   /** Resolves when nothing is being loaded. */
@@ -127,11 +136,11 @@ export class ReleaseSwitch<R> implements ReleasesPort {
           'release in service',
         );
       } catch (thrown) {
-        const error = toWaggleError(thrown);
-        this.#rejected = { release: id, code: error.code, message: error.message };
+        const { code, remedy } = this.refuse(toWaggleError(thrown), id);
+        const kept = this.#current?.served.id;
         logger.error(
-          { release: id, kept: this.#current?.served.id, code: error.code, err: thrown },
-          `release refused, the previous one stays in service; ${error.remedy ?? 'build it again'}`,
+          { release: id, kept, code, err: thrown },
+          `release refused, ${kept === undefined ? 'none is served' : 'the previous one stays in service'}; ${remedy}`,
         );
       }
     }

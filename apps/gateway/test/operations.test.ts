@@ -117,12 +117,45 @@ describe('readiness', () => {
     await app.close();
   });
 
+  test.each([
+    ['rel_b', 'rel_b was refused (WAGGLE_RELEASE_CORRUPT: broken)'],
+    [undefined, 'the active release was refused (WAGGLE_RELEASE_CORRUPT: broken)'],
+  ])('says why nothing is served when %s was refused, and what to do', async (release, why) => {
+    const remedy = 'Build it again.';
+    const status = () => ({
+      ...{ release: undefined, loadedAtMs: undefined, swaps: 0 },
+      rejected: {
+        ...(release !== undefined && { release }),
+        ...{ code: 'WAGGLE_RELEASE_CORRUPT', message: 'broken', remedy },
+      },
+    });
+    const { app } = testGateway({ parts: { releases: { current: () => undefined, status } } });
+    const ready = await app.inject('/readyz');
+    expect([ready.statusCode, ready.json().checks.release.detail]).toEqual([
+      503,
+      `${why}; ${remedy}`,
+    ]);
+    expect(ready.json().checks).not.toHaveProperty('candidate');
+    for (const answer of [
+      await app.inject({ method: 'POST', url: '/v1/rank', payload: OFFERS }),
+      await app.inject({ method: 'POST', url: '/v1/events', payload: { events: [CLICK] } }),
+      await app.inject('/v1/release'),
+    ]) {
+      const { code, message, remedy: advice } = answer.json().error;
+      expect([code, message, advice]).toEqual(['WAGGLE_NOT_READY', why, remedy]);
+    }
+    await app.close();
+  });
+
   test('names the candidate release that was refused', async () => {
     const status = () => ({
       release: 'rel_a',
       loadedAtMs: 0,
       swaps: 1,
-      rejected: { release: 'rel_b', code: 'WAGGLE_RELEASE_CORRUPT', message: 'broken' },
+      rejected: {
+        ...{ release: 'rel_b', code: 'WAGGLE_RELEASE_CORRUPT', message: 'broken' },
+        remedy: 'Build it again.',
+      },
     });
     const { app } = testGateway({
       parts: { releases: { current: () => servedRelease(), status } },

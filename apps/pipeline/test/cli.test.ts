@@ -12,7 +12,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { RankResponseBody } from '@waggle/core/contract';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 
 const waggle = fileURLToPath(new URL('../bin/waggle.mjs', import.meta.url));
 let home: string;
@@ -28,18 +28,23 @@ interface Finished {
   readonly stderr: string;
 }
 
-/** Runs the built command line offline: without a cache, hashed n-grams stand in for the transformer. */
+const PATIENCE = { timeout: 60_000, interval: 50 };
+
+/** Starts the built command line offline: without a cache, hashed n-grams stand in for the transformer. */
+const command = (...args: string[]) =>
+  spawn(process.execPath, [waggle, ...args], {
+    env: {
+      ...process.env,
+      WAGGLE_DIR: join(home, '.waggle'),
+      WAGGLE_CACHE_DIR: join(home, 'cache'),
+      WAGGLE_DATA_DIR: join(home, 'no-data'),
+      WAGGLE_OFFLINE: 'true',
+    },
+  });
+
 function cli(...args: string[]): Promise<Finished> {
   return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, [waggle, ...args], {
-      env: {
-        ...process.env,
-        WAGGLE_DIR: join(home, '.waggle'),
-        WAGGLE_CACHE_DIR: join(home, 'cache'),
-        WAGGLE_DATA_DIR: join(home, 'no-data'),
-        WAGGLE_OFFLINE: 'true',
-      },
-    });
+    const child = command(...args);
     let stdout = '';
     let stderr = '';
     child.stdout.setEncoding('utf8').on('data', (text: string) => {
@@ -227,7 +232,43 @@ describe('from nothing to a served ranking', () => {
     expect(performance.now() - startedAt).toBeLessThan(30_000);
   });
 
-  it('a truncated release is refused by the doctor and by serve', async () => {
+  it('serve says that no release is served, why and what to do, and serves once one is whole', async () => {
+    const list = await json<{ id: string; active: boolean }[]>('release', 'list');
+    const active = list.find((r) => r.active)!;
+    const file = join(home, '.waggle', 'releases', active.id, 'models', 'pctr.json');
+    const whole = readFileSync(file);
+    writeFileSync(file, whole.subarray(0, 10));
+    const server = command('serve', '--port', '0');
+    let stdout = '';
+    server.stdout.setEncoding('utf8').on('data', (text: string) => {
+      stdout += text;
+    });
+    let stderr = '';
+    server.stderr.setEncoding('utf8').on('data', (text: string) => {
+      stderr += text;
+    });
+    const closed = new Promise((resolve) => server.once('close', resolve));
+    try {
+      const said = await vi.waitUntil(() => /on (http:\S+);/.exec(stdout), PATIENCE);
+      expect(stdout).toMatch(
+        /^WAGGLE_NOT_READY: rel_\w+ was refused \(WAGGLE_RELEASE_CORRUPT: .*models\/pctr\.json/,
+      );
+      expect(stdout).toContain('  → Build the release again with `waggle release`');
+      expect(stdout).not.toContain('undefined');
+      expect(stderr.match(/release refused, none is served/g)).toHaveLength(1);
+      const url = said[1]!;
+      expect((await fetch(`${url}/readyz`)).status).toBe(503);
+      await json('release', 'rollback');
+      await vi.waitUntil(async () => (await fetch(`${url}/readyz`)).ok, PATIENCE);
+    } finally {
+      server.kill('SIGTERM');
+      await closed;
+      writeFileSync(file, whole);
+    }
+    await json('release', 'activate', active.id);
+  });
+
+  it('a truncated release is refused by the doctor', async () => {
     const list = await json<{ id: string; active: boolean }[]>('release', 'list');
     const active = list.find((r) => r.active)!;
     const file = join(home, '.waggle', 'releases', active.id, 'models', 'pctr.json');

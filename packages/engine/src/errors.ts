@@ -26,7 +26,7 @@ const engine = defineErrors({
   WAGGLE_NO_ACTIVE_RELEASE: {
     summary: 'No release is active, so nothing can be ranked.',
     remedy:
-      'Build one with `waggle run`, or activate a stored one with `waggle release --activate <id>`.',
+      'Build one with `waggle run`, or activate a stored one with `waggle release activate <id>`.',
   },
   WAGGLE_PIN_UNKNOWN: {
     summary: 'The request pins a release that this server does not hold.',

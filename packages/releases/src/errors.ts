@@ -3,15 +3,17 @@ import { defineErrors } from '@waggle/core';
 const releases = defineErrors({
   WAGGLE_RELEASE_NOT_FOUND: {
     summary: 'No release of that id is stored here.',
-    remedy: 'List the releases with `waggle release --list`, or build one with `waggle run`.',
+    remedy: 'List the releases with `waggle release list`, or build one with `waggle run`.',
   },
   WAGGLE_RELEASE_INCOMPLETE: {
     summary: 'A file that the release should hold is missing.',
-    remedy: 'Build the release again (same inputs give the same id) or roll back.',
+    remedy:
+      'Build the release again with `waggle release` (same inputs give the same id), or go back with `waggle release rollback`.',
   },
   WAGGLE_RELEASE_CORRUPT: {
     summary: 'A file of the release, or a pointer to it, does not hold what was written.',
-    remedy: 'Build the release again (same inputs give the same id) or roll back.',
+    remedy:
+      'Build the release again with `waggle release` (same inputs give the same id), or go back with `waggle release rollback`.',
   },
   WAGGLE_RELEASE_FORMAT: {
     summary: 'The release was written in a format that this build does not read.',

@@ -2,7 +2,13 @@ import { randomBytes } from 'node:crypto';
 import { type FSWatcher, watch as watchPath } from 'node:fs';
 import { mkdir, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type Clock, isWaggleError, type Logger } from '@waggle/core';
+import {
+  type Clock,
+  isWaggleError,
+  type Logger,
+  toWaggleError,
+  type WaggleError,
+} from '@waggle/core';
 import {
   appendDurably,
   ioError,
@@ -163,7 +169,7 @@ export class ReleaseStore {
       throw releaseError(
         'WAGGLE_RELEASE_CORRUPT',
         `the active pointer holds ${JSON.stringify(text.slice(0, 40))}`,
-        { remedy: 'Activate a release by id: `waggle release --activate <id>`.' },
+        { remedy: 'Activate a release by id: `waggle release activate <id>`.' },
       );
     }
     return id;
@@ -230,12 +236,16 @@ export class ReleaseStore {
   }
 
   /**
-   * Calls back with the id whenever the active release changes, by file system events and, where those are
-   * missing, by a slow poll. The first call comes at once when a release is active. Never throws; a pointer
-   * that cannot be read is logged and the last one kept.
+   * Calls back with the id whenever the active release changes, or its folder is replaced because it was built again, by file
+   * system events and, where those are missing, by a slow poll. The first call comes at once when a release is active, before
+   * `looked` resolves. Never throws; a pointer that cannot be read is told to `onUnreadable`, once, and the last one kept.
    */
-  watch(onChange: (id: string) => void): { close(): void } {
+  watch(
+    onChange: (id: string) => void,
+    onUnreadable?: (error: WaggleError) => void,
+  ): { readonly looked: Promise<void>; close(): void } {
     let last: string | undefined;
+    let unreadable: string | undefined;
     let closed = false;
     let checking = false;
     let again = false;
@@ -250,12 +260,21 @@ export class ReleaseStore {
         again = false;
         try {
           const id = await this.active();
-          if (!closed && id !== undefined && id !== last) {
-            last = id;
+          unreadable = undefined;
+          if (id === undefined) continue;
+          const state = `${id} ${await this.#folderIdentity(id)}`;
+          if (!closed && state !== last) {
+            last = state;
             onChange(id);
           }
         } catch (cause) {
+          const error = toWaggleError(cause);
+          if (closed || error.code === unreadable) continue;
+          unreadable = error.code;
+          // Whoever heard of the failure has to hear that it is over, be the release the same as before.
+          last = undefined;
           this.#logger.warn({ err: cause }, 'cannot read the active release; keeping the last one');
+          onUnreadable?.(error);
         }
       } while (again && !closed);
       checking = false;
@@ -278,14 +297,26 @@ export class ReleaseStore {
     }, this.#pollMs);
     timer.unref();
     listen();
-    void check();
+    const looked = check();
     return {
+      looked,
       close() {
         closed = true;
         clearInterval(timer);
         events?.close();
       },
     };
+  }
+
+  /** Changes when a folder of that name takes the place of another one. */
+  async #folderIdentity(id: string): Promise<string> {
+    try {
+      const { ino, mtimeMs } = await stat(join(this.dir, id));
+      return `${ino} ${mtimeMs}`;
+    } catch (cause) {
+      if (!isMissing(cause)) throw ioError(cause, `reading release ${id}`);
+      return 'missing';
+    }
   }
 
   async #manifest(id: string): Promise<ReleaseManifest> {

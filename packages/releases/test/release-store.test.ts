@@ -366,13 +366,61 @@ describe('promotion', () => {
     await until(1);
     await store.activate(b);
     await until(2);
-    writeFileSync(join(dir, 'active'), 'junk');
     await store.activate(a);
     await until(3);
     expect(heard).toEqual([a, b, a]);
     watcher.close();
     await store.activate(b);
     expect(heard).toHaveLength(3);
+  });
+
+  test('watchers hear of a damaged release again when it has been built again under its id', async () => {
+    const store = open();
+    const { id } = await store.create(input('a'));
+    await store.activate(id);
+    writeFileSync(join(dir, id, 'models', 'pctr.json'), '{');
+    let heard = 0;
+    let wake = () => {};
+    const watcher = open().watch(() => {
+      heard++;
+      wake();
+    });
+    await watcher.looked;
+    expect(heard).toBe(1);
+    await expect(store.open(id)).rejects.toMatchObject({ code: 'WAGGLE_RELEASE_CORRUPT' });
+    const again = new Promise<void>((resolve) => {
+      wake = resolve;
+    });
+    await store.create(input('a'));
+    await again;
+    expect((await store.open(id)).id).toBe(id);
+    watcher.close();
+  });
+
+  test('watchers hear once of a pointer that cannot be read, and of its release when it can', async () => {
+    const store = open();
+    const { id } = await store.create(input('a'));
+    await store.activate(id);
+    const heard: string[] = [];
+    let wake = () => {};
+    const hear = (what: string): void => {
+      heard.push(what);
+      wake();
+    };
+    const until = async (n: number) => {
+      while (heard.length < n) await new Promise<void>((resolve) => (wake = resolve));
+    };
+    const watcher = open().watch(hear, ({ code }) => hear(code));
+    await watcher.looked;
+    writeFileSync(join(dir, 'active'), 'junk');
+    await until(2);
+    // Looks again without anything new to say, however many events or polls come.
+    writeFileSync(join(dir, 'active'), 'junk');
+    await open().watch(() => {}).looked;
+    await store.activate(id);
+    await until(3);
+    expect(heard).toEqual([id, 'WAGGLE_RELEASE_CORRUPT', id]);
+    watcher.close();
   });
 
   test('a watcher on a folder that does not exist yet hears of its first release', async () => {

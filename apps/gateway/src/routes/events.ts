@@ -8,6 +8,7 @@ import { checkEvents, type ShapedEvent } from '../event-checks.js';
 import { eventsRequestSchema } from '../event-contract.js';
 import { idempotencyScope } from '../idempotency.js';
 import { protectedRoute } from '../openapi.js';
+import { notReady } from '../readiness.js';
 import type { RouteContext } from './route-context.js';
 
 const ROUTE = '/v1/events';
@@ -22,9 +23,8 @@ export function eventRoutes(app: FastifyInstance, context: RouteContext): void {
     events: readonly ShapedEvent[],
   ): Promise<Static<typeof EventsResponse>> => {
     const release = releases.current();
-    if (release === undefined) {
-      throw gatewayError('WAGGLE_NOT_READY', 'no release is active, so entities cannot be checked');
-    }
+    // Without one, entities cannot be checked.
+    if (release === undefined) throw notReady(releases);
     if (release.tenantId !== undefined && release.tenantId !== request.tenantId) {
       throw gatewayError(
         'WAGGLE_TENANT_FORBIDDEN',

@@ -1,9 +1,8 @@
 import { ErrorResponse } from '@waggle/core/contract';
 import type { FastifyInstance } from 'fastify';
 import { Type } from 'typebox';
-import { gatewayError } from '../errors.js';
 import { protectedRoute } from '../openapi.js';
-import { ReadyResponse, readiness } from '../readiness.js';
+import { notReady, ReadyResponse, readiness } from '../readiness.js';
 import type { RouteContext } from './route-context.js';
 
 const ReleaseResponse = Type.Object({
@@ -12,7 +11,12 @@ const ReleaseResponse = Type.Object({
   swaps: Type.Integer(),
   manifest: Type.Unknown(),
   rejected: Type.Optional(
-    Type.Object({ release: Type.String(), code: Type.String(), message: Type.String() }),
+    Type.Object({
+      release: Type.Optional(Type.String()),
+      code: Type.String(),
+      message: Type.String(),
+      remedy: Type.String(),
+    }),
   ),
 });
 
@@ -83,7 +87,7 @@ export function operationRoutes(app: FastifyInstance, context: RouteContext): vo
     },
     () => {
       const served = releases.current();
-      if (served === undefined) throw gatewayError('WAGGLE_NOT_READY', 'no release is active');
+      if (served === undefined) throw notReady(releases);
       const { loadedAtMs, swaps, rejected } = releases.status();
       return {
         release: served.id,

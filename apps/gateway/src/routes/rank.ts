@@ -12,6 +12,7 @@ import { checkTenant } from '../auth.js';
 import { gatewayError } from '../errors.js';
 import { idempotencyScope } from '../idempotency.js';
 import { protectedRoute } from '../openapi.js';
+import { notReady } from '../readiness.js';
 import type { RouteContext } from './route-context.js';
 
 const ROUTE = '/v1/rank';
@@ -25,7 +26,7 @@ export function rankRoutes(app: FastifyInstance, context: RouteContext): void {
     body: RankRequestBody,
   ): RankResponseBody | Promise<RankResponseBody> => {
     const release = releases.current();
-    if (release === undefined) throw gatewayError('WAGGLE_NOT_READY', 'no release is active');
+    if (release === undefined) throw notReady(releases);
     if (release.tenantId !== undefined && release.tenantId !== request.tenantId) {
       throw gatewayError(
         'WAGGLE_TENANT_FORBIDDEN',

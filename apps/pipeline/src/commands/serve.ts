@@ -3,6 +3,7 @@ import { gatewayConfigFromEnv, type RunningGateway, startGateway } from '@waggle
 import type { CommandContext } from '../context.js';
 import { storeOwnerCommand } from '../context.js';
 import { pipelineError } from '../errors.js';
+import { errorText } from '../output.js';
 
 export interface ServeOptions {
   readonly port?: number;
@@ -68,9 +69,18 @@ export async function serveCommand(
     ...(typeof options['host'] === 'string' ? { host: options['host'] } : {}),
     ...(clock === undefined ? {} : { clock }),
   });
+  const { url, releaseId, unserved } = gateway;
   context.output.result(
-    { url: gateway.url, release: gateway.releaseId },
-    () => `Serving ${gateway.releaseId} on ${gateway.url} (Ctrl-C stops it)`,
+    unserved === undefined
+      ? { url, release: releaseId }
+      : { url, release: null, error: unserved.toJSON() },
+    () =>
+      unserved === undefined
+        ? `Serving ${releaseId} on ${url} (Ctrl-C stops it)`
+        : [
+            errorText(unserved),
+            `No release is served on ${url}; one that loads will be, without a restart, once it is active (Ctrl-C stops it)`,
+          ].join('\n'),
   );
   await untilAborted(context.signal);
   await gateway.close();

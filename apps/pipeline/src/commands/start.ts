@@ -92,6 +92,7 @@ export async function startCommand(
   );
   let rank: RankResponseBody;
   try {
+    if (gateway.unserved !== undefined) throw gateway.unserved;
     const publicationId = await examplePublication(context);
     rank = await context.steps.step('First ranking', () =>
       requestRank(
