@@ -1,10 +1,10 @@
 import { isWaggleError, silentLogger, stringAt } from '@waggle/core';
-import { loadRankingRelease, rankingReleaseFiles, scoreRanAds } from '@waggle/engine';
+import { loadClickRelease, rankingReleaseFiles, scoreRanAds } from '@waggle/engine';
 import { withSelection } from '@waggle/ranking';
 import { releaseInMemory } from '@waggle/releases';
 import type { Store } from '@waggle/store';
 import { fitSelectionCalibration, splitByTime, type TrainingDataset } from '@waggle/training';
-import { gatherRelease, priorModels } from './commands/release.js';
+import { gatherRelease } from './commands/release.js';
 import type { CommandContext } from './context.js';
 import type { DataRange } from './data-range.js';
 import type { ServableModel } from './model-registry.js';
@@ -85,10 +85,10 @@ async function releaseAt(
   try {
     const parts = await gatherRelease(context, store, {
       range,
-      models: { ...priorModels(), pctr },
+      models: { pctr },
     });
     const release = releaseInMemory(rankingReleaseFiles(parts), context.clock.nowMs());
-    return await loadRankingRelease(release, { logger: silentLogger });
+    return await loadClickRelease(release, { logger: silentLogger });
   } catch (error) {
     if (isWaggleError(error) && error.code === 'WAGGLE_CATALOG_EMPTY') return undefined;
     throw error;

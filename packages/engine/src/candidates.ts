@@ -11,7 +11,7 @@ import type { BudgetState } from './budget-view.js';
 import { askBestCreatives, fillBestCreatives } from './creative-choice.js';
 import { engineError } from './errors.js';
 import { KEPT_DRAW_CELLS } from './kept-draw.js';
-import { priorClickRate, type RankingRelease } from './ranking-release.js';
+import { type ClickRelease, priorClickRate } from './ranking-release.js';
 import { encodeRows, type RowList } from './row-list.js';
 import type { ScorableSet, ScoredBlock, ScoringContext } from './scored-block.js';
 import type { ScoringScratch } from './scoring-scratch.js';
@@ -74,12 +74,12 @@ const PREPARED_AT_ONCE = 128;
 
 /** Candidate sets by publication, kept while they are used. One per release and engine. */
 export class CandidateCache {
-  readonly #release: RankingRelease;
+  readonly #release: ClickRelease;
   readonly #scratch: ScoringScratch;
   readonly #plans = new Map<number, PublicationPlan>();
   #cells = 0;
 
-  constructor(release: RankingRelease, scratch: ScoringScratch) {
+  constructor(release: ClickRelease, scratch: ScoringScratch) {
     this.#release = release;
     this.#scratch = scratch;
   }
@@ -203,7 +203,7 @@ interface SetQuestion {
 
 /** Which campaigns compete in a set: all that pass the filters, or the most promising of them. */
 function chooseCampaigns(
-  release: RankingRelease,
+  release: ClickRelease,
   plan: PublicationPlan,
   { publicationRow, language, atMs, budget }: SetQuestion,
 ): Pick<CandidateSet, 'segment' | 'passes' | 'eligible' | 'cutWith' | 'campaignRows'> {
@@ -245,7 +245,7 @@ function chooseCampaigns(
 }
 
 function buildSet(
-  release: RankingRelease,
+  release: ClickRelease,
   plan: PublicationPlan,
   scratch: ScoringScratch,
   question: SetQuestion,
@@ -289,7 +289,7 @@ function gather(values: Float32Array | undefined, rows: Int32Array): Float32Arra
 
 /** Inner products of unit vectors, where not known yet; 0 where either side has none. O(new · dim). */
 function fillFit(
-  release: RankingRelease,
+  release: ClickRelease,
   publicationRow: number,
   campaignRows: Int32Array,
   fit: Float32Array,
@@ -307,7 +307,7 @@ function fillFit(
 }
 
 /** Expected spend per send before any feature is evaluated: bid × the campaign's average rate. */
-function priorValues(release: RankingRelease, publicationRow: number): Float64Array {
+function priorValues(release: ClickRelease, publicationRow: number): Float64Array {
   const { campaigns, publications } = release;
   const delivered = publications.deliveredPerSend[publicationRow]!;
   const openRate = publications.eligibleOpenRate[publicationRow]!;
@@ -346,7 +346,7 @@ const NAMED_UNKNOWN = 5;
  * @throws WAGGLE_UNKNOWN_CANDIDATES
  */
 export function readRestrictions(
-  release: RankingRelease,
+  release: ClickRelease,
   constraints: RequestConstraints | undefined,
 ): Restrictions | undefined {
   if (constraints === undefined) return undefined;
@@ -396,7 +396,7 @@ export function readRestrictions(
  *   lack money, which a replay needs to know
  */
 export function applyFilters(
-  release: RankingRelease,
+  release: ClickRelease,
   set: CandidateSet,
   budget: BudgetState,
   restrictions: Restrictions | undefined,

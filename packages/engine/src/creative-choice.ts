@@ -1,4 +1,4 @@
-import type { RankingRelease } from './ranking-release.js';
+import type { ClickRelease } from './ranking-release.js';
 import type { ScoringScratch } from './scoring-scratch.js';
 import { onThread, type ServedNetwork } from './served-model.js';
 
@@ -9,7 +9,7 @@ interface Pairs {
   readonly creatives: Int32Array;
 }
 
-function pairsOf(release: RankingRelease, campaignRows: Int32Array): Pairs {
+function pairsOf(release: ClickRelease, campaignRows: Int32Array): Pairs {
   const { creativeOffsets, creativeRows } = release.campaigns;
   const n = campaignRows.length;
   const offsets = new Int32Array(n + 1);
@@ -36,7 +36,7 @@ function pairsOf(release: RankingRelease, campaignRows: Int32Array): Pairs {
  * @param best int32 [nCampaigns], −1 = not chosen
  */
 export function fillBestCreatives(
-  release: RankingRelease,
+  release: ClickRelease,
   publicationRow: number,
   campaignRows: Int32Array,
   best: Int32Array,
@@ -53,7 +53,7 @@ export function fillBestCreatives(
 
 /** As `fillBestCreatives`, by a network; it is asked about campaigns with several creatives. */
 export async function askBestCreatives(
-  release: RankingRelease,
+  release: ClickRelease,
   pctr: ServedNetwork,
   publicationRow: number,
   campaignRows: Int32Array,
@@ -72,12 +72,12 @@ export async function askBestCreatives(
 }
 
 /** The first creative of each campaign, for want of a choice. */
-export function firstCreatives(release: RankingRelease, campaignRows: Int32Array): Int32Array {
+export function firstCreatives(release: ClickRelease, campaignRows: Int32Array): Int32Array {
   const { creativeOffsets, creativeRows } = release.campaigns;
   return campaignRows.map((c) => creativeRows[creativeOffsets[c]!]!);
 }
 
-const topOf = (release: RankingRelease, publicationRow: number) => ({
+const topOf = (release: ClickRelease, publicationRow: number) => ({
   publicationRow,
   tsMs: release.asOfMs,
   position: 1,

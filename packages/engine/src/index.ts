@@ -11,8 +11,10 @@ export * from './policy.js';
 export * from './ports.js';
 export { type RanAd, type ScoredAds, scoreRanAds } from './ran-ads.js';
 export {
+  type ClickRelease,
   type LoadDependencies,
   ledgerBudgets,
+  loadClickRelease,
   loadRankingRelease,
   PRICING_CODES,
   type RankingRelease,

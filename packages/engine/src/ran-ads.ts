@@ -2,7 +2,7 @@ import { logit, meanLogit } from '@waggle/ranking';
 import { BitSet } from '@waggle/retrieval';
 import type { BudgetState } from './budget-view.js';
 import { CandidateCache } from './candidates.js';
-import type { RankingRelease } from './ranking-release.js';
+import type { ClickRelease } from './ranking-release.js';
 import { ScoringScratch } from './scoring-scratch.js';
 import { onThread } from './served-model.js';
 
@@ -29,7 +29,7 @@ export interface ScoredAds {
  * What a release would have said of ads that ran, each beside the candidates of its slot: what a correction for selection is fitted
  * on when the release was made before all of them. O(ads · candidates · features).
  */
-export function scoreRanAds(release: RankingRelease, ads: readonly RanAd[]): ScoredAds {
+export function scoreRanAds(release: ClickRelease, ads: readonly RanAd[]): ScoredAds {
   const { campaigns, publications, eligibility, policy } = release;
   const pctr = onThread(release.pctr);
   const cache = new CandidateCache(release, new ScoringScratch());

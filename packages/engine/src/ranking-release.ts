@@ -102,23 +102,14 @@ export interface PublicationColumns {
   readonly rho: Float64Array | undefined;
 }
 
-/** One release, checked and turned into columns that requests only read. */
-export interface RankingRelease {
+/** What a release knows of clicks and of everybody who may run: all of it but p(accept). */
+export interface ClickRelease {
   readonly id: string;
   readonly tenantId: string;
   /** Features hold what was known then; a sample network's clock starts here. UTC ms. */
   readonly asOfMs: number;
   readonly policy: Readonly<EnginePolicy>;
   readonly duals: Duals;
-  readonly versions: {
-    readonly release: string;
-    readonly model: string;
-    readonly calibration: string;
-    readonly duals: string;
-    readonly features_asof: string;
-  };
-  /** What every answer of this release must admit. */
-  readonly degraded: readonly Degradation[];
   readonly campaigns: CampaignColumns;
   readonly creativeIds: readonly string[];
   readonly publications: PublicationColumns;
@@ -128,12 +119,25 @@ export interface RankingRelease {
   readonly campaignVectors: Float32Array;
   readonly similar: ExactIndex;
   readonly pctr: ServedModel;
-  readonly accept: ServedModel;
   /**
    * Where its networks run; undefined when everything is answered on the calling thread. Whoever loaded the release closes them
    * once it is out of service.
    */
   readonly networks: Networks | undefined;
+}
+
+/** One release, checked and turned into columns that requests only read. */
+export interface RankingRelease extends ClickRelease {
+  readonly versions: {
+    readonly release: string;
+    readonly model: string;
+    readonly calibration: string;
+    readonly duals: string;
+    readonly features_asof: string;
+  };
+  /** What every answer of this release must admit. */
+  readonly degraded: readonly Degradation[];
+  readonly accept: ServedModel;
 }
 
 /** Publications that the campaigns' average click rate is taken over. */
@@ -149,26 +153,61 @@ export async function loadRankingRelease(
   release: Release,
   deps: LoadDependencies,
 ): Promise<RankingRelease> {
+  return opened(release, deps, ['pctr', 'accept'], async (parts, inTime) =>
+    checkTwins(release, await inTime(loadAll(parts, deps.logger)), deps),
+  );
+}
+
+/**
+ * As `loadRankingRelease`, for who asks about clicks alone: p(accept) is not opened and its features need not be there, nor is
+ * pCTR's twin compared.
+ * @throws as `loadRankingRelease`
+ */
+export async function loadClickRelease(
+  release: Release,
+  deps: Pick<LoadDependencies, 'logger' | 'networkRunner' | 'networkTimeoutMs'>,
+): Promise<ClickRelease> {
+  return opened(release, deps, ['pctr'], async (parts, inTime) => {
+    const { clicks } = await inTime(loadClicks(parts));
+    return clicks;
+  });
+}
+
+/** A release, the models of other tools in it and where their networks run. */
+interface OpenParts {
+  readonly release: Release;
+  readonly entries: Readonly<Partial<Record<ModelName, ImportedEntry | undefined>>>;
+  readonly networks: Networks | undefined;
+}
+
+type ModelName = HeadModel['name'] & ('pctr' | 'accept');
+
+/**
+ * Opens what loading needs, and closes it again when that fails.
+ * @param load is given what bounds the time of work that waits for networks
+ */
+async function opened<T>(
+  release: Release,
+  deps: LoadDependencies,
+  names: readonly ModelName[],
+  load: (parts: OpenParts, inTime: <V>(loading: Promise<V>) => Promise<V>) => Promise<T>,
+): Promise<T> {
   let networks: Networks | undefined;
   try {
-    const entries = {
-      pctr: importedEntry(release, 'pctr'),
-      accept: importedEntry(release, 'accept'),
-    };
+    const entries = Object.fromEntries(names.map((name) => [name, importedEntry(release, name)]));
     const hasNetworks = Object.values(entries).some(
       (entry) => entry?.contract.tensors !== undefined,
     );
     if (hasNetworks && deps.networkRunner !== undefined) {
       networks = new Networks(deps.networkRunner(), deps.logger);
     }
-    const loading = load(release, deps, entries, networks);
     const timeMs = deps.networkTimeoutMs ?? NETWORK_TIMEOUT_MS;
-    const loaded = await within(hasNetworks ? timeMs : Number.POSITIVE_INFINITY, loading);
-    if (loaded === undefined) {
+    return await load({ release, entries, networks }, async (loading) => {
+      const loaded = await within(hasNetworks ? timeMs : Number.POSITIVE_INFINITY, loading);
+      if (loaded !== undefined) return loaded.value;
       loading.catch(() => {});
       throw new Error(`its networks have not answered within ${timeMs} ms`);
-    }
-    return await checkTwins(release, loaded.value, deps);
+    });
   } catch (cause) {
     // What hangs is left behind.
     networks?.close().catch((err) => deps.logger.debug({ err }, 'networks did not close'));
@@ -181,12 +220,16 @@ export async function loadRankingRelease(
   }
 }
 
-async function load(
-  release: Release,
-  { logger }: LoadDependencies,
-  entries: Readonly<Record<HeadModel['name'] & ('pctr' | 'accept'), ImportedEntry | undefined>>,
-  networks: Networks | undefined,
-): Promise<RankingRelease> {
+/** What is served of clicks, with what opens a further model on the same features and vectors. */
+interface LoadedClicks {
+  readonly clicks: ClickRelease;
+  readonly served: (name: ModelName, set: FeatureSet) => Promise<ServedModel>;
+  readonly embedder: string;
+  /** The vectors are a stand-in's. */
+  readonly hashed: boolean;
+}
+
+async function loadClicks({ release, entries, networks }: OpenParts): Promise<LoadedClicks> {
   const unservable = (why: string) =>
     engineError('WAGGLE_RELEASE_UNSERVABLE', `release ${release.id}: ${why}`, {
       details: { release: release.id },
@@ -255,7 +298,7 @@ async function load(
     }
   }
 
-  const served = async (name: keyof typeof entries, set: FeatureSet): Promise<ServedModel> => {
+  const served = async (name: ModelName, set: FeatureSet): Promise<ServedModel> => {
     const entry = entries[name];
     return openServedModel(
       {
@@ -271,7 +314,6 @@ async function load(
     );
   };
   const pctr = await served('pctr', ctrFeatures);
-  const accept = await served('accept', acceptFeatures);
 
   const policy = parsePolicy(release.json('engine', 'policy.json'));
   const duals = parseDuals(release.json('duals', 'duals.json'));
@@ -289,38 +331,12 @@ async function load(
     duals,
     priorLogits: (c) => averageLogits(pctr, c, publications.n, snapshot.asOfMs),
   });
-  const degraded: Degradation[] = [];
-  const priorOnly = ({ model, imported }: ServedModel) => imported === undefined && model.priorOnly;
-  if (priorOnly(pctr) || priorOnly(accept)) degraded.push('prior_only_model');
-  if (Object.values(entries).some((entry) => entry?.gated === false))
-    degraded.push('ungated_model');
-  const names = { pctr: namesOf(pctr), accept: namesOf(accept) };
-  if (hashed) degraded.push('hashed_embedder');
-  logger.info(
-    {
-      release: release.id,
-      publications: publications.n,
-      campaigns: campaigns.n,
-      model: names.pctr.version,
-      embedder,
-      degraded,
-    },
-    'release loaded',
-  );
-  return {
+  const clicks: ClickRelease = {
     id: release.id,
     tenantId,
     asOfMs: snapshot.asOfMs,
     policy,
     duals,
-    versions: {
-      release: release.id,
-      model: `${names.pctr.version}+${names.accept.version}`,
-      calibration: `${names.pctr.calibration}+${names.accept.calibration}`,
-      duals: duals.version,
-      features_asof: new Date(snapshot.asOfMs).toISOString(),
-    },
-    degraded,
     campaigns,
     creativeIds: texts(creativeTable, 'creative_id'),
     publications,
@@ -330,8 +346,44 @@ async function load(
     campaignVectors: embeddings.campaign,
     similar: new ExactIndex(embeddings.campaign, dim),
     pctr,
-    accept,
     networks,
+  };
+  return { clicks, served, embedder, hashed };
+}
+
+async function loadAll(parts: OpenParts, logger: Logger): Promise<RankingRelease> {
+  const { clicks, served, embedder, hashed } = await loadClicks(parts);
+  const { pctr } = clicks;
+  const accept = await served('accept', acceptFeatures);
+  const degraded: Degradation[] = [];
+  const priorOnly = ({ model, imported }: ServedModel) => imported === undefined && model.priorOnly;
+  if (priorOnly(pctr) || priorOnly(accept)) degraded.push('prior_only_model');
+  if (Object.values(parts.entries).some((entry) => entry?.gated === false))
+    degraded.push('ungated_model');
+  const names = { pctr: namesOf(pctr), accept: namesOf(accept) };
+  if (hashed) degraded.push('hashed_embedder');
+  logger.info(
+    {
+      release: clicks.id,
+      publications: clicks.publications.n,
+      campaigns: clicks.campaigns.n,
+      model: names.pctr.version,
+      embedder,
+      degraded,
+    },
+    'release loaded',
+  );
+  return {
+    ...clicks,
+    versions: {
+      release: clicks.id,
+      model: `${names.pctr.version}+${names.accept.version}`,
+      calibration: `${names.pctr.calibration}+${names.accept.calibration}`,
+      duals: clicks.duals.version,
+      features_asof: new Date(clicks.asOfMs).toISOString(),
+    },
+    degraded,
+    accept,
   };
 }
 

@@ -47,10 +47,19 @@ export interface RankingReleaseInput {
   readonly lineage: Readonly<Record<string, unknown>>;
 }
 
+/** What a release holds that is asked about clicks alone, see `loadClickRelease`. */
+export interface ClickReleaseInput extends Omit<RankingReleaseInput, 'models'> {
+  readonly models: Pick<RankingReleaseInput['models'], 'pctr'> &
+    Partial<RankingReleaseInput['models']>;
+}
+
 const json = (value: unknown): Uint8Array => new TextEncoder().encode(JSON.stringify(value));
 
-/** The sections and files of a ranking release; `loadRankingRelease` reads exactly these. O(bytes). */
-export function rankingReleaseFiles(input: RankingReleaseInput): ReleaseInput {
+/**
+ * The sections and files of a ranking release; `loadRankingRelease` reads exactly these, `loadClickRelease` those that have nothing
+ * to do with p(accept). O(bytes).
+ */
+export function rankingReleaseFiles(input: RankingReleaseInput | ClickReleaseInput): ReleaseInput {
   const { catalog, embeddings, models } = input;
   const vectors = (kind: 'publication' | 'campaign' | 'creative'): Uint8Array => {
     const { vectors: data, dim } = embeddings[kind];
@@ -80,7 +89,7 @@ export function rankingReleaseFiles(input: RankingReleaseInput): ReleaseInput {
       },
       models: {
         'pctr.json': json(models.pctr),
-        'accept.json': json(models.accept),
+        ...(models.accept === undefined ? {} : { 'accept.json': json(models.accept) }),
         ...(models.pctrTrees === undefined ? {} : { 'pctr.trees': models.pctrTrees }),
         ...(models.acceptTrees === undefined ? {} : { 'accept.trees': models.acceptTrees }),
         ...(models.pctrOnnx === undefined ? {} : { 'pctr.onnx': models.pctrOnnx }),

@@ -1,10 +1,18 @@
-import { manualClock } from '@waggle/core';
-import { ctrFeatures } from '@waggle/features';
+import { manualClock, silentLogger, stringData } from '@waggle/core';
+import { buildSnapshot, ctrFeatures } from '@waggle/features';
 import { logit, sealLinearModel, sigmoid, withSelection } from '@waggle/ranking';
+import { releaseInMemory } from '@waggle/releases';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { type RankingRelease, replay, scoreRanAds } from '../src/index.js';
+import {
+  loadClickRelease,
+  loadRankingRelease,
+  type RankingRelease,
+  rankingReleaseFiles,
+  replay,
+  scoreRanAds,
+} from '../src/index.js';
 import { engineOn } from './support/ports.js';
-import { openTestWorld, TENANT, type TestWorld, wigglyModel } from './support/world.js';
+import { openTestWorld, TENANT, type TestWorld, texts, wigglyModel } from './support/world.js';
 
 const SELECTION = { level: -0.04, edge: -0.3 };
 
@@ -97,6 +105,42 @@ describe('a release with a correction for selection', () => {
     });
     // A correction is fitted on what comes before it.
     expect(scoreRanAds(corrected, ads).logits).toEqual(logits);
+  });
+
+  test('a release without p(accept) and its features says the same of ads that ran, and is not for ranking', async () => {
+    const { accept: _, ...models } = world.input.models;
+    const ids = {
+      publications: [...plain.publications.ids],
+      campaigns: [...plain.campaigns.ids],
+      creatives: [...plain.creativeIds],
+      advertisers: texts(stringData(world.catalog.advertisers, 'advertiser_id')),
+    };
+    const snapshot = await buildSnapshot(world.store, [ctrFeatures], {
+      ...{ tenantId: TENANT, asOfMs: world.asOfMs, ids, embeddingModel: 'test' },
+    });
+    const files = rankingReleaseFiles({
+      ...{ ...world.input, snapshot },
+      models: { ...models, pctr: plain.pctr.model },
+    });
+    const release = releaseInMemory(files, world.asOfMs);
+    const clicks = await loadClickRelease(release, { logger: silentLogger });
+    const ads = ids.publications.flatMap((publicationId, p) =>
+      ids.campaigns.slice(p % 7, (p % 7) + 5).map((campaignId) => {
+        const row = ids.campaigns.indexOf(campaignId);
+        const { creativeOffsets, creativeRows } = plain.campaigns;
+        const creativeRow = creativeRows[creativeOffsets[row]!] ?? 0;
+        return {
+          ...{ publicationId, campaignId, creativeId: ids.creatives[creativeRow]! },
+          ...{ tsMs: plain.asOfMs + p * 3_600_000, position: 1 + (p % 3), nAds: 3 },
+        };
+      }),
+    );
+    expect(ads.length).toBeGreaterThan(100);
+    // To the bit.
+    expect(scoreRanAds(clicks, ads)).toEqual(scoreRanAds(plain, ads));
+    await expect(loadRankingRelease(release, { logger: silentLogger })).rejects.toMatchObject({
+      code: expect.stringMatching(/^WAGGLE_RELEASE_/),
+    });
   });
 
   test('ads that the release does not know have no score', () => {

@@ -1,11 +1,11 @@
 import { stringData } from '@waggle/core';
 import {
   buildCatalog,
+  type ClickReleaseInput,
   checkServable,
   type ImportedModel,
   loadRankingRelease,
   parsePolicy,
-  type RankingReleaseInput,
   rankingReleaseFiles,
   readEmbeddings,
   zeroDuals,
@@ -59,9 +59,15 @@ type ReleaseContext = Pick<
 
 interface ReleaseParts {
   readonly range: DataRange;
-  readonly models: ServableModels;
+  /** Without p(accept) for who asks about clicks alone. */
+  readonly models: Pick<ServableModels, 'pctr'> & Partial<ServableModels>;
   readonly imported?: ImportedModels;
 }
+
+const FEATURE_SETS = { pctr: ctrFeatures, accept: acceptFeatures } as const satisfies Record<
+  ModelName,
+  unknown
+>;
 
 /** Everything that is served, as of the end of a range: catalog, feature snapshot, vectors, models, duals, policy, gates. */
 export async function gatherRelease(
@@ -69,11 +75,15 @@ export async function gatherRelease(
   store: Store,
   { range, models, imported = {} }: ReleaseParts,
   tell: (part: string, done: number) => void = () => {},
-): Promise<RankingReleaseInput> {
-  const paramsOf = (name: ModelName) =>
-    imported[name]?.contract.featureParams ?? models[name].params;
-  const gateOf = (name: ModelName) => (imported[name] ?? models[name]).gate;
-  const versionOf = (name: ModelName) => imported[name]?.version ?? models[name].model.version;
+): Promise<ClickReleaseInput> {
+  const names = Object.keys(models) as ModelName[];
+  /** Something of each model, by a name of its own. */
+  const each = <T>(of: (model: ServableModel, name: ModelName) => T) =>
+    Object.fromEntries(names.map((name) => [name, of(models[name]!, name)]));
+  const sets = names.map((name) => FEATURE_SETS[name]);
+  const params = names.map(
+    (name) => imported[name]?.contract.featureParams ?? models[name]!.params,
+  );
   const tenantId = context.config.tenantId;
   tell('catalog', 0);
   const catalog = await buildCatalog(store, {
@@ -92,11 +102,11 @@ export async function gatherRelease(
     advertisers: idsOf(catalog.advertisers, 'advertiser_id'),
   };
   tell('snapshot', 1);
-  const snapshot = await buildSnapshot(store, [ctrFeatures, acceptFeatures], {
+  const snapshot = await buildSnapshot(store, sets, {
     tenantId,
     asOfMs: range.asOfMs,
     ids,
-    params: { ctr: paramsOf('pctr'), accept: paramsOf('accept') },
+    params: Object.fromEntries(sets.map((set, i) => [set.name, params[i]!])),
     signal: context.signal,
   });
   tell('vectors', 2);
@@ -124,23 +134,25 @@ export async function gatherRelease(
     embeddings,
     models: {
       pctr: models.pctr.model,
-      accept: models.accept.model,
       ...(models.pctr.trees !== undefined && { pctrTrees: models.pctr.trees }),
-      ...(models.accept.trees !== undefined && { acceptTrees: models.accept.trees }),
       pctrOnnx: models.pctr.onnx,
-      acceptOnnx: models.accept.onnx,
+      ...(models.accept !== undefined && {
+        accept: models.accept.model,
+        ...(models.accept.trees !== undefined && { acceptTrees: models.accept.trees }),
+        acceptOnnx: models.accept.onnx,
+      }),
       imported,
     },
     duals: zeroDuals(),
     policy: parsePolicy(),
-    gate: { pctr: gateOf('pctr'), accept: gateOf('accept') },
+    gate: each((model, name) => (imported[name] ?? model).gate),
     lineage: {
       tenant_id: tenantId,
       data_from: new Date(range.fromMs).toISOString(),
       data_as_of: new Date(range.asOfMs).toISOString(),
       sample: tenantId === 'ten_sample',
-      models: { pctr: versionOf('pctr'), accept: versionOf('accept') },
-      features: { ctr: ctrFeatures.fingerprint, accept: acceptFeatures.fingerprint },
+      models: each(({ model }, name) => imported[name]?.version ?? model.version),
+      features: Object.fromEntries(sets.map((set) => [set.name, set.fingerprint])),
       embedding_model: snapshot.embeddingModel,
     },
   };
@@ -150,7 +162,7 @@ export async function gatherRelease(
 export async function buildRelease(
   context: ReleaseContext,
   store: Store,
-  options: ReleaseParts & { readonly activate: boolean },
+  options: ReleaseParts & { readonly models: ServableModels; readonly activate: boolean },
 ): Promise<BuiltRelease> {
   const { models, imported = {} } = options;
   return context.steps.step('Building the release', async (progress) => {
