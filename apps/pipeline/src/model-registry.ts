@@ -7,7 +7,7 @@ import {
   registerForeign,
   type ServedFeatures,
 } from '@waggle/models';
-import { type HeadModel, parseHeadModel } from '@waggle/ranking';
+import { type HeadModel, parseHeadModel, type SelectionCalibration } from '@waggle/ranking';
 import {
   type GateReport,
   type ModelCard,
@@ -41,12 +41,20 @@ export const CARD_FILE = 'card.md';
 const utf8 = new TextDecoder('utf-8', { fatal: true });
 
 /** A model of another tool with what its gate said, where it was gated. */
-export interface ImportedFromRegistry extends ForeignModel {
+export interface ImportedFromRegistry extends ForeignModel, Verdict {}
+
+/** What gating found out about a model of another tool. */
+export interface Verdict {
   readonly gate: GateReport | undefined;
+  /** Of a pCTR that passed, where enough ran since. */
+  readonly selection: SelectionCalibration | undefined;
 }
 
 /** The file of a version that holds its verdict. */
 const GATE_FILE = 'gate.json';
+
+/** The file of an imported version that holds its correction for selection; models trained here carry their own. */
+const SELECTION_FILE = 'selection.json';
 
 /** The models that training made on this machine, over the registry of @waggle/models. */
 export interface NetworkModels {
@@ -65,7 +73,11 @@ export interface NetworkModels {
   /** A model of another tool by its version, or the last version of a name. @throws WAGGLE_MODEL_NOT_FOUND, WAGGLE_MODEL_CORRUPT, WAGGLE_MODEL_CONTRACT_MISMATCH */
   imported(version: string, served?: ServedFeatures): Promise<ImportedFromRegistry>;
   /** Keeps a model of another tool with its verdict and card; the active one of its name when it passed. @returns its version */
-  saveGated(model: ForeignModel, gate: GateReport, card: ModelCard): Promise<string>;
+  saveGated(
+    model: ForeignModel,
+    verdict: Verdict & { readonly gate: GateReport },
+    card: ModelCard,
+  ): Promise<string>;
 }
 
 export async function openRegistry(
@@ -134,15 +146,22 @@ export async function openRegistry(
       const last = version.includes('@') ? undefined : (await registry.versions(version)).at(-1);
       const model = await openForeign(registry, last?.version ?? version, served);
       const { artifacts, version: found } = model.manifest;
-      if (!Object.hasOwn(artifacts, GATE_FILE)) return { ...model, gate: undefined };
-      const verdict = await (await registry.get(found)).artifact(GATE_FILE);
-      return { ...model, gate: JSON.parse(utf8.decode(verdict)) as GateReport };
+      const read = async <T>(file: string): Promise<T | undefined> => {
+        if (!Object.hasOwn(artifacts, file)) return undefined;
+        return JSON.parse(utf8.decode(await (await registry.get(found)).artifact(file))) as T;
+      };
+      return {
+        ...model,
+        gate: await read<GateReport>(GATE_FILE),
+        selection: await read<SelectionCalibration>(SELECTION_FILE),
+      };
     },
-    async saveGated({ contract, bytes }, gate, card) {
+    async saveGated({ contract, bytes }, { gate, selection }, card) {
       const { modelMetrics, relativeLogLoss, passed, summary } = gate;
       const { version } = await registerForeign(registry, bytes, contract, {
         artifacts: {
           [GATE_FILE]: json(gate),
+          ...(selection !== undefined && { [SELECTION_FILE]: json(selection) }),
           [CARD_FILE]: new TextEncoder().encode(renderModelCard(card)),
         },
         metrics: plainMetrics({

@@ -1,10 +1,19 @@
 import { isWaggleError, silentLogger, stringAt } from '@waggle/core';
-import { loadClickRelease, rankingReleaseFiles, scoreRanAds } from '@waggle/engine';
-import { withSelection } from '@waggle/ranking';
+import {
+  type ClickReleaseInput,
+  type ImportedModel,
+  loadClickRelease,
+  type RanAd,
+  rankingReleaseFiles,
+  type ScoredAds,
+  scoreRanAds,
+} from '@waggle/engine';
+import { InlineRunner } from '@waggle/models';
+import { type SelectionCalibration, withSelection } from '@waggle/ranking';
 import { releaseInMemory } from '@waggle/releases';
 import type { Store } from '@waggle/store';
 import { fitSelectionCalibration, splitByTime, type TrainingDataset } from '@waggle/training';
-import { gatherRelease } from './commands/release.js';
+import { gatherRelease, priorModels, type ReleaseParts } from './commands/release.js';
 import type { CommandContext } from './context.js';
 import type { DataRange } from './data-range.js';
 import type { ServableModel } from './model-registry.js';
@@ -21,40 +30,86 @@ export interface CorrectionData {
   readonly range: DataRange;
 }
 
+type CorrectionContext = Pick<CommandContext, 'config' | 'clock' | 'logger' | 'signal'>;
+
 /**
  * A pCTR, be it the prior alone, with the correction for what is selected by it: a release is made as of the moment that the model's
  * own rows end, asked about every ad that ran since, and its answers are compared with what came. The same model where too little ran.
  * @throws WAGGLE_ABORTED, store errors
  */
 export async function correctForSelection<M extends Correctable>(
-  context: Pick<CommandContext, 'config' | 'clock' | 'logger' | 'signal'>,
+  context: CorrectionContext,
   store: Store,
   trained: M,
   { rows, range }: CorrectionData,
 ): Promise<M> {
   const { calibrate, gate, calibrateFromMs } = splitByTime(rows.decisionTsMs);
-  const later = [...calibrate, ...gate];
-  if (later.reduce((sum, row) => sum + rows.successes[row]!, 0) < MIN_SUCCESSES) return trained;
   const pctr = { ...trained, gate: null, params: rows.params };
-  const release = await releaseAt(context, store, pctr, { ...range, asOfMs: calibrateFromMs });
-  if (release === undefined) return trained;
+  const selection = await fitSince(context, store, {
+    ...{ version: trained.model.version, models: { pctr } },
+    ...{ rows, range, later: [...calibrate, ...gate], releasedMs: calibrateFromMs },
+  });
+  return selection === undefined
+    ? trained
+    : { ...trained, model: withSelection(trained.model, selection) };
+}
 
+/**
+ * The same correction for a pCTR of another tool. The release is made when the data that it learned from ends, or when the rows that
+ * correct our own begin, whichever is later: what is asked about it has not seen, and what it knows of everybody is as fresh as ours.
+ * @returns undefined where too little ran since
+ * @throws WAGGLE_ABORTED, store errors, what the model throws
+ */
+export function correctionOfImported(
+  context: CorrectionContext,
+  store: Store,
+  imported: ImportedModel,
+  { rows, range }: { readonly rows: TrainingDataset; readonly range: DataRange },
+): Promise<SelectionCalibration | undefined> {
+  const { calibrateFromMs } = splitByTime(rows.decisionTsMs);
+  const releasedMs = Math.max(calibrateFromMs, Date.parse(imported.contract.dataRange.to));
+  const times = rows.decisionTsMs;
+  const { pctr } = priorModels();
+  return fitSince(context, store, {
+    ...{ version: imported.version, models: { pctr } },
+    imported: { pctr: { ...imported, gate: null } },
+    ...{ rows, range, releasedMs },
+    later: Array.from(times.keys()).filter((row) => times[row]! >= releasedMs),
+  });
+}
+
+interface RowsSince extends Omit<ReleaseParts, 'range'> {
+  readonly version: string;
+  readonly rows: TrainingDataset;
+  /** Numbers of those that ran after the release was made. */
+  readonly later: readonly number[];
+  /** What is known now. */
+  readonly range: DataRange;
+  readonly releasedMs: number;
+}
+
+async function fitSince(
+  context: CorrectionContext,
+  store: Store,
+  { version, rows, later, range, releasedMs, ...models }: RowsSince,
+): Promise<SelectionCalibration | undefined> {
+  if (later.reduce((sum, row) => sum + rows.successes[row]!, 0) < MIN_SUCCESSES) return undefined;
   const feature = (name: string, row: number): number =>
     rows.x[row * rows.featureNames.length + rows.featureNames.indexOf(name)]!;
-  const scored = scoreRanAds(
-    release,
-    later.map((row) => ({
-      publicationId: stringAt(rows.publication, row),
-      campaignId: stringAt(rows.campaign, row),
-      creativeId: stringAt(rows.creative, row),
-      tsMs: rows.decisionTsMs[row]!,
-      position: feature('position', row),
-      nAds: feature('n_ads', row),
-    })),
-  );
+  const ads = later.map((row) => ({
+    publicationId: stringAt(rows.publication, row),
+    campaignId: stringAt(rows.campaign, row),
+    creativeId: stringAt(rows.creative, row),
+    tsMs: rows.decisionTsMs[row]!,
+    position: feature('position', row),
+    nAds: feature('n_ads', row),
+  }));
+  const asOf = { ...models, range: { ...range, asOfMs: releasedMs } };
+  const scored = await scoreBy(context, store, asOf, ads);
+  if (scored === undefined) return undefined;
   // What the release did not know yet it could not have served.
   const known = Array.from(later.keys()).filter((i) => !Number.isNaN(scored.logits[i]!));
-  if (known.length === 0) return trained;
+  if (known.length === 0) return undefined;
   const propensities = await offerPropensities(context, store, range);
   const pick = (column: ArrayLike<number>) => known.map((i) => column[later[i]!]!);
   const { calibration, liking, variances } = await fitSelectionCalibration({
@@ -67,31 +122,35 @@ export async function correctForSelection<M extends Correctable>(
     campaigns: pick(rows.campaign.codes),
     propensity: known.map((i) => propensities.get(stringAt(rows.rowIds, later[i]!)) ?? Number.NaN),
   });
-  const model = withSelection(trained.model, calibration);
   context.logger.info(
-    { model: model.version, rows: known.length, ...calibration, liking, ...variances },
+    { model: version, rows: known.length, ...calibration, liking, ...variances },
     'correction for selection fitted',
   );
-  return { ...trained, model };
+  return calibration;
 }
 
-/** What would have been served from a moment on; undefined for a network that had nothing to serve yet. */
-async function releaseAt(
-  context: Pick<CommandContext, 'config' | 'clock' | 'logger' | 'signal'>,
+/** What would have been said by what was served from a moment on; undefined for a network that had nothing to serve yet. */
+async function scoreBy(
+  context: CorrectionContext,
   store: Store,
-  pctr: ServableModel,
-  range: DataRange,
-) {
+  parts: ReleaseParts,
+  ads: readonly RanAd[],
+): Promise<ScoredAds | undefined> {
+  let gathered: ClickReleaseInput;
   try {
-    const parts = await gatherRelease(context, store, {
-      range,
-      models: { pctr },
-    });
-    const release = releaseInMemory(rankingReleaseFiles(parts), context.clock.nowMs());
-    return await loadClickRelease(release, { logger: silentLogger });
+    gathered = await gatherRelease(context, store, parts);
   } catch (error) {
     if (isWaggleError(error) && error.code === 'WAGGLE_CATALOG_EMPTY') return undefined;
     throw error;
+  }
+  const release = await loadClickRelease(
+    releaseInMemory(rankingReleaseFiles(gathered), context.clock.nowMs()),
+    { logger: silentLogger, networkRunner: () => new InlineRunner() },
+  );
+  try {
+    return await scoreRanAds(release, ads);
+  } finally {
+    await release.networks?.close();
   }
 }
 

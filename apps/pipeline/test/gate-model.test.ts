@@ -1,5 +1,5 @@
 import { execFile, execFileSync, spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -37,6 +37,7 @@ function refusal(...args: string[]): string {
 interface Verdict {
   readonly version: string;
   readonly decision: string;
+  readonly selection: { readonly level: number; readonly edge: number } | null;
   readonly gate: {
     readonly passed: boolean;
     readonly summary: string;
@@ -100,12 +101,21 @@ describe('waggle models gate', () => {
     const { id } = json<{ id: string }>('release', '--prior-only', '--pctr', 'pctr_same');
     const { lineage } = json<{ lineage: { models: object } }>('release', 'show', id);
     expect(lineage.models).toMatchObject({ pctr: verdict.version });
-  }, 120_000);
+    // Corrected for being selected by, on the card and in the release; a week of a small network says little.
+    const { level, edge } = verdict.selection!;
+    expect(Math.abs(level)).toBeGreaterThan(1e-6);
+    expect(Math.abs(level)).toBeLessThan(0.1);
+    expect(Math.abs(edge)).toBeLessThan(0.25);
+    expect(shown.card).toContain(`level ${level.toFixed(3)} and slope ${(1 + edge).toFixed(3)}`);
+    const file = join(home, '.waggle/releases', id, 'models/pctr.contract.json');
+    expect(JSON.parse(readFileSync(file, 'utf8'))).toMatchObject({ selection: { level, edge } });
+  }, 240_000);
 
   it('fails one that promises too much, which then is released on somebody’s word alone, and answers say so', async () => {
     imported('pctr_bold', 2, { to: daysBefore(400) });
-    const { gate, version } = json<Verdict>('models', 'gate', 'pctr_bold');
+    const { gate, version, selection } = json<Verdict>('models', 'gate', 'pctr_bold');
     expect(gate.passed).toBe(false);
+    expect(selection).toBeNull();
     expect(gate.checks.filter((check) => !check.passed).map(({ name }) => name)).toEqual([
       'log_loss',
       'calibration',

@@ -4,7 +4,6 @@ import type { BudgetState } from './budget-view.js';
 import { CandidateCache } from './candidates.js';
 import type { ClickRelease } from './ranking-release.js';
 import { ScoringScratch } from './scoring-scratch.js';
-import { onThread } from './served-model.js';
 
 /** An ad that ran in a slot. */
 export interface RanAd {
@@ -28,10 +27,13 @@ export interface ScoredAds {
 /**
  * What a release would have said of ads that ran, each beside the candidates of its slot: what a correction for selection is fitted
  * on when the release was made before all of them. O(ads · candidates · features).
+ * @throws what a network rejects with
  */
-export function scoreRanAds(release: ClickRelease, ads: readonly RanAd[]): ScoredAds {
-  const { campaigns, publications, eligibility, policy } = release;
-  const pctr = onThread(release.pctr);
+export async function scoreRanAds(
+  release: ClickRelease,
+  ads: readonly RanAd[],
+): Promise<ScoredAds> {
+  const { campaigns, publications, eligibility, policy, pctr } = release;
   const cache = new CandidateCache(release, new ScoringScratch());
   const budget: BudgetState = {
     available: new Float64Array(campaigns.n).fill(Number.POSITIVE_INFINITY),
@@ -42,30 +44,32 @@ export function scoreRanAds(release: ClickRelease, ads: readonly RanAd[]): Score
   const creativeRowOf = new Map(release.creativeIds.map((id, row) => [id, row]));
   const logits = new Float64Array(ads.length).fill(Number.NaN);
   const advantage = new Float64Array(ads.length).fill(Number.NaN);
-  ads.forEach((ad, i) => {
+  for (const [i, ad] of ads.entries()) {
     const publicationRow = publications.rowOf.get(ad.publicationId);
     const campaignRow = eligibility.rowOf(ad.campaignId);
     const creativeRow = creativeRowOf.get(ad.creativeId);
     if (publicationRow === undefined || campaignRow === undefined || creativeRow === undefined) {
-      return;
+      continue;
     }
     const set = cache.get(publicationRow, publications.language[publicationRow]!, ad.tsMs, budget);
+    const at = {
+      publicationRow,
+      tsMs: ad.tsMs - (ad.tsMs % policy.feature_time_step_ms),
+      position: ad.position,
+      nAds: ad.nAds,
+    };
+    const campaignRows = withLast(set.campaignRows, campaignRow);
     const p = new Float64Array(set.n + 1);
-    pctr.probabilities(
-      {
-        publicationRow,
-        tsMs: ad.tsMs - (ad.tsMs % policy.feature_time_step_ms),
-        position: ad.position,
-        nAds: ad.nAds,
-      },
-      withLast(set.campaignRows, campaignRow),
-      withLast(set.bestCreatives, creativeRow),
-      p,
-    );
+    if (pctr.network === undefined) {
+      pctr.probabilities(at, campaignRows, withLast(set.bestCreatives, creativeRow), p);
+    } else {
+      const creatives = await cache.askCreatives(publicationRow, set.campaignRows);
+      p.set(await pctr.ask(at, campaignRows, withLast(creatives, creativeRow)));
+    }
     const z = logit(p[set.n]!);
     logits[i] = z;
     advantage[i] = z - (set.n === 0 ? z : meanLogit(p, set.n));
-  });
+  }
   return { logits, advantage };
 }
 

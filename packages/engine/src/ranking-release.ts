@@ -303,7 +303,10 @@ async function loadClicks({ release, entries, networks }: OpenParts): Promise<Lo
     return openServedModel(
       {
         json: release.json('models', `${name}.json`),
-        imported: entry && (await openImported(release, name, entry, set, networks)),
+        imported: entry && {
+          scorer: await openImported(release, name, entry, set, networks),
+          selection: entry.selection,
+        },
         trees: () => release.read('models', `${name}.trees`),
         online: () => new OnlineFeatures(set, snapshot, embeddings),
       },

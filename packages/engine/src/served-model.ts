@@ -9,6 +9,7 @@ import {
   openTreesModel,
   parseHeadModel,
   type SelectionCalibration,
+  selectionFault,
   TreesScorer,
 } from '@waggle/ranking';
 import type { Release } from '@waggle/releases';
@@ -18,6 +19,8 @@ import type { Networks } from './networks.js';
 interface Served {
   readonly model: HeadModel;
   readonly features: OnlineFeatures;
+  /** For all candidates of a slot, once each has its probability. */
+  readonly selection: SelectionCalibration | undefined;
 }
 
 /** A model with the features it reads, which answers on the calling thread. */
@@ -25,8 +28,6 @@ export interface ServedHead extends Served {
   /** A tree ensemble of another tool, which answers in place of the model. */
   readonly imported: TreesScorer | undefined;
   readonly network?: undefined;
-  /** For all candidates of a slot, after `probabilities`; an imported model has none. */
-  readonly selection: SelectionCalibration | undefined;
   /**
    * Probabilities of the candidates of one request, on the calling thread. A linear model sums what it weighs, most of it kept
    * from earlier requests; trees look at every feature of every candidate, O(n · (features + trees · depth)).
@@ -47,7 +48,6 @@ export interface ServedHead extends Served {
 export interface ServedNetwork extends Served {
   readonly imported: OnnxScorer;
   readonly network: OnnxScorer;
-  readonly selection?: undefined;
   /**
    * Probabilities of the candidates of one request, float32 [n]. Features are evaluated at once, on the calling thread, from what
    * `context` says then.
@@ -88,6 +88,8 @@ export interface ImportedModel {
   readonly bytes: Uint8Array;
   /** Whether it has passed its gate; answers of one that has not say so. */
   readonly gated: boolean;
+  /** Of a pCTR, fitted when it was gated. */
+  readonly selection?: SelectionCalibration | undefined;
 }
 
 type ModelName = HeadModel['name'];
@@ -101,8 +103,8 @@ export function importedFiles(
   name: ModelName,
   imported: ImportedModel,
 ): Readonly<Record<string, Uint8Array>> {
-  const { version, contract, bytes, gated } = imported;
-  const about = { version, contract, gated, sha256: sha256Hex(bytes) };
+  const { version, contract, bytes, gated, selection } = imported;
+  const about = { version, contract, gated, selection, sha256: sha256Hex(bytes) };
   return {
     [contractFile(name)]: new TextEncoder().encode(JSON.stringify(about)),
     [modelFile(name, contract)]: bytes,
@@ -132,13 +134,14 @@ export interface ImportedEntry {
   readonly version: string;
   readonly contract: ForeignContract;
   readonly gated: boolean;
+  readonly selection: SelectionCalibration | undefined;
   /** Of the file; releases from before networks do not say. */
   readonly sha256: string | undefined;
 }
 
 /**
  * A release's imported model of this name; undefined where it has none.
- * @throws what `checkServable` throws, WAGGLE_CONFIG_INVALID, WAGGLE_MODEL_CONTRACT_MISMATCH
+ * @throws what `checkServable` throws, WAGGLE_CONFIG_INVALID, WAGGLE_MODEL_CONTRACT_MISMATCH, WAGGLE_RELEASE_UNSERVABLE
  */
 export function importedEntry(release: Release, name: ModelName): ImportedEntry | undefined {
   if (!release.has('models', contractFile(name))) return undefined;
@@ -146,10 +149,16 @@ export function importedEntry(release: Release, name: ModelName): ImportedEntry 
   const version = String(found['version']);
   const contract = parseContract(found['contract'], `contract of ${version}`);
   checkServable(version, contract);
+  const { selection } = found;
+  const crooked = selectionFault(selection);
+  if (crooked !== undefined) {
+    throw engineError('WAGGLE_RELEASE_UNSERVABLE', `selection of ${version} ${crooked}`);
+  }
   return {
     version,
     contract,
     gated: found['gated'] === true,
+    selection: selection as SelectionCalibration | undefined,
     sha256: found['sha256'] === undefined ? undefined : String(found['sha256']),
   };
 }
@@ -191,7 +200,9 @@ export async function openImported(
 /** What a release holds of a model. */
 export interface ServedSource {
   readonly json: unknown;
-  readonly imported: TreesScorer | OnnxScorer | undefined;
+  readonly imported:
+    | (Pick<ImportedEntry, 'selection'> & { readonly scorer: TreesScorer | OnnxScorer })
+    | undefined;
   /** The ensemble's file; read when the model names one. */
   readonly trees: () => Uint8Array;
   readonly online: () => OnlineFeatures;
@@ -219,11 +230,13 @@ export async function openServedModel(
   if (model.featureNames.join() !== set.names.join()) {
     throw unservable(`${model.version} names other features than ${set.fingerprint}`);
   }
-  const { imported } = source;
-  if (imported instanceof OnnxScorer) return servedNetwork(model, imported, source.online());
-  if (imported !== undefined) {
-    const served = servedTrees(model, imported, source.online());
-    return { ...served, imported, selection: undefined };
+  if (source.imported !== undefined) {
+    const { scorer, selection } = source.imported;
+    const served =
+      scorer instanceof OnnxScorer
+        ? servedNetwork(model, scorer, source.online())
+        : { ...servedTrees(model, scorer, source.online()), imported: scorer };
+    return { ...served, selection };
   }
   if (model.kind === 'trees_logistic') {
     return servedTrees(model, await openTreesModel(model, source.trees()), source.online());
@@ -286,6 +299,7 @@ function servedNetwork(
     model,
     imported: network,
     network,
+    selection: undefined,
     features,
     async ask(context, campaignRows, creativeRows) {
       const n = campaignRows.length;

@@ -1,11 +1,11 @@
 import { silentLogger } from '@waggle/core';
 import { ctrFeatures } from '@waggle/features';
 import type { ForeignContract } from '@waggle/models';
-import { treesFit } from '@waggle/native';
 import { type LinearModel, LinearScorer, sigmoid } from '@waggle/ranking';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type ImportedModel, loadRankingRelease, rankingReleaseFiles } from '../src/index.js';
 import { onThread } from '../src/served-model.js';
+import { treesFor } from './support/trees.js';
 import { openTestWorld, type TestWorld } from './support/world.js';
 
 let world: TestWorld;
@@ -17,39 +17,6 @@ afterAll(() => world?.close());
 const names = ctrFeatures.names;
 const PRIOR = names.indexOf('prior_logit_ctr');
 
-/** Trees that raise the odds with the place in the email, fitted around the prior and stored as another tool's file. */
-async function pctrTrees(contract: Partial<ForeignContract> = {}): Promise<ImportedModel> {
-  const nRows = 2_000;
-  const x = new Float32Array(nRows * names.length);
-  const y = new Float64Array(nRows);
-  const position = names.indexOf('position');
-  for (let i = 0; i < nRows; i++) {
-    x[i * names.length + position] = 1 + (i % 5);
-    y[i] = i % 5 === 0 && i % 3 !== 0 ? 1 : 0;
-  }
-  const { trees } = await treesFit({
-    ...{ x, nRows, nFeatures: names.length, y, objective: 'logistic' },
-    ...{ nTrees: 20, maxLeaves: 4 },
-  });
-  const bytes = trees.toBytes();
-  await trees.close();
-  return {
-    version: 'pctr_trees@0123456789ab',
-    bytes,
-    gated: true,
-    contract: {
-      ...{ contractVersion: 1, name: 'pctr_trees', format: 'waggle', missing: 'nan' },
-      features: names.map((name) => ({ name, dtype: 'float32' })),
-      featureSetFingerprint: ctrFeatures.fingerprint,
-      output: { meaning: 'probability' },
-      offsetFeature: 'prior_logit_ctr',
-      producer: 'test',
-      dataRange: { from: '2026-01-01T00:00:00Z', to: '2026-02-01T00:00:00Z' },
-      ...contract,
-    },
-  };
-}
-
 async function released(pctr: ImportedModel) {
   const { models, ...rest } = world.input;
   const input = rankingReleaseFiles({ ...rest, models: { ...models, imported: { pctr } } });
@@ -59,7 +26,7 @@ async function released(pctr: ImportedModel) {
 
 describe('a release with a model of another tool', () => {
   test('answers with it, says its version, and is not the prior any more', async () => {
-    const imported = await pctrTrees();
+    const imported = await treesFor();
     const release = await released(imported);
     expect(release.versions.model.split('+')[0]).toBe(imported.version);
     const n = Math.min(40, release.campaigns.n);
@@ -101,7 +68,7 @@ describe('a release with a model of another tool', () => {
     ],
   ] as const)('refuses %s', async (_, contract) => {
     const { offsetFeature, ...rest } = contract as Partial<ForeignContract>;
-    const imported = await pctrTrees(rest);
+    const imported = await treesFor(rest);
     const changed =
       'offsetFeature' in contract && offsetFeature === undefined
         ? { ...imported, contract: without(imported.contract, 'offsetFeature') }

@@ -1,9 +1,12 @@
 import { manualClock, silentLogger, stringData } from '@waggle/core';
+import type { RankResponseBody } from '@waggle/core/contract';
 import { buildSnapshot, ctrFeatures } from '@waggle/features';
+import { InlineRunner } from '@waggle/models';
 import { logit, sealLinearModel, sigmoid, withSelection } from '@waggle/ranking';
 import { releaseInMemory } from '@waggle/releases';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import {
+  type ImportedModel,
   loadClickRelease,
   loadRankingRelease,
   type RankingRelease,
@@ -11,7 +14,9 @@ import {
   replay,
   scoreRanAds,
 } from '../src/index.js';
+import { networkFor } from './support/network.js';
 import { engineOn } from './support/ports.js';
+import { treesFor } from './support/trees.js';
 import { openTestWorld, TENANT, type TestWorld, texts, wigglyModel } from './support/world.js';
 
 const SELECTION = { level: -0.04, edge: -0.3 };
@@ -33,12 +38,15 @@ beforeAll(async () => {
 afterAll(() => world?.close());
 
 /** The publication with the most candidates. */
-function busiest(release: RankingRelease): string {
-  const count = (id: string) => rank(release, id).answer.n_eligible;
-  return release.publications.ids.reduce((most, id) => (count(id) > count(most) ? id : most));
+async function busiest(release: RankingRelease): Promise<string> {
+  const counts: [number, string][] = [];
+  for (const id of release.publications.ids) {
+    counts.push([(await rank(release, id)).answer.n_eligible, id]);
+  }
+  return counts.reduce((most, next) => (next[0] > most[0] ? next : most))[1];
 }
 
-function rank(release: RankingRelease, publication_id: string) {
+async function rank(release: RankingRelease, publication_id: string) {
   const clock = manualClock(release.asOfMs);
   const { engine, decisions } = engineOn(release, clock);
   // Everybody who may run, whatever it pays and whoever else is shown.
@@ -50,44 +58,48 @@ function rank(release: RankingRelease, publication_id: string) {
     slots: [{ id: 'slt_1', n_forecast: 1_000_000 }],
     constraints: { separation: false, max_per_advertiser: 100 },
   };
-  const answer = engine.rank(request, {
+  const answer = await engine.rank(request, {
     tenantId: TENANT,
     requestId: 'req_1',
     receivedAtMs: clock.monotonicMs(),
   });
-  if (answer instanceof Promise) throw new Error('offers wait for nothing');
   return { answer, decisions };
+}
+
+/** What the answers of two releases promise, and what the correction makes of it. */
+function expectCorrected(before: RankResponseBody, after: RankResponseBody): void {
+  expect(after.n_eligible).toBe(before.n_eligible);
+  expect(after.items.length).toBe(after.n_eligible);
+  expect(after.items.length).toBeGreaterThan(3);
+  const logits = new Map(
+    before.items.map((item) => [item.campaign_id, logit(item.explain!.p_click)]),
+  );
+  const mean = [...logits.values()].reduce((sum, z) => sum + z, 0) / logits.size;
+  for (const item of after.items) {
+    const z = logits.get(item.campaign_id)!;
+    const expected = sigmoid(z + SELECTION.level + SELECTION.edge * (z - mean));
+    // Both are given to nine decimals.
+    expect(Math.abs(item.explain!.p_click - expected)).toBeLessThan(1e-8);
+    const total = Object.values(item.explain!.terms).reduce((sum, term) => sum + term, 0);
+    expect(item.score).toBe(total);
+  }
 }
 
 describe('a release with a correction for selection', () => {
   test('promises what the model says, corrected among all candidates of the slot; terms still sum to the score', async () => {
-    const publication = busiest(plain);
-    const before = rank(plain, publication).answer;
-    const { answer, decisions } = rank(corrected, publication);
-    expect(answer.n_eligible).toBe(before.n_eligible);
-    expect(answer.items.length).toBe(answer.n_eligible);
-    expect(answer.items.length).toBeGreaterThan(3);
+    const publication = await busiest(plain);
+    const before = (await rank(plain, publication)).answer;
+    const { answer, decisions } = await rank(corrected, publication);
     expect(corrected.versions.calibration).toContain('selection');
     expect(plain.versions.calibration).not.toContain('selection');
 
-    const logits = new Map(
-      before.items.map((item) => [item.campaign_id, logit(item.explain!.p_click)]),
-    );
-    const mean = [...logits.values()].reduce((sum, z) => sum + z, 0) / logits.size;
-    for (const item of answer.items) {
-      const z = logits.get(item.campaign_id)!;
-      const expected = sigmoid(z + SELECTION.level + SELECTION.edge * (z - mean));
-      // Both are given to nine decimals.
-      expect(Math.abs(item.explain!.p_click - expected)).toBeLessThan(1e-8);
-      const total = Object.values(item.explain!.terms).reduce((sum, term) => sum + term, 0);
-      expect(item.score).toBe(total);
-    }
+    expectCorrected(before, answer);
     expect((await replay(decisions.last, corrected)).differences).toEqual([]);
   });
 
-  test('ads that ran are scored as the model says, beside the candidates that the release has for their slot', () => {
-    const publication = busiest(plain);
-    const { items } = rank(plain, publication).answer;
+  test('ads that ran are scored as the model says, beside the candidates that the release has for their slot', async () => {
+    const publication = await busiest(plain);
+    const { items } = (await rank(plain, publication)).answer;
     const ads = items.map((item) => ({
       publicationId: publication,
       campaignId: item.campaign_id,
@@ -96,7 +108,7 @@ describe('a release with a correction for selection', () => {
       position: 1,
       nAds: 1,
     }));
-    const { logits, advantage } = scoreRanAds(plain, ads);
+    const { logits, advantage } = await scoreRanAds(plain, ads);
     const served = items.map((item) => logit(item.explain!.p_click));
     const mean = served.reduce((sum, z) => sum + z, 0) / served.length;
     served.forEach((z, i) => {
@@ -104,7 +116,7 @@ describe('a release with a correction for selection', () => {
       expect(advantage[i]).toBeCloseTo(z - mean, 4);
     });
     // A correction is fitted on what comes before it.
-    expect(scoreRanAds(corrected, ads).logits).toEqual(logits);
+    expect((await scoreRanAds(corrected, ads)).logits).toEqual(logits);
   });
 
   test('a release without p(accept) and its features says the same of ads that ran, and is not for ranking', async () => {
@@ -137,13 +149,13 @@ describe('a release with a correction for selection', () => {
     );
     expect(ads.length).toBeGreaterThan(100);
     // To the bit.
-    expect(scoreRanAds(clicks, ads)).toEqual(scoreRanAds(plain, ads));
+    expect(await scoreRanAds(clicks, ads)).toEqual(await scoreRanAds(plain, ads));
     await expect(loadRankingRelease(release, { logger: silentLogger })).rejects.toMatchObject({
       code: expect.stringMatching(/^WAGGLE_RELEASE_/),
     });
   });
 
-  test('ads that the release does not know have no score', () => {
+  test('ads that the release does not know have no score', async () => {
     const ad = {
       publicationId: plain.publications.ids[0]!,
       campaignId: plain.campaigns.ids[0]!,
@@ -152,7 +164,7 @@ describe('a release with a correction for selection', () => {
       position: 1,
       nAds: 1,
     };
-    const { logits, advantage } = scoreRanAds(plain, [
+    const { logits, advantage } = await scoreRanAds(plain, [
       { ...ad, publicationId: 'pub_other' },
       { ...ad, campaignId: 'cmp_other' },
       { ...ad, creativeId: 'cre_other' },
@@ -161,5 +173,55 @@ describe('a release with a correction for selection', () => {
     expect(Array.from(logits, Number.isNaN)).toEqual([true, true, true, false]);
     expect(Array.from(advantage, Number.isNaN)).toEqual([true, true, true, false]);
     expect(ctrFeatures.names).toEqual(expect.arrayContaining(['position', 'n_ads']));
+  });
+});
+
+describe('the correction of a model of another tool', () => {
+  const released = async (imported: ImportedModel) => {
+    const models = { ...world.input.models, imported: { pctr: imported } };
+    const networkRunner = () => new InlineRunner();
+    return loadRankingRelease(await world.stored({ models }), {
+      ...{ logger: silentLogger, networkRunner },
+    });
+  };
+
+  test.each([
+    ['trees', () => treesFor()],
+    ['a network', () => networkFor()],
+  ])('is applied to what %s say, and its fit asks them as requests do', async (_, make) => {
+    const imported = await make();
+    const before = await released(imported);
+    const after = await released({ ...imported, selection: SELECTION });
+    expect(after.versions.calibration).toMatch(/^[a-z]+,selection\+/);
+    expect(before.versions.calibration).not.toContain('selection');
+    const publication = await busiest(before);
+    const { answer: plainly } = await rank(before, publication);
+    const { answer, decisions } = await rank(after, publication);
+    expectCorrected(plainly, answer);
+    expect((await replay(decisions.last, after)).differences).toEqual([]);
+
+    const ads = plainly.items.map((item) => ({
+      publicationId: publication,
+      campaignId: item.campaign_id,
+      creativeId: item.creative_id,
+      ...{ tsMs: before.asOfMs, position: 1, nAds: 1 },
+    }));
+    const { logits, advantage } = await scoreRanAds(after, ads);
+    const served = plainly.items.map((item) => logit(item.explain!.p_click));
+    const mean = served.reduce((sum, z) => sum + z, 0) / served.length;
+    served.forEach((z, i) => {
+      expect(logits[i]).toBeCloseTo(z, 4);
+      expect(advantage[i]).toBeCloseTo(z - mean, 4);
+    });
+    await before.networks?.close();
+    await after.networks?.close();
+  });
+
+  test('that turns the order around is refused', async () => {
+    const imported = { ...(await treesFor()), selection: { level: 0, edge: -1 } };
+    await expect(released(imported)).rejects.toMatchObject({
+      code: 'WAGGLE_RELEASE_UNSERVABLE',
+      message: expect.stringContaining('turns the order around'),
+    });
   });
 });

@@ -44,18 +44,27 @@ describe('the gate of a model that was trained elsewhere', () => {
     expect(Date.parse(gate.fromTs!)).toBeGreaterThanOrEqual(learnedUntilMs);
     expect(gate.relativeLogLoss!.upper95).toBeLessThan(0);
     expect(slices[0]).toMatchObject({ name: 'all', rows: later });
-    const card = renderModelCard(
-      importedModelCard(
-        { gate, slices },
-        { ...ctrSet, features: ctrSet.names.map((name) => ({ name, description: name })) },
-        {
-          ...{ name: 'pctr_other', decision: 'pctr', form: 'other 1.0, onnx' },
-          ...{ calibration: 'as its maker left it', fromTs: 'a', toTs: 'b' },
-        },
-      ),
-    );
+    const cardOf = (selection?: { level: number; edge: number }, passed = true) =>
+      renderModelCard(
+        importedModelCard(
+          { gate: { ...gate, passed }, slices },
+          { ...ctrSet, features: ctrSet.names.map((name) => ({ name, description: name })) },
+          {
+            ...{ name: 'pctr_other', decision: 'pctr', form: 'other 1.0, onnx', selection },
+            ...{ calibration: 'as its maker left it', fromTs: 'a', toTs: 'b' },
+          },
+        ),
+      );
+    const card = cardOf({ level: -0.04, edge: -0.3 });
     expect(card).toContain('| gate | passed');
     expect(card).toContain('Trained elsewhere');
+    expect(card).toContain(
+      'as its maker left it; then, among the candidates of a slot, level -0.040 and slope 0.700',
+    );
+    expect(cardOf()).toContain('not corrected for being selected: too little ran');
+    expect(cardOf(undefined, false)).toContain(
+      'not corrected for being selected: it has not passed',
+    );
   });
 
   test.each([

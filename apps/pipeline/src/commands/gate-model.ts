@@ -6,6 +6,7 @@ import type { CommandContext } from '../context.js';
 import { asOfOption } from '../data-range.js';
 import { withImportedScorer } from '../imported-scorer.js';
 import { type ModelName, openRegistry } from '../model-registry.js';
+import { correctionOfImported } from '../selection.js';
 import { dataset } from './features.js';
 import { seedOption } from './simulate.js';
 import { tableOf } from './train.js';
@@ -27,7 +28,8 @@ function decisionOf(contract: ForeignContract): ModelName {
 
 /**
  * `waggle models gate`: holds an imported model against the prior on rows later than it learned from, and keeps the verdict and a
- * card beside it as a further version of the same model; the active one of its name when it passed.
+ * card beside it as a further version of the same model; the active one of its name when it passed. A pCTR that passed is corrected
+ * for selection, as those are that are trained here.
  */
 export async function gateModel(
   context: CommandContext,
@@ -41,10 +43,10 @@ export async function gateModel(
   const decision = decisionOf(contract);
   checkServable(manifest.version, contract);
   const set = SETS[decision];
-  const verdict = await context.withStore(async (store) => {
+  const { gate, slices, selection } = await context.withStore(async (store) => {
     const range = await asOfOption(store, context.config.tenantId, options['asOf']);
     const rows = await dataset(context, store, set, range, contract.featureParams);
-    return context.steps.step(`Gating ${manifest.version}`, () =>
+    const verdict = await context.steps.step(`Gating ${manifest.version}`, () =>
       withImportedScorer({ version: manifest.version, contract, bytes }, (scorer) =>
         gateImported(
           {
@@ -61,10 +63,17 @@ export async function gateModel(
         ),
       ),
     );
+    // What is wrong by more than a gate allows is not for a correction to mend.
+    if (decision !== 'pctr' || !verdict.gate.passed) return { ...verdict, selection: undefined };
+    const candidate = { version: manifest.version, contract, bytes, gated: true };
+    const selection = await context.steps.step('Correcting for selection', () =>
+      correctionOfImported(context, store, candidate, { rows, range }),
+    );
+    return { ...verdict, selection };
   });
   const { name, producer, format, calibration, dataRange } = contract;
-  const card = importedModelCard(verdict, set, {
-    ...{ name, decision, form: `${producer}, ${format}` },
+  const card = importedModelCard({ gate, slices }, set, {
+    ...{ name, decision, form: `${producer}, ${format}`, selection },
     calibration:
       calibration === undefined
         ? 'as its maker left it'
@@ -72,10 +81,10 @@ export async function gateModel(
     fromTs: dataRange.from,
     toTs: dataRange.to,
   });
-  const { gate, slices } = verdict;
-  const registered = await registry.saveGated(model, gate, card);
+  const registered = await registry.saveGated(model, { gate, selection }, card);
   const { passed, summary } = gate;
-  context.output.result({ version: registered, decision, gate, slices }, () =>
+  const result = { version: registered, decision, gate, slices, selection: selection ?? null };
+  context.output.result(result, () =>
     tableOf([[decision, { version: registered, passed, summary }]]),
   );
   return undefined;

@@ -57,7 +57,7 @@ type ReleaseContext = Pick<
   'config' | 'dir' | 'clock' | 'logger' | 'signal' | 'steps'
 >;
 
-interface ReleaseParts {
+export interface ReleaseParts {
   readonly range: DataRange;
   /** Without p(accept) for who asks about clicks alone. */
   readonly models: Pick<ServableModels, 'pctr'> & Partial<ServableModels>;
@@ -204,7 +204,7 @@ async function importedModels(
   const of = async (name: ModelName, set: typeof ctrFeatures) => {
     if (options[name] === undefined) return undefined;
     const found = await registry.imported(String(options[name]), set);
-    const { contract, bytes, gate = null } = found;
+    const { contract, bytes, gate = null, selection } = found;
     const { version } = found.manifest;
     // Sooner than building a release of it would say so.
     checkServable(version, contract);
@@ -216,7 +216,7 @@ async function importedModels(
         { details: { version, gate: gate === null ? 'none' : 'failed' } },
       );
     }
-    return { version, contract, bytes, gated, gate };
+    return { version, contract, bytes, gated, gate, selection };
   };
   return { pctr: await of('pctr', ctrFeatures), accept: await of('accept', acceptFeatures) };
 }

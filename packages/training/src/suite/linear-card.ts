@@ -1,4 +1,4 @@
-import type { HeadModel, LinearModelName } from '@waggle/ranking';
+import type { HeadModel, LinearModelName, SelectionCalibration } from '@waggle/ranking';
 import type { GateReport } from '../gate.js';
 import type { ImportedVerdict } from '../gate-imported.js';
 import type { TrainedModel } from '../train.js';
@@ -59,11 +59,11 @@ function calibrationText(
   model: HeadModel | undefined,
 ): string {
   const own = `${calibration.kind} (${calibrationReason}), on rows later than the fit`;
-  const { level, edge } = model?.selection ?? { level: 0, edge: 0 };
-  return model?.selection === undefined
-    ? own
-    : `${own}; then, among the candidates of a slot, level ${level.toFixed(3)} and slope ${(1 + edge).toFixed(3)} for having been selected`;
+  return model?.selection === undefined ? own : `${own}; ${selectionText(model.selection)}`;
 }
+
+const selectionText = ({ level, edge }: SelectionCalibration): string =>
+  `then, among the candidates of a slot, level ${level.toFixed(3)} and slope ${(1 + edge).toFixed(3)} for having been selected`;
 
 /** The card of a model of a declared feature set. */
 export function linearModelCard(
@@ -140,12 +140,21 @@ export function importedModelCard(
     /** Tool and file format. */
     readonly form: string;
     readonly calibration: string;
+    /** Of a pCTR; undefined where too little ran since it was trained, or it failed. */
+    readonly selection?: SelectionCalibration | undefined;
     readonly fromTs: string;
     readonly toTs: string;
   },
 ): ModelCard {
-  const { name, decision, form, calibration, fromTs, toTs } = about;
+  const { name, decision, form, calibration, selection, fromTs, toTs } = about;
   const words = WORDS[decision];
+  const uncorrected = gate.passed
+    ? 'too little ran after the data that it learned from'
+    : 'it has not passed its gate';
+  const corrected =
+    selection === undefined
+      ? `not corrected for being selected: ${uncorrected}`
+      : selectionText(selection);
   return {
     name,
     ...words,
@@ -156,7 +165,7 @@ export function importedModelCard(
     featureSetFingerprint: set.fingerprint,
     slices,
     metrics: judgedMetrics(gate),
-    calibration,
+    calibration: decision === 'pctr' ? `${calibration}; ${corrected}` : calibration,
     gate,
     limits: [
       'Trained elsewhere: what it learned from, and until when, is what its maker declares.',
