@@ -3,7 +3,7 @@ import ort from 'onnxruntime-node';
 import { describe, expect, it } from 'vitest';
 import { type Ensemble, evaluateEnsemble, randomEnsemble } from '../src/data/ensemble.js';
 import { gaussianRows } from '../src/data/vectors.js';
-import { topkGraph, treesGraph } from '../src/peers/onnx-models.js';
+import { perceptronGraph, topkGraph, treesGraph } from '../src/peers/onnx-models.js';
 import { ProtoWriter } from '../src/peers/onnx-writer.js';
 
 /** Sums of a few dozen float32 products or leaves. */
@@ -93,5 +93,32 @@ describe('the tree ensemble', () => {
     };
     expect([...evaluateEnsemble(ensemble, Float32Array.of(0.5, 0.6), 2)]).toEqual([1, 2]);
     await check(ensemble, Float32Array.of(0.5, 0.6, 0.4));
+  });
+});
+
+describe('the perceptron graph', () => {
+  it('computes what plain arithmetic computes', async () => {
+    const widths = [9, 5, 3];
+    const [nRows, weights] = [40, gaussianRows(100, 1, 1, 3)];
+    const weight = (layer: number, input: number, output: number): number =>
+      weights[layer * 50 + input * 5 + output] ?? 0.5;
+    const x = gaussianRows(nRows, 9, 1, 4);
+    const session = await open(perceptronGraph(widths, weight));
+    const answer = await session.run({ x: new ort.Tensor('float32', x, [nRows, 9]) });
+    const y = answer['y']!.data as Float32Array;
+    let largest = 0;
+    for (let r = 0; r < nRows; r++) {
+      let active = Array.from(x.subarray(r * 9, (r + 1) * 9));
+      for (const [layer, nOutputs] of [5, 3, 1].entries()) {
+        const last = layer === 2;
+        active = Array.from({ length: nOutputs }, (_, o) => {
+          const sum = active.reduce((total, value, i) => total + value * weight(layer, i, o), 0);
+          return last ? sum : Math.max(0, sum);
+        });
+      }
+      largest = Math.max(largest, Math.abs(active[0]!));
+      expect(Math.abs(y[r]! - active[0]!)).toBeLessThan(TOLERANCE * Math.max(1, largest));
+    }
+    expect(largest).toBeGreaterThan(0.1);
   });
 });

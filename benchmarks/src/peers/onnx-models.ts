@@ -118,3 +118,35 @@ export function treesGraph(ensemble: Ensemble): Uint8Array {
     opsets: { '': 17, 'ai.onnx.ml': 3 },
   });
 }
+
+/**
+ * A perceptron with layers of ReLU: float32 `x` [n × widths[0]] to float32 `y` [n × 1].
+ * @param widths inputs, then each hidden layer
+ * @param weight of layer, input, output
+ */
+export function perceptronGraph(
+  widths: readonly number[],
+  weight: (layer: number, input: number, output: number) => number,
+): Uint8Array {
+  const layers = widths.map((nInputs, layer) => ({ nInputs, nOutputs: widths[layer + 1] ?? 1 }));
+  return writeOnnx({
+    name: 'perceptron',
+    nodes: layers.flatMap((_, l) => {
+      const last = l === layers.length - 1;
+      const dot = last ? 'y' : `dot${l}`;
+      const inputs = [l === 0 ? 'x' : `active${l - 1}`, `weights${l}`];
+      const layer = [{ op: 'Gemm', inputs, outputs: [dot] }];
+      return last ? layer : [...layer, { op: 'Relu', inputs: [dot], outputs: [`active${l}`] }];
+    }),
+    constants: layers.map(({ nInputs, nOutputs }, l) => ({
+      name: `weights${l}`,
+      shape: [nInputs, nOutputs],
+      data: Float32Array.from({ length: nInputs * nOutputs }, (_, k) =>
+        weight(l, Math.floor(k / nOutputs), k % nOutputs),
+      ),
+    })),
+    inputs: [{ name: 'x', type: FLOAT, shape: ['n', widths[0]!] }],
+    outputs: [{ name: 'y', type: FLOAT, shape: ['n', 1] }],
+    opsets: { '': 17 },
+  });
+}

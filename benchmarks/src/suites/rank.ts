@@ -1,4 +1,3 @@
-import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
@@ -11,64 +10,28 @@ import { openLocalStore } from '@waggle/store';
 import { runLoad } from '../load.js';
 import type { LoadResult } from '../load-contract.js';
 import { measureCommand } from '../process-tree.js';
-import { type Measurement, type SuiteOptions, summarize } from '../record.js';
+import {
+  CONNECTIONS,
+  MOST_PER_S,
+  rank,
+  type Server,
+  startServer,
+  stopServer,
+  UniqueBodies,
+  untilServed,
+  waggle,
+} from '../rank-server.js';
+import { type Measurement, type SuiteOptions, summarize, touched } from '../record.js';
+import { measureNetwork } from './rank-network.js';
 
-const waggle = fileURLToPath(new URL('../../../apps/pipeline/bin/waggle.mjs', import.meta.url));
 const bareMain = fileURLToPath(new URL('../bare-main.js', import.meta.url));
 
 const ELIGIBLE = 200;
 const PUBLICATIONS = 16;
-const CONNECTIONS = 32;
 /** Share of a server's own maximum at which its tail is looked at. */
 const PACED_SHARE = 0.7;
 /** The same share of the 4,000 requests a second that a gateway has to manage, whatever its maximum. */
 const REQUIRED_PACED_PER_S = PACED_SHARE * 4_000;
-/** Publications of `unique`: more of them reach less far into the future, where flights end. */
-const UNIQUE_PUBLICATIONS = 64;
-/** More requests than any gateway here answers in a second. */
-const MOST_PER_S = 12_000;
-const MINUTE_MS = 60_000;
-const HOUR_MS = 60 * MINUTE_MS;
-
-interface Server {
-  readonly url: string;
-  readonly child: ChildProcess;
-}
-
-/** Starts a server that prints `{"url":…}` as its first line. */
-function startServer(args: readonly string[], env: NodeJS.ProcessEnv): Promise<Server> {
-  return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, args, { env, stdio: ['ignore', 'pipe', 'inherit'] });
-    let text = '';
-    child.stdout!.setEncoding('utf8').on('data', (chunk: string) => {
-      text += chunk;
-      const line = text.split('\n')[0];
-      if (text.includes('\n') && line !== undefined) {
-        resolve({ url: (JSON.parse(line) as { url: string }).url, child });
-      }
-    });
-    child.once('error', reject);
-    child.once('exit', (code) => reject(new Error(`server ended with ${code} before it listened`)));
-  });
-}
-
-async function stopServer({ child }: Server): Promise<void> {
-  if (child.exitCode !== null) return;
-  const ended = new Promise((resolve) => child.once('exit', resolve));
-  child.kill('SIGTERM');
-  await ended;
-}
-
-async function rank(url: string, body: RankRequestBody): Promise<RankResponseBody> {
-  const response = await fetch(`${url}/v1/rank`, {
-    method: 'POST',
-    headers: { 'content-type': 'application/json' },
-    body: JSON.stringify(body),
-  });
-  if (!response.ok) throw new Error(`rank answered ${response.status}: ${await response.text()}`);
-  return (await response.json()) as RankResponseBody;
-}
-
 /**
  * One body per publication, for the publications whose number of eligible campaigns is nearest above 200: the work of a
  * request is that of 200 candidates, never less.
@@ -93,39 +56,6 @@ async function requestBodies(
     answer ??= await rank(url, body);
   }
   return { bodies, near: near.map(({ id }) => id), answer: answer! };
-}
-
-/**
- * Bodies for a run in which no (publication, minute) comes twice: the publications in turn, each time a minute later. What
- * the engine keeps of an answer, and the features it was made of, is of no use to the next; what it keeps of a publication
- * (its candidates, the cosines of texts) is, as in real traffic. Runs go on where the one before stopped.
- */
-class UniqueBodies {
-  readonly #publications: readonly string[];
-  #nextMs: number;
-
-  constructor(publications: readonly string[], asOfMs: number) {
-    this.#publications = publications.slice(0, UNIQUE_PUBLICATIONS);
-    this.#nextMs = asOfMs + HOUR_MS;
-  }
-
-  take(count: number): string[] {
-    const bodies: string[] = [];
-    for (; bodies.length < count; this.#nextMs += MINUTE_MS) {
-      const planned_at = new Date(this.#nextMs).toISOString();
-      for (const publication_id of this.#publications) {
-        const body: RankRequestBody = {
-          mode: 'offers',
-          publication_id,
-          k: 10,
-          explain: 'summary',
-          context: { planned_at },
-        };
-        bodies.push(JSON.stringify(body));
-      }
-    }
-    return bodies;
-  }
 }
 
 /** Offers and fills by turns: every fill sets money aside durably, so the offers before it are of no use after it. */
@@ -156,16 +86,6 @@ async function raiseBudgets(dir: string): Promise<void> {
     );
   } finally {
     await store.close();
-  }
-}
-
-async function untilServed(url: string, release: string): Promise<void> {
-  const endMs = performance.now() + 60_000;
-  for (;;) {
-    const served = (await (await fetch(`${url}/v1/release`)).json()) as { release: string };
-    if (served.release === release) return;
-    if (performance.now() > endMs) throw new Error(`the gateway did not take up ${release}`);
-    await new Promise((wake) => setTimeout(wake, 50));
   }
 }
 
@@ -202,7 +122,8 @@ async function measureTraffic(o: {
  * `/v1/rank` of one gateway process on the `serving` network, beside bare Fastify with the same schemas and the
  * same bodies in and out. The two are loaded in turn, so that a slow spell of the machine meets both.
  */
-export async function rankSuite({ quick, seed }: SuiteOptions): Promise<readonly Measurement[]> {
+export async function rankSuite(options: SuiteOptions): Promise<readonly Measurement[]> {
+  const { quick, seed } = options;
   const dir = mkdtempSync(join(tmpdir(), 'waggle-rank-'));
   const env = { ...process.env, WAGGLE_DIR: dir };
   const cli = (...args: string[]) => measureCommand(process.execPath, [waggle, ...args], { env });
@@ -222,6 +143,13 @@ export async function rankSuite({ quick, seed }: SuiteOptions): Promise<readonly
       'publication_id',
     ).dictionary;
     const { bodies, near, answer } = await requestBodies(gateway.url, ids);
+    const network = touched(options, 'network')
+      ? await measureNetwork(options, {
+          ...{ dir, cli, bodies, near, url: gateway.url, plainId: built.id },
+          asOfMs: Date.parse(answer.versions.features_asof),
+        })
+      : [];
+    if (!touched(options, 'c32', 'single', 'unique', 'moving-money')) return network;
     const answerFile = join(dir, 'answer.json');
     writeFileSync(answerFile, JSON.stringify(answer));
     const bare = await startServer([bareMain, answerFile], env);
@@ -342,6 +270,7 @@ export async function rankSuite({ quick, seed }: SuiteOptions): Promise<readonly
       },
       ...measured('unique', unique),
       ...measured('moving-money', moving),
+      ...network,
     ];
   } finally {
     for (const server of servers) await stopServer(server);
