@@ -95,8 +95,8 @@ export async function measureNetwork(
     list.map((text) => JSON.stringify({ ...JSON.parse(text), deadline_ms: DEADLINE_MS }));
   const repeated = patient(bodies);
   const minutes = new UniqueBodies(near, asOfMs);
-  const seconds = quick ? 2 : 4;
-  const rounds = quick ? 3 : 5;
+  const seconds = quick ? 2 : 3;
+  const rounds = quick ? 2 : 3;
   const run = async (list: readonly string[], connections = CONNECTIONS): Promise<LoadResult> => {
     const result = await runLoad({ url, bodies: list, connections, seconds });
     if (result.failures > 0) throw new Error(`${result.failures} requests failed under load`);
