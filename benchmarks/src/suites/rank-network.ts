@@ -156,7 +156,6 @@ export async function measureNetwork(
   return [
     measurement('c32', 'req_per_s', `req/s (${generator})`, (r) => r.reqPerS),
     measurement('unique', 'req_per_s', `req/s (${generator})`, (r) => r.reqPerS),
-    measurement('unique', 'p99_ms', `ms at the maximum (${generator})`, (r) => r.p99Ms),
     measurement('single', 'p50_ms', 'ms', (r) => r.p50Ms),
     measurement('single', 'p99_ms', 'ms', (r) => r.p99Ms),
   ];
