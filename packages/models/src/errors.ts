@@ -3,11 +3,12 @@ import { defineErrors } from '@waggle/core';
 const models = defineErrors({
   WAGGLE_MODEL_NOT_FOUND: {
     summary: 'A model, version or artifact is not where it was looked for.',
-    remedy: 'Check the name and version, or register or download the model again.',
+    remedy: 'Check the name and version, or train, import or download the model again.',
   },
   WAGGLE_MODEL_CORRUPT: {
     summary: 'A model file or manifest does not match its checksum or cannot be read.',
-    remedy: 'Delete the named file and register or download the model again.',
+    remedy:
+      'Train, import or download the model again, which makes a damaged artifact whole; delete any other file that is named.',
   },
   WAGGLE_MODEL_INVALID: {
     summary: 'A model file is not something the ONNX runtime can load.',

@@ -97,6 +97,9 @@ describe('ModelRegistry', () => {
     expect(await codeOf((await registry.get(manifest.version)).artifact('a.bin'))).toBe(
       'WAGGLE_MODEL_CORRUPT',
     );
+    await expect((await registry.get(manifest.version)).artifact('a.bin')).rejects.toThrow(
+      `a.bin of ${manifest.version}, at artifacts/`,
+    );
     expect(
       await codeOf(registry.promote({ version: manifest.version, by: 'test', reason: '' })),
     ).toBe('WAGGLE_MODEL_CORRUPT');
@@ -105,6 +108,27 @@ describe('ModelRegistry', () => {
     expect(await codeOf(registry.get(manifest.version))).toBe('WAGGLE_MODEL_CORRUPT');
     writeFileSync(path, '{"manifestVersion":1');
     expect(await codeOf(registry.get(manifest.version))).toBe('WAGGLE_MODEL_CORRUPT');
+  });
+
+  it('makes a damaged or missing artifact whole when its model is registered again', async () => {
+    const dir = temporaryFolder();
+    const registry = await openAt(dir);
+    const request = { name: 'pctr', artifacts: { 'a.bin': bytes('abc') }, lineage: LINEAGE };
+    const { version, artifacts } = await registry.register(request);
+    const { sha256 } = artifacts['a.bin']!;
+    const path = join(dir, 'artifacts', sha256.slice(0, 2), sha256);
+    for (const damage of [
+      () => writeFileSync(path, 'abd'),
+      () => writeFileSync(path, ''),
+      () => rmSync(path),
+    ]) {
+      damage();
+      expect((await registry.register(request)).version).toBe(version);
+      expect(Buffer.from(await (await registry.get(version)).artifact('a.bin')).toString()).toBe(
+        'abc',
+      );
+    }
+    expect(readdirSync(join(dir, 'tmp'))).toEqual([]);
   });
 
   it('names what does not exist and what is not a name', async () => {

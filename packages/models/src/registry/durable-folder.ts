@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { link, mkdir, open, readdir, readFile, rm, unlink } from 'node:fs/promises';
+import { link, mkdir, open, readdir, readFile, rename, rm, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { modelsError } from '../errors.js';
 
@@ -33,15 +33,31 @@ export class DurableFolder {
    * @throws WAGGLE_MODEL_STORAGE
    */
   async create(path: string, bytes: Uint8Array): Promise<boolean> {
+    return this.#put(path, bytes, (temporary, target) => this.publish(temporary, target));
+  }
+
+  /**
+   * Puts `bytes` in the place of what is at `path`, for a file whose name says what belongs into it; durable when settled.
+   * @throws WAGGLE_MODEL_STORAGE
+   */
+  async replace(path: string, bytes: Uint8Array): Promise<void> {
+    await this.#put(path, bytes, rename);
+  }
+
+  async #put<T>(
+    path: string,
+    bytes: Uint8Array,
+    publish: (temporary: string, target: string) => Promise<T>,
+  ): Promise<T> {
     const target = join(this.root, path);
     const temporary = join(this.#temporary, `${process.pid}.${randomBytes(8).toString('hex')}`);
     return this.#guard(target, async () => {
       try {
         await this.writeTemporary(temporary, bytes);
         await this.makeFolder(dirname(target));
-        const created = await this.publish(temporary, target);
+        const published = await publish(temporary, target);
         await this.syncFolder(dirname(target));
-        return created;
+        return published;
       } finally {
         await unlink(temporary).catch(() => undefined);
       }

@@ -66,30 +66,45 @@ export class ModelRegistry {
     return new ModelRegistry(folder, options.clock, options.logger ?? silentLogger);
   }
 
-  /** Stores content under its hash; storing it again changes nothing. @throws WAGGLE_MODEL_STORAGE */
+  /**
+   * Stores content under its hash; storing it again changes nothing, but that a file which has been damaged is whole again.
+   * @throws WAGGLE_MODEL_STORAGE
+   */
   async putArtifact(bytes: Uint8Array): Promise<ArtifactRef> {
     const sha256 = sha256Hex(bytes);
-    await this.#folder.create(artifactPath(sha256), bytes);
+    const path = artifactPath(sha256);
+    if (!(await this.#folder.create(path, bytes))) {
+      const present = await this.#folder.read(path);
+      if (present === undefined || sha256Hex(present) !== sha256) {
+        await this.#folder.replace(path, bytes);
+        this.#logger.warn({ path }, 'a damaged file of the registry holds again what it should');
+      }
+    }
     return { sha256, bytes: bytes.byteLength };
   }
 
-  /** @throws WAGGLE_MODEL_NOT_FOUND, WAGGLE_MODEL_CORRUPT, WAGGLE_MODEL_STORAGE */
-  async getArtifact(sha256: string): Promise<Uint8Array> {
+  /**
+   * @param called what it is to whoever reads an error
+   * @throws WAGGLE_MODEL_NOT_FOUND, WAGGLE_MODEL_CORRUPT, WAGGLE_MODEL_STORAGE
+   */
+  async getArtifact(sha256: string, called = `artifact ${sha256}`): Promise<Uint8Array> {
     if (!/^[0-9a-f]{64}$/.test(sha256)) {
       throw coreError('WAGGLE_INVALID_ARGUMENT', 'an artifact is named by 64 hex digits');
     }
     const path = artifactPath(sha256);
     const bytes = await this.#folder.read(path);
     if (bytes === undefined) {
-      throw modelsError('WAGGLE_MODEL_NOT_FOUND', `artifact ${sha256} does not exist`, {
-        details: { sha256 },
+      throw modelsError('WAGGLE_MODEL_NOT_FOUND', `${called} is not at ${path}`, {
+        details: { path, sha256 },
       });
     }
     const found = sha256Hex(bytes);
     if (found !== sha256) {
-      throw modelsError('WAGGLE_MODEL_CORRUPT', `artifact ${sha256} has SHA-256 ${found}`, {
-        details: { path, expected: sha256, found, bytes: bytes.byteLength },
-      });
+      throw modelsError(
+        'WAGGLE_MODEL_CORRUPT',
+        `${called}, at ${path}, is not what was registered: its SHA-256 is ${found}`,
+        { details: { path, expected: sha256, found, bytes: bytes.byteLength } },
+      );
     }
     return bytes;
   }
@@ -170,7 +185,7 @@ export class ModelRegistry {
             },
           );
         }
-        return this.getArtifact(reference.sha256);
+        return this.getArtifact(reference.sha256, `${file} of ${version}`);
       },
     };
   }
