@@ -94,19 +94,21 @@ export function checkDataset(
     if (ts > asOfMs) {
       throw trainingError(
         'WAGGLE_TRAINING_TIME',
-        `row ${i} was decided at ${new Date(ts).toISOString()}, after ${new Date(asOfMs).toISOString()}`,
+        `row ${i} (${stringAt(dataset.rowIds, i)}) was decided at ${new Date(ts).toISOString()}, after ${new Date(asOfMs).toISOString()}`,
         { details: { row: i } },
       );
     }
     if (!(n >= 0 && Number.isFinite(n)) || !(s >= 0 && s <= n)) {
-      throw trainingError('WAGGLE_TRAINING_LABEL', `row ${i} has ${s} successes of ${n} trials`, {
-        details: { row: i },
-      });
+      throw trainingError(
+        'WAGGLE_TRAINING_LABEL',
+        `row ${i} (${stringAt(dataset.rowIds, i)}) has ${s} successes of ${n} trials`,
+        { details: { row: i } },
+      );
     }
     if (!(f > 0 && f <= 1)) {
       throw trainingError(
         'WAGGLE_TRAINING_LABEL',
-        `row ${i} has maturity ${f}, allowed is above 0 up to 1`,
+        `row ${i} (${stringAt(dataset.rowIds, i)}) has maturity ${f}, allowed is above 0 up to 1`,
         {
           details: { row: i },
         },
@@ -119,7 +121,7 @@ export function checkDataset(
       const feature = featureNames[i % nFeatures]!;
       throw trainingError(
         'WAGGLE_TRAINING_NOT_FINITE',
-        `feature ${feature} is ${x[i]} in row ${row}`,
+        `feature ${feature} is ${x[i]} in row ${row} (${stringAt(dataset.rowIds, row)})`,
         {
           details: { feature, row },
         },

@@ -11,7 +11,8 @@ const training = defineErrors({
   },
   WAGGLE_TRAINING_LABEL: {
     summary: 'A label lies outside 0 … trials, or a maturity outside (0, 1].',
-    remedy: 'Check the label query: successes are unique verified events among trials.',
+    remedy:
+      'Correct the events of the named decision: successes are unique verified events among trials, such as clicks among delivered emails.',
   },
   WAGGLE_TRAINING_TIME: {
     summary: 'A row was decided after the time that the dataset claims to describe.',
