@@ -26,7 +26,7 @@ export async function dataRange(store: Store, tenantId: string): Promise<DataRan
   return { fromMs: Number(row.first), asOfMs: Number(row.last) + 1 };
 }
 
-/** The `--as-of` option, or the end of the data. */
+/** The `--as-of` option, or the end of the data. @throws WAGGLE_USAGE, WAGGLE_NO_DATA when it is before all data */
 export async function asOfOption(
   store: Store,
   tenantId: string,
@@ -39,6 +39,16 @@ export async function asOfOption(
     throw pipelineError(
       'WAGGLE_USAGE',
       `--as-of must be an RFC 3339 time, got "${String(option)}"`,
+    );
+  }
+  if (asOfMs <= range.fromMs) {
+    const [asked, first] = [asOfMs, range.fromMs].map((ms) => new Date(ms).toISOString());
+    throw pipelineError(
+      'WAGGLE_NO_DATA',
+      `nothing happened before ${asked}: data begin at ${first}`,
+      {
+        remedy: 'Name a time after the first event with --as-of.',
+      },
     );
   }
   return { fromMs: range.fromMs, asOfMs };

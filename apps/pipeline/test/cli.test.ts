@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import {
   copyFileSync,
   mkdtempSync,
+  readdirSync,
   readFileSync,
   rmSync,
   statSync,
@@ -135,6 +136,14 @@ describe('from nothing to a served ranking', () => {
     const before = await rows();
     await json('ingest', world);
     expect(await rows()).toBe(before);
+  });
+
+  it('does not learn from the time before all data, and registers nothing', async () => {
+    for (const step of ['train', 'features', 'release']) {
+      const { stderr } = await refused('WAGGLE_NO_DATA', step, '--as-of', '2020-01-01T00:00:00Z');
+      expect(stderr).toContain('data begin at 20');
+    }
+    expect(await json('models', 'list')).toEqual([]);
   });
 
   it('does not forecast from a week of a small network', async () => {
@@ -279,5 +288,39 @@ describe('from nothing to a served ranking', () => {
     expect(run.stdout).toContain('"state":"problem"');
     writeFileSync(file, whole);
     expect((await cli('doctor', '--json')).code).toBe(0);
+  });
+
+  it('doctor finds a damaged pointer and a damaged model, and training makes the model whole', async () => {
+    const doctor = async (what: string) => {
+      const { stdout } = await cli('doctor', '--json');
+      const { findings } = JSON.parse(stdout) as { findings: { what: string; state: string }[] };
+      return findings.find((finding) => finding.what === what);
+    };
+    const pointer = join(home, '.waggle', 'releases', 'active');
+    const active = readFileSync(pointer);
+    writeFileSync(pointer, 'junk');
+    expect(await doctor('Release')).toMatchObject({
+      state: 'problem',
+      remedy: expect.stringContaining('`waggle release activate <id>`'),
+    });
+    writeFileSync(pointer, active);
+    const models = join(home, '.waggle', 'models');
+    const [version] = readdirSync(join(models, 'promotions', 'pctr')).slice(-1);
+    const promoted = JSON.parse(
+      readFileSync(join(models, 'promotions', 'pctr', version!), 'utf8'),
+    ) as { version: string };
+    const { artifacts } = JSON.parse(
+      readFileSync(join(models, 'models', 'pctr', `${promoted.version.slice(5)}.json`), 'utf8'),
+    ) as { artifacts: Record<string, { sha256: string }> };
+    const { sha256 } = artifacts['model.json']!;
+    truncateSync(join(models, 'artifacts', sha256.slice(0, 2), sha256), 10);
+    expect(await doctor('Models')).toMatchObject({
+      state: 'problem',
+      found: expect.stringContaining(`model.json of ${promoted.version}`),
+    });
+    await refused('WAGGLE_MODEL_CORRUPT', 'release');
+    await json('train', '--model', 'pctr');
+    expect(await doctor('Models')).toMatchObject({ state: 'ok' });
+    expect((await doctor('Release'))!.state).toBe('ok');
   });
 }, 240_000);

@@ -2,8 +2,10 @@ import { spawnSync } from 'node:child_process';
 import { accessSync, constants, existsSync, mkdirSync, statfsSync } from 'node:fs';
 import { availableParallelism, totalmem } from 'node:os';
 import { join } from 'node:path';
+import { toWaggleError } from '@waggle/core';
 import { backendInfo } from '@waggle/native';
 import type { CommandContext } from '../context.js';
+import { openRegistry } from '../model-registry.js';
 import { table } from '../output.js';
 import { releaseStore } from '../release-store.js';
 
@@ -18,6 +20,38 @@ const toolVersion = (command: string): string | undefined => {
   const run = spawnSync(command, ['--version'], { encoding: 'utf8' });
   return run.status === 0 ? run.stdout.split('\n')[0] : undefined;
 };
+
+/** Whether what the next release would be made of is whole. */
+async function models(context: CommandContext): Promise<Finding> {
+  const what = 'Models';
+  const none: Finding = { what, state: 'ok', found: 'none trained yet' };
+  if (!existsSync(join(context.dir, 'models'))) return none;
+  try {
+    const { pctr, accept } = await (await openRegistry(context)).latest();
+    return { what, state: 'ok', found: `${pctr.model.version}, ${accept.model.version}` };
+  } catch (thrown) {
+    const { code, message, remedy = 'See docs/errors.md.' } = toWaggleError(thrown);
+    return code === 'WAGGLE_NO_MODEL' ? none : { what, state: 'problem', found: message, remedy };
+  }
+}
+
+/** Whether what is served is whole. */
+async function release(context: CommandContext): Promise<Finding> {
+  const what = 'Release';
+  const releases = releaseStore(context);
+  try {
+    const active = await releases.active();
+    if (active === undefined) {
+      const remedy = 'Run `npm start`, or `waggle run` on your own data.';
+      return { what, state: 'warning', found: 'none active', remedy };
+    }
+    await releases.open(active);
+    return { what, state: 'ok', found: active };
+  } catch (thrown) {
+    const { message, remedy = 'Run `waggle release rollback`.' } = toWaggleError(thrown);
+    return { what, state: 'problem', found: message, remedy };
+  }
+}
 
 /** `waggle doctor`: what this machine and this installation have, and what to do about what is missing. */
 export async function doctorCommand(context: CommandContext): Promise<number> {
@@ -111,28 +145,8 @@ export async function doctorCommand(context: CommandContext): Promise<number> {
       remedy: (error as { remedy?: string }).remedy ?? 'See docs/errors.md.',
     });
   }
-  const releases = releaseStore(context);
-  const active = existsSync(join(context.dir, 'releases')) ? await releases.active() : undefined;
-  if (active === undefined) {
-    findings.push({
-      what: 'Release',
-      state: 'warning',
-      found: 'none active',
-      remedy: 'Run `npm start`, or `waggle run` on your own data.',
-    });
-  } else {
-    try {
-      await releases.open(active);
-      findings.push({ what: 'Release', state: 'ok', found: active });
-    } catch (error) {
-      findings.push({
-        what: 'Release',
-        state: 'problem',
-        found: (error as Error).message,
-        remedy: 'Run `waggle release rollback`.',
-      });
-    }
-  }
+  findings.push(await models(context));
+  findings.push(await release(context));
   findings.push(
     existsSync(context.config.dataDir)
       ? { what: 'Public datasets', state: 'ok', found: context.config.dataDir }
