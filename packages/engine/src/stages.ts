@@ -282,11 +282,11 @@ async function drawAsking(
   nth: number,
 ): Promise<OneDraw> {
   const { cache, context } = run;
-  const wanted = scoringContext(run, slot);
   let unscored: Unscored | undefined;
   for (let questions = 0; ; questions++) {
     const { budget, stale } = run.money.draw(context.nowMs, nth);
     const set = cache.get(context.publicationRow, context.language, context.atMs, budget);
+    const wanted = scoringContext(run, slot, set);
     if (find(set.blocks, wanted) !== undefined) {
       const drawn = draw(run, slot, budget, restrictions, taken, nth);
       return { drawn, stale, unscored: undefined };
@@ -436,7 +436,7 @@ function scored(
   withoutScores: boolean,
 ): { block: ScoredBlock; priorOnly: boolean } {
   const { release, cache, scratch } = run;
-  const wanted = scoringContext(run, slot);
+  const wanted = scoringContext(run, slot, set);
   const kept = find(set.blocks, wanted);
   if (kept !== undefined) return { block: kept, priorOnly: false };
   const priorOnly = withoutScores || run.late();
@@ -448,7 +448,11 @@ function scored(
   return { block, priorOnly };
 }
 
-function scoringContext({ context }: Run, slot: SlotContext): ScoringContext {
+function scoringContext(
+  { context }: Run,
+  slot: SlotContext,
+  { n }: Pick<CandidateSet, 'n'>,
+): ScoringContext {
   const { mode } = context.request;
   return {
     mode,
@@ -456,7 +460,8 @@ function scoringContext({ context }: Run, slot: SlotContext): ScoringContext {
     position: slot.position,
     nAds: context.nAds,
     delivered: slot.delivered,
-    menuSize: mode === 'fill' ? 0 : context.k,
+    // However many were asked for, a menu is no longer than there are offers.
+    menuSize: mode === 'fill' ? 0 : Math.min(context.k, n),
     priorOnly: false,
   };
 }

@@ -329,6 +329,16 @@ describe('offers', () => {
     expect(offers(engineFor(plain), {}, 'theirs').request_id).toBe('theirs');
   });
 
+  test('takes a menu to be no longer than its candidates, however many are asked for', async () => {
+    const ten = await world.release({ policy: parsePolicy({ epsilon: 0, max_scored: 10 }) });
+    const asked = (k: number) => offers(engineFor(ten), { k, explain: 'summary' });
+    const { items } = asked(100);
+    expect(items.length).toBeGreaterThan(3);
+    expect(asked(20).items).toEqual(items);
+    // Nor are two offers one.
+    expect(asked(1).items[0]!.explain!.p_accept).not.toBe(items[0]!.explain!.p_accept);
+  });
+
   test('raising a click price never lowers a campaign', async () => {
     const catalog = world.catalog.campaigns;
     const bids = (catalog.columns['bid_micros'] as { data: Float64Array }).data;
