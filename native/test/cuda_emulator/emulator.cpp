@@ -1,8 +1,6 @@
 #include "emulator.hpp"
 
-#include <setjmp.h>
 #include <sys/mman.h>
-#include <ucontext.h>
 
 #include <cstdio>
 #include <cstdlib>
@@ -11,6 +9,32 @@
 #include <mutex>
 #include <string>
 #include <vector>
+
+// Leaves one fiber for another: the registers that a call must keep go onto the stack it leaves, whose pointer goes to
+// *from, and come back from the stack `to` (System V, x86-64). setjmp and longjmp were a sixth of a run's time.
+extern "C" void waggle_emulator_switch(void** from, void* to);
+asm(R"(
+.text
+.type waggle_emulator_switch, @function
+waggle_emulator_switch:
+  pushq %rbp
+  pushq %rbx
+  pushq %r12
+  pushq %r13
+  pushq %r14
+  pushq %r15
+  movq %rsp, (%rdi)
+  movq %rsi, %rsp
+  popq %r15
+  popq %r14
+  popq %r13
+  popq %r12
+  popq %rbx
+  popq %rbp
+  popq %rcx
+  jmp *%rcx
+.size waggle_emulator_switch, . - waggle_emulator_switch
+)");
 
 namespace waggle::emulator {
 
@@ -40,12 +64,14 @@ struct Warp {
 };
 
 struct Fiber {
-  jmp_buf context;
-  void* stack = nullptr;
-  bool started = false;
+  void* stack_pointer = nullptr;
   bool finished = true;
   unsigned index = 0;
   unsigned turn = 0;
+  // The barrier it stands at, if any, the generation it waits out and how many must arrive (0: whoever is alive).
+  const Barrier* waits_at = nullptr;
+  uint64_t generation = 0;
+  unsigned needed = 0;
 };
 
 struct Machine {
@@ -53,7 +79,7 @@ struct Machine {
   std::vector<std::unique_ptr<Fiber>> fibers;
   std::vector<std::unique_ptr<Warp>> warps;
   std::unique_ptr<unsigned char[]> shared{new unsigned char[kMaxSharedBytes + 1024]};
-  jmp_buf scheduler;
+  void* scheduler = nullptr;  // its stack pointer while a fiber runs
   Fiber* current = nullptr;
   dim3 grid, block;
   uint3 block_at;
@@ -67,17 +93,17 @@ struct Machine {
   std::string failure;
 };
 
-Machine& machine() {
-  static Machine* m = [] {
-    auto* made = new Machine();
-    if (const char* seed = std::getenv("WAGGLE_EMULATOR_SEED"); seed != nullptr && *seed != '\0') {
-      made->random = std::strtoull(seed, nullptr, 10);
-      made->shuffled = true;
-    }
-    return made;
-  }();
-  return *m;
+Machine* make_machine() {
+  auto* made = new Machine();
+  if (const char* seed = std::getenv("WAGGLE_EMULATOR_SEED"); seed != nullptr && *seed != '\0') {
+    made->random = std::strtoull(seed, nullptr, 10);
+    made->shuffled = true;
+  }
+  return made;
 }
+
+Machine* const the_machine = make_machine();
+Machine& machine() { return *the_machine; }
 
 uint64_t next_random() {  // splitmix64
   uint64_t z = (machine().random += 0x9e3779b97f4a7c15u);
@@ -88,10 +114,10 @@ uint64_t next_random() {  // splitmix64
 
 void yield() {
   Machine& m = machine();
-  if (_setjmp(m.current->context) == 0) _longjmp(m.scheduler, 1);
+  waggle_emulator_switch(&m.current->stack_pointer, m.scheduler);
 }
 
-void fiber_main() {
+[[noreturn]] void fiber_main() {
   Machine& m = machine();
   while (true) {
     (*m.body)();
@@ -102,35 +128,66 @@ void fiber_main() {
   }
 }
 
+/// A fiber that, when first resumed, enters fiber_main.
+std::unique_ptr<Fiber> make_fiber(unsigned index) {
+  auto fiber = std::make_unique<Fiber>();
+  fiber->index = index;
+  auto* stack = static_cast<unsigned char*>(
+      mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+  // Stacks that began at one offset of their pages would share few cache lines.
+  void** top = reinterpret_cast<void**>(stack + kStackBytes - index % 128 * 448);
+  *--top = nullptr;  // as if called: the stack is 16-byte aligned above a return address
+  *--top = reinterpret_cast<void*>(&fiber_main);
+  for (int saved = 0; saved < 6; ++saved) *--top = nullptr;
+  fiber->stack_pointer = top;
+  return fiber;
+}
+
 void resume(Fiber* fiber) {
   Machine& m = machine();
   m.current = fiber;
-  if (_setjmp(m.scheduler) != 0) return;
-  if (fiber->started) _longjmp(fiber->context, 1);
-  fiber->started = true;
-  ucontext_t fresh;
-  getcontext(&fresh);
-  fresh.uc_stack.ss_sp = fiber->stack;
-  fresh.uc_stack.ss_size = kStackBytes;
-  fresh.uc_link = nullptr;
-  makecontext(&fresh, fiber_main, 0);
-  setcontext(&fresh);
+  waggle_emulator_switch(&m.scheduler, fiber->stack_pointer);
 }
 
-template <typename Needed>
-void wait_at(Barrier& barrier, Needed needed) {
+unsigned or_alive(unsigned needed) { return needed != 0 ? needed : machine().n_alive; }
+
+/// `needed` 0: as many as are alive, which may become fewer while others wait.
+void wait_at(Barrier& barrier, unsigned needed) {
   Machine& m = machine();
   const uint64_t generation = barrier.generation;
   ++barrier.arrived;
   while (barrier.generation == generation) {
-    if (barrier.arrived >= needed()) {
+    if (barrier.arrived >= or_alive(needed)) {
       barrier.arrived = 0;
       ++barrier.generation;
       ++m.progress;
       return;
     }
+    Fiber* const self = m.current;
+    self->waits_at = &barrier;
+    self->generation = generation;
+    self->needed = needed;
     yield();
+    self->waits_at = nullptr;
   }
+}
+
+/// Resuming it would change something: its barrier, if it stands at one, has opened or can be opened by it.
+bool can_run(const Fiber& fiber) {
+  if (fiber.finished) return false;
+  const Barrier* const barrier = fiber.waits_at;
+  return barrier == nullptr || barrier->generation != fiber.generation || barrier->arrived >= or_alive(fiber.needed);
+}
+
+/// False when none of them could run: then none can before others have.
+bool resume_all(const std::vector<Fiber*>& fibers) {
+  bool any = false;
+  for (Fiber* fiber : fibers) {
+    if (!can_run(*fiber)) continue;
+    resume(fiber);
+    any = true;
+  }
+  return any;
 }
 
 Warp& warp_of(const Fiber& fiber) { return *machine().warps[fiber.index / 32]; }
@@ -143,6 +200,7 @@ bool run_block() {
   }
   m.n_alive = m.n_threads;
   std::vector<Fiber*> order;
+  std::vector<Fiber*> ahead;
   for (unsigned t = 0; t < m.n_threads; ++t) {
     m.fibers[t]->finished = false;
     m.fibers[t]->turn = 0;
@@ -154,20 +212,17 @@ bool run_block() {
       for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[next_random() % i]);
       // Most warps stand still for a few rounds, so that one may run far ahead of another.
       const uint64_t running = next_random() & next_random();
-      for (int round = 0; round < 24; ++round) {
-        for (Fiber* fiber : order) {
-          if (!fiber->finished && ((running >> (fiber->index / 32)) & 1) != 0) resume(fiber);
-        }
+      ahead.clear();
+      for (Fiber* fiber : order) {
+        if (((running >> (fiber->index / 32)) & 1) != 0) ahead.push_back(fiber);
+      }
+      for (int round = 0; round < 24 && resume_all(ahead); ++round) {
       }
     }
-    for (Fiber* fiber : order) {
-      if (!fiber->finished) resume(fiber);
-    }
+    resume_all(order);
     // A barrier may be completed by the last arrival of a round and seen in the next one only.
     if (m.progress == before) {
-      for (Fiber* fiber : order) {
-        if (!fiber->finished) resume(fiber);
-      }
+      resume_all(order);
       if (m.progress == before) return false;
     }
   }
@@ -186,13 +241,7 @@ bool launch(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void
     return false;
   }
   m.n_threads = static_cast<unsigned>(threads);
-  while (m.fibers.size() < m.n_threads) {
-    auto fiber = std::make_unique<Fiber>();
-    fiber->index = static_cast<unsigned>(m.fibers.size());
-    fiber->stack =
-        mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    m.fibers.push_back(std::move(fiber));
-  }
+  while (m.fibers.size() < m.n_threads) m.fibers.push_back(make_fiber(static_cast<unsigned>(m.fibers.size())));
   while (m.warps.size() * 32 < m.n_threads) m.warps.push_back(std::make_unique<Warp>());
   m.grid = grid;
   m.block = block;
@@ -231,13 +280,9 @@ unsigned char* dynamic_shared() {
   return base + (1024 - reinterpret_cast<uintptr_t>(base) % 1024) % 1024;
 }
 
-void block_barrier() {
-  wait_at(machine().named[0], [] { return machine().n_alive; });
-}
+void block_barrier() { wait_at(machine().named[0], 0); }
 
-void named_barrier(int id, int count) {
-  wait_at(machine().named[id], [count] { return static_cast<unsigned>(count); });
-}
+void named_barrier(int id, int count) { wait_at(machine().named[id], static_cast<unsigned>(count)); }
 
 void warp_barrier(unsigned mask) {
   Warp& warp = warp_of(*machine().current);
@@ -255,7 +300,7 @@ void warp_barrier(unsigned mask) {
     }
     found->mask = mask;
   }
-  wait_at(found->barrier, [mask] { return static_cast<unsigned>(__builtin_popcount(mask)); });
+  wait_at(found->barrier, static_cast<unsigned>(__builtin_popcount(mask)));
 }
 
 void pause() { yield(); }
