@@ -22,7 +22,7 @@ export default tseslint.config(
     languageOptions: {
       parser: tseslint.parser,
       parserOptions: {
-        projectService: true,
+        project: ['tsconfig.json'],
         tsconfigRootDir: fileURLToPath(new URL('.', import.meta.url)),
       },
     },
