@@ -1,14 +1,40 @@
 // Runs the TypeScript tests once more under npm's node@22, beside whatever Node runs the build.
-import { spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { spawn, spawnSync } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { root, say, setup } from './setup.mjs';
+import { workspaces } from './test.mjs';
 
 setup();
 const prefix = mkdtempSync(join(tmpdir(), 'waggle-node22-'));
 let passed = 0;
 let failed = 0;
+
+/** Runs the tests of one package and adds its report to the sums. */
+async function test(node, dir) {
+  const report = join(prefix, `${dir.replaceAll('/', '-')}.json`);
+  const vitest = join(root, 'node_modules', 'vitest', 'vitest.mjs');
+  const reporters = ['--reporter=dot', '--reporter=json', `--outputFile.json=${report}`];
+  const path = `${join(node, '..')}:${process.env.PATH}`;
+  const child = spawn(node, [vitest, 'run', ...reporters], {
+    cwd: join(root, dir),
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, PATH: path, VITEST_MAX_WORKERS: '1' },
+  });
+  const output = [];
+  child.stdout.on('data', (chunk) => output.push(chunk));
+  child.stderr.on('data', (chunk) => output.push(chunk));
+  const status = await new Promise((resolve) => child.on('close', resolve));
+  process.stdout.write(`\n${dir}:\n${Buffer.concat(output)}`);
+  if (existsSync(report)) {
+    const result = JSON.parse(readFileSync(report, 'utf8'));
+    passed += result.numPassedTests;
+    failed += result.numFailedTests;
+  }
+  if (status !== 0) failed++;
+}
+
 try {
   const platform = `node-${process.platform}-${process.arch}`;
   const install = spawnSync(
@@ -30,35 +56,13 @@ try {
     say(`Node 22: npm has no ${platform}@22 here, skipped`);
   } else {
     say(`Node 22: ${spawnSync(node, ['--version'], { encoding: 'utf8' }).stdout.trim()}`);
-    const groups = ['packages', 'apps'].flatMap((g) =>
-      readdirSync(join(root, g)).map((n) => join(g, n)),
-    );
-    for (const dir of ['native', 'benchmarks', ...groups]) {
-      if (!existsSync(join(root, dir, 'test'))) continue;
-      const report = join(prefix, 'results.json');
-      rmSync(report, { force: true });
-      const run = spawnSync(
-        node,
-        [
-          join(root, 'node_modules', 'vitest', 'vitest.mjs'),
-          'run',
-          '--reporter=dot',
-          '--reporter=json',
-          `--outputFile.json=${report}`,
-        ],
-        {
-          cwd: join(root, dir),
-          stdio: ['ignore', 'inherit', 'inherit'],
-          env: { ...process.env, PATH: `${join(node, '..')}:${process.env.PATH}` },
-        },
-      );
-      if (existsSync(report)) {
-        const result = JSON.parse(readFileSync(report, 'utf8'));
-        passed += result.numPassedTests;
-        failed += result.numFailedTests;
-      }
-      if (run.status !== 0) failed++;
-    }
+    // Two packages at a time with one test process each, as scripts/test.mjs does; what a package prints stays together.
+    const waiting = workspaces();
+    const lane = async () => {
+      for (let dir = waiting.shift(); dir !== undefined; dir = waiting.shift())
+        await test(node, dir);
+    };
+    await Promise.all([lane(), lane()]);
   }
 } finally {
   rmSync(prefix, { recursive: true, force: true });
