@@ -19,8 +19,9 @@ export function defineWaggleConfig(configUrl: string) {
       pool: 'forks',
       isolate: true,
       maxWorkers: 2,
-      testTimeout: 60_000,
-      hookTimeout: 120_000,
+      // Against what hangs, not what is slow: a busy machine takes six times as long.
+      testTimeout: 180_000,
+      hookTimeout: 240_000,
       reporters: ['default', 'json'],
       outputFile: { json: '.vitest/results.json' },
     },
