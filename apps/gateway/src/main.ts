@@ -6,6 +6,7 @@ import {
   clockStartingAt,
   idFactory,
   type Logger,
+  onStopSignal,
   redactConfig,
   systemClock,
   type WaggleError,
@@ -231,17 +232,10 @@ export async function startGateway(options: StartOptions): Promise<RunningGatewa
   }
 }
 
-/** Closes the gateway when the process is told to stop; a second signal ends it at once. Returns the outcome. */
+/** Closes the gateway when the process is told to stop; who insists ends it at once. Returns the outcome. */
 export function untilSignal(gateway: RunningGateway): Promise<boolean> {
   return new Promise((settle, fail) => {
-    let told = false;
-    const stop = (): void => {
-      if (told) process.exit(1);
-      told = true;
-      gateway.close().then(settle, fail);
-    };
-    process.on('SIGTERM', stop);
-    process.on('SIGINT', stop);
+    onStopSignal(() => void gateway.close().then(settle, fail));
   });
 }
 

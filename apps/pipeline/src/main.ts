@@ -1,4 +1,4 @@
-import { WaggleError } from '@waggle/core';
+import { onStopSignal, WaggleError } from '@waggle/core';
 import { cac } from 'cac';
 import { type CommandContext, commandContext } from './context.js';
 import { pipelineError } from './errors.js';
@@ -16,9 +16,7 @@ export async function runCli(argv: readonly string[]): Promise<number> {
   const cli = cac('waggle');
   let exitCode: number | undefined;
   const abort = new AbortController();
-  const interrupt = (signal: NodeJS.Signals) => abort.abort(new Error(signal));
-  process.once('SIGINT', interrupt);
-  process.once('SIGTERM', interrupt);
+  const deaf = onStopSignal((signal) => abort.abort(new Error(signal)));
 
   // Commands load when they are called: no job waits for another's libraries.
   const bind =
@@ -181,7 +179,6 @@ export async function runCli(argv: readonly string[]): Promise<number> {
     if (abort.signal.aborted) return 130;
     return error instanceof WaggleError && error.code === 'WAGGLE_USAGE' ? 2 : 1;
   } finally {
-    process.off('SIGINT', interrupt);
-    process.off('SIGTERM', interrupt);
+    deaf();
   }
 }

@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process';
 import {
   copyFileSync,
+  existsSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -275,6 +276,21 @@ describe('from nothing to a served ranking', () => {
       writeFileSync(file, whole);
     }
     await json('release', 'activate', active.id);
+  });
+
+  it('signals that come together, as of Ctrl-C on npm, are one: the store stops with the gateway', async () => {
+    const server = command('serve', '--port', '0');
+    let stdout = '';
+    server.stdout.setEncoding('utf8').on('data', (text: string) => {
+      stdout += text;
+    });
+    const closed = new Promise<number | null>((resolve) => server.once('close', resolve));
+    await vi.waitUntil(() => stdout.includes('Serving'), PATIENCE);
+    const owner = join(home, '.waggle', 'store', 'owner.json');
+    await vi.waitUntil(() => existsSync(owner), PATIENCE);
+    for (let i = 0; i < 3; i++) server.kill('SIGINT');
+    expect(await closed).toBe(0);
+    expect(existsSync(owner)).toBe(false);
   });
 
   it('a truncated release is refused by the doctor', async () => {

@@ -9,3 +9,4 @@ export * from './logger.js';
 export * from './rank-area.js';
 export * from './rng.js';
 export * from './send-history.js';
+export * from './stop-signals.js';
