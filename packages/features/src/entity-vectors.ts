@@ -58,3 +58,29 @@ export async function queryEntityVectors(
   const rowOf = new Map(from.map((row, i) => [stringAt(ids, row), i]));
   return { model, dim, rowOf, vectors };
 }
+
+/**
+ * Unit rows after taking away a mean vector, in double precision. A row of zeros is no vector and stays so, as does one that is the mean.
+ * @param rows float32 [n × dim]
+ * @param mean [dim]
+ */
+export function centredRows(rows: Float32Array, mean: Float64Array): Float32Array {
+  const dim = mean.length;
+  const out = new Float32Array(rows.length);
+  const difference = new Float64Array(dim);
+  for (let from = 0; from < rows.length; from += dim) {
+    let present = false;
+    let square = 0;
+    for (let d = 0; d < dim; d++) {
+      const x = rows[from + d]!;
+      if (x !== 0) present = true;
+      const y = x - mean[d]!;
+      difference[d] = y;
+      square += y * y;
+    }
+    const norm = Math.sqrt(square);
+    if (!present || norm === 0) continue;
+    for (let d = 0; d < dim; d++) out[from + d] = difference[d]! / norm;
+  }
+  return out;
+}

@@ -8,6 +8,7 @@ import {
   stringListData,
 } from '@waggle/core';
 import { type FeatureSet, leafKeysBy } from './definition.js';
+import { centredRows } from './entity-vectors.js';
 import { featuresError } from './errors.js';
 import type { AttributeRef, EntityName, Key, Leaf } from './expression.js';
 import { applyScalar, buildProgram, type Program, vectorLoop } from './online-program.js';
@@ -873,26 +874,9 @@ function centered(snapshot: FeatureSnapshot, m: EmbeddingMatrices): EmbeddingMat
   const one = (entity: EntityName): Float32Array => {
     const source = m[entity];
     const column = tableOf(snapshot, 'global').columns[`mean:${entity}`];
-    const out = new Float32Array(source.length);
     // Without any vectors when the snapshot was built there is no mean, and nothing to compare either.
-    if (column?.kind !== 'numeric' || column.width !== dim) return out;
-    const mean = column.data as Float64Array;
-    const difference = new Float64Array(dim);
-    for (let from = 0; from < source.length; from += dim) {
-      let present = false;
-      let square = 0;
-      for (let d = 0; d < dim; d++) {
-        const x = source[from + d]!;
-        if (x !== 0) present = true;
-        const y = x - mean[d]!;
-        difference[d] = y;
-        square += y * y;
-      }
-      const norm = Math.sqrt(square);
-      if (!present || norm === 0) continue;
-      for (let d = 0; d < dim; d++) out[from + d] = difference[d]! / norm;
-    }
-    return out;
+    if (column?.kind !== 'numeric' || column.width !== dim) return new Float32Array(source.length);
+    return centredRows(source, column.data as Float64Array);
   };
   const matrices = {
     dim,

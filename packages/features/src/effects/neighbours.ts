@@ -1,5 +1,5 @@
 import { topk } from '@waggle/native';
-import type { EntityVectors } from '../entity-vectors.js';
+import { centredRows, type EntityVectors } from '../entity-vectors.js';
 
 /**
  * Texts that count as near. On headlines of real tests (benchmarks, `train/neighbours`) more of them say more about one that nobody
@@ -33,7 +33,7 @@ export async function findNeighbourhoods({
   const rows = new Int32Array(n * width).fill(-1);
   const weights = new Float32Array(n * width);
   if (width === 0) return { rowOf, width, rows, weights };
-  const centred = centredRows(vectors, dim);
+  const centred = centredRows(vectors, meanRow(vectors, dim));
   const found = await topk({
     queries: centred,
     nQueries: n,
@@ -83,18 +83,9 @@ export function neighbourEffect(
   return sum / known;
 }
 
-/** Unit rows with the mean of all of them taken away. */
-function centredRows(vectors: Float32Array, dim: number): Float32Array {
-  const n = vectors.length / dim;
+function meanRow(rows: Float32Array, dim: number): Float64Array {
+  const n = rows.length / dim;
   const mean = new Float64Array(dim);
-  for (let i = 0; i < vectors.length; i++) mean[i % dim]! += vectors[i]! / n;
-  const out = new Float32Array(vectors.length);
-  for (let from = 0; from < vectors.length; from += dim) {
-    let square = 0;
-    for (let d = 0; d < dim; d++) square += (vectors[from + d]! - mean[d]!) ** 2;
-    const norm = Math.sqrt(square);
-    if (norm === 0) continue;
-    for (let d = 0; d < dim; d++) out[from + d] = (vectors[from + d]! - mean[d]!) / norm;
-  }
-  return out;
+  for (let i = 0; i < rows.length; i++) mean[i % dim]! += rows[i]! / n;
+  return mean;
 }
