@@ -1,8 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
 import type { RankRequestBody, RankResponseBody } from '@waggle/core/contract';
-
-export const waggle = fileURLToPath(new URL('../../apps/pipeline/bin/waggle.mjs', import.meta.url));
 
 export const CONNECTIONS = 32;
 /** More requests than any gateway here answers in a second. */

@@ -1,10 +1,9 @@
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { silentLogger, stringAt, stringData } from '@waggle/core';
+import { stringAt, stringData } from '@waggle/core';
 import { numbers } from '@waggle/features';
-import { openLocalStore } from '@waggle/store';
+import { openStoreOf } from '../local-store.js';
 import { dataFolder } from './vectors.js';
 
 /** Headlines that were shown to random readers of a site, several for the same story. */
@@ -19,8 +18,6 @@ export interface HeadlineTests {
   readonly clicks: Float64Array;
 }
 
-const waggle = fileURLToPath(new URL('../../../apps/pipeline/bin/waggle.mjs', import.meta.url));
-
 /** The first tests of the Upworthy Research Archive; undefined where the data is not installed. */
 export async function readHeadlineTests(maxTests: number): Promise<HeadlineTests | undefined> {
   const file = join(dataFolder(), 'upworthy', 'upworthy_train.parquet');
@@ -28,11 +25,7 @@ export async function readHeadlineTests(maxTests: number): Promise<HeadlineTests
   // Compressed by Zstandard: the store reads it, as it would a user's own file.
   const dir = mkdtempSync(join(tmpdir(), 'waggle-bench-headlines-'));
   try {
-    const store = await openLocalStore({
-      dataDir: dir,
-      logger: silentLogger,
-      startOwner: { command: process.execPath, args: [waggle, 'store', '--dir', dir] },
-    });
+    const store = await openStoreOf(dir);
     try {
       const table = await store.queryColumns(
         `SELECT clickability_test_id AS test, headline, toFloat64(impressions) AS impressions, toFloat64(clicks) AS clicks FROM file({file:String}, Parquet) ORDER BY test_week, test, headline`,

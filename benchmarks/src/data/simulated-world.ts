@@ -1,13 +1,11 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { DAY_MS, silentLogger } from '@waggle/core';
+import { DAY_MS } from '@waggle/core';
 import { readManifest, type WorldConfig } from '@waggle/simulator';
-import { openLocalStore, type Store } from '@waggle/store';
+import type { Store } from '@waggle/store';
+import { openStoreOf, waggle } from '../local-store.js';
 import { measureCommand } from '../process-tree.js';
-
-const waggle = fileURLToPath(new URL('../../../apps/pipeline/bin/waggle.mjs', import.meta.url));
 
 /** The last week of a world is never trained on: what is measured are its decisions. */
 const HELD_OUT_MS = 7 * DAY_MS;
@@ -48,11 +46,7 @@ export async function withSimulatedWorld<T>(
     await cli('ingest', world);
     if (embed) await cli('embed');
     const { config } = readManifest(world);
-    const store = await openLocalStore({
-      dataDir: dir,
-      logger: silentLogger,
-      startOwner: { command: process.execPath, args: [waggle, 'store', '--dir', dir] },
-    });
+    const store = await openStoreOf(dir);
     try {
       const { tenantId, startMs, endMs } = config;
       const cutMs = endMs - HELD_OUT_MS;

@@ -1,12 +1,10 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { waggle } from '../local-store.js';
 import { measureCommand, type Usage } from '../process-tree.js';
 import { type Measurement, type SuiteOptions, summarize, touched } from '../record.js';
 import { measurePctr } from './pctr.js';
-
-const waggle = fileURLToPath(new URL('../../../apps/pipeline/bin/waggle.mjs', import.meta.url));
 
 /**
  * The offline jobs as their users run them: whole processes, a fresh folder each, memory summed over the process tree

@@ -4,11 +4,11 @@ import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { decodeColumns, silentLogger, stringData } from '@waggle/core';
+import { decodeColumns, stringData } from '@waggle/core';
 import type { RankRequestBody, RankResponseBody } from '@waggle/core/contract';
-import { openLocalStore } from '@waggle/store';
 import { runLoad } from '../load.js';
 import type { LoadResult } from '../load-contract.js';
+import { openStoreOf, waggle } from '../local-store.js';
 import { measureCommand } from '../process-tree.js';
 import {
   CONNECTIONS,
@@ -19,7 +19,6 @@ import {
   stopServer,
   UniqueBodies,
   untilServed,
-  waggle,
 } from '../rank-server.js';
 import { type Measurement, type SuiteOptions, summarize, touched } from '../record.js';
 import { measureNetwork } from './rank-network.js';
@@ -74,11 +73,7 @@ function movingMoney(bodies: readonly string[]): string[] {
 
 /** The network's budgets last for some thousand fills, which is seconds here: the release after this has more to give. */
 async function raiseBudgets(dir: string): Promise<void> {
-  const store = await openLocalStore({
-    dataDir: dir,
-    logger: silentLogger,
-    startOwner: { command: process.execPath, args: [waggle, 'store'] },
-  });
+  const store = await openStoreOf(dir);
   try {
     await store.command(
       'ALTER TABLE campaigns UPDATE budget_micros = budget_micros * 100000, daily_budget_micros = 0 WHERE 1',
