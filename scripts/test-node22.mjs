@@ -4,7 +4,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { root, say, setup } from './setup.mjs';
-import { workspaces } from './test.mjs';
+import { nameFailures, workspaces } from './test.mjs';
 
 setup();
 const prefix = mkdtempSync(join(tmpdir(), 'waggle-node22-'));
@@ -20,7 +20,7 @@ async function test(node, dir) {
   const child = spawn(node, [vitest, 'run', ...reporters], {
     cwd: join(root, dir),
     stdio: ['ignore', 'pipe', 'pipe'],
-    env: { ...process.env, PATH: path, VITEST_MAX_WORKERS: '1' },
+    env: { ...process.env, PATH: path, VITEST_MAX_WORKERS: '1', NO_COLOR: '1' },
   });
   const output = [];
   child.stdout.on('data', (chunk) => output.push(chunk));
@@ -29,6 +29,7 @@ async function test(node, dir) {
   process.stdout.write(`\n${dir}:\n${Buffer.concat(output)}`);
   if (existsSync(report)) {
     const result = JSON.parse(readFileSync(report, 'utf8'));
+    nameFailures(`Node 22, ${dir}`, result);
     passed += result.numPassedTests;
     failed += result.numFailedTests;
   }

@@ -1,7 +1,7 @@
 // npm test: prepare the clone, run every test (TypeScript and C++), close with "N passed, N failed".
 import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { root, say, setup } from './setup.mjs';
 
@@ -17,6 +17,17 @@ export function workspaces() {
       readdirSync(join(root, group)).map((name) => join(group, name)),
     ),
   ].filter((dir) => existsSync(join(root, dir, 'test')));
+}
+
+/** Names what failed in a vitest report, a line each, so that the end of a long log says it again. */
+export function nameFailures(dir, report) {
+  for (const suite of report.testResults) {
+    for (const { status, fullName, failureMessages } of suite.assertionResults) {
+      if (status !== 'failed') continue;
+      const why = (failureMessages[0] ?? '').split('\n')[0];
+      process.stdout.write(`✘ ${dir}: ${basename(suite.name)}: ${fullName}: ${why}\n`);
+    }
+  }
 }
 
 function turboRun(task, { concurrency = 1, ...more } = {}) {
@@ -46,11 +57,12 @@ export function typescriptTests() {
   for (const dir of dirs) {
     const file = join(root, dir, '.vitest', 'results.json');
     if (!existsSync(file)) {
-      say(`${dir}: its tests wrote no report; counted as a failure`);
+      say(`✘ ${dir}: its tests wrote no report; counted as a failure`);
       failed++;
       continue;
     }
     const report = JSON.parse(readFileSync(file, 'utf8'));
+    nameFailures(dir, report);
     passed += report.numPassedTests;
     failed += report.numFailedTests;
     skipped += report.numPendingTests + (report.numTodoTests ?? 0);
@@ -58,11 +70,14 @@ export function typescriptTests() {
     for (const suite of report.testResults) {
       if (suite.status === 'failed' && suite.assertionResults.every((t) => t.status !== 'failed')) {
         failed++;
-        say(`${suite.name}: failed to run`);
+        say(`✘ ${suite.name}: failed to run`);
       }
     }
   }
-  if (run.status !== 0 && failed === 0) failed++;
+  if (run.status !== 0 && failed === 0) {
+    failed++;
+    say('✘ TypeScript tests: turbo failed, and no test did');
+  }
   return { passed, failed, skipped };
 }
 
@@ -76,10 +91,14 @@ export function nativeTests() {
     Number(report.match(new RegExp(`<testsuite[^>]*\\s${name}="(\\d+)"`))?.[1]);
   const [all, failed, skipped] = [count('tests'), count('failures'), count('skipped')];
   if (!(all > 0)) {
-    say('native: the C++ tests wrote no report; counted as a failure');
+    say('✘ native: the C++ tests wrote no report; counted as a failure');
     return { passed: 0, failed: 1, skipped: 0 };
   }
+  for (const [, name] of report.matchAll(/<testcase name="([^"]*)"[^>]*status="fail"/g)) {
+    process.stdout.write(`✘ native: ${name}\n`);
+  }
   const unexplained = run.status !== 0 && failed === 0 ? 1 : 0;
+  if (unexplained > 0) say('✘ native: turbo failed, and no C++ test did');
   return { passed: all - failed - skipped, failed: failed + unexplained, skipped };
 }
 
