@@ -6,6 +6,9 @@ import { describe, expect, test, vi } from 'vitest';
 import { gatewayErrors, STATUS_BY_CODE, statusOf } from '../src/errors.js';
 import { OFFERS, rankResponse, testGateway } from './rank-fixture.js';
 
+/** For a machine that does other things besides. */
+const PATIENCE = { timeout: 120_000, interval: 20 };
+
 describe('load', () => {
   test('beyond the limit of requests in flight is refused at once, and taken again afterwards', async () => {
     let finish: () => void = () => {};
@@ -26,7 +29,7 @@ describe('load', () => {
     const rank = async () =>
       app.inject({ method: 'POST', url: '/v1/rank', payload: OFFERS }).then((r) => r);
     const first = rank();
-    await vi.waitUntil(() => started === 1);
+    await vi.waitUntil(() => started === 1, PATIENCE);
     const second = await rank();
     expect([second.statusCode, second.json().error.code]).toEqual([503, 'WAGGLE_OVERLOADED']);
     expect(second.headers['retry-after']).toBe('1');
@@ -48,9 +51,9 @@ describe('load', () => {
     const hog = setInterval(() => {
       for (const until = performance.now() + 100; performance.now() < until; );
     }, 1);
-    await vi.waitUntil(async () => (await status()) === 503, { timeout: 20_000, interval: 20 });
+    await vi.waitUntil(async () => (await status()) === 503, PATIENCE);
     clearInterval(hog);
-    await vi.waitUntil(async () => (await status()) === 200, { timeout: 20_000, interval: 20 });
+    await vi.waitUntil(async () => (await status()) === 200, PATIENCE);
     await app.close();
   });
 });

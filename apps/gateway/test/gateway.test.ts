@@ -95,7 +95,7 @@ describe('a gateway on a sample network', () => {
       [{ mode: 'fill', publication_id }, 422, 'WAGGLE_RANK_INVALID'],
     ];
     for (const [body, status, code] of cases) {
-      const answer = await post(gateway, '/v1/rank', body);
+      const answer = await post(gateway, '/v1/rank', { deadline_ms: 10_000, ...body });
       expect([answer.status, answer.json.error.code]).toEqual([status, code]);
       expect(isErrorShape(answer.json)).toBe(true);
     }
@@ -222,6 +222,7 @@ describe('a gateway on a sample network', () => {
       mode: 'fill',
       publication_id: network.ids.publications[1]!,
       slots: [{ id: 'slot_1', n_forecast: 1_000 }],
+      deadline_ms: 10_000,
     };
     const key = { 'idempotency-key': 'fill-across-restart' };
     const first = await start();
@@ -246,7 +247,7 @@ describe('a gateway on a sample network', () => {
       const wanted = network.releaseIds[(swap + 1) % 2]!;
       if (swap % 2 === 1) await network.releases.rollback();
       else await network.releases.activate(wanted);
-      await vi.waitUntil(() => gateway.releaseId === wanted, { timeout: 30_000, interval: 2 });
+      await vi.waitUntil(() => gateway.releaseId === wanted, { timeout: 120_000, interval: 2 });
     }
     busy = false;
     await Promise.all(clients);
@@ -254,7 +255,7 @@ describe('a gateway on a sample network', () => {
     const metrics = await (await fetch(`${gateway.url}/metrics`)).text();
     expect(metrics).toMatch(/^waggle_release_swaps_total 21$/m);
     expect(metrics).toMatch(/^process_cpu_seconds_total /m);
-  }, 120_000);
+  });
 
   test('keeps serving when the next release is damaged, and says so', async () => {
     const gateway = await start();
@@ -262,7 +263,7 @@ describe('a gateway on a sample network', () => {
     const file = join(dir, 'releases', releaseIds[1], 'models', 'pctr.json');
     const intact = await readFile(file);
     await releases.activate(releaseIds[1]);
-    await vi.waitUntil(() => gateway.releaseId === releaseIds[1], { timeout: 30_000 });
+    await vi.waitUntil(() => gateway.releaseId === releaseIds[1], { timeout: 120_000 });
     await gateway.close();
     await releases.rollback();
 
@@ -274,11 +275,11 @@ describe('a gateway on a sample network', () => {
       async () =>
         ((await (await fetch(`${again.url}/readyz`)).json()) as { checks: { candidate?: unknown } })
           .checks.candidate !== undefined,
-      { timeout: 30_000 },
+      { timeout: 120_000 },
     );
     expect((await offers(again)).versions.release).toBe(releaseIds[0]);
     await writeFile(file, intact);
-  }, 60_000);
+  });
 
   test('a second gateway on the folder, or on the port, is refused with a remedy', async () => {
     const gateway = await start();
@@ -318,9 +319,9 @@ test('a gateway without a release is alive, not ready, and serves the first one 
     (await post(gateway, '/v1/rank', { mode: 'offers', publication_id: 'pub_1' })).status,
   ).toBe(503);
   await cp(join(network.dir, 'releases'), join(dir, 'releases'), { recursive: true });
-  await vi.waitUntil(() => gateway.releaseId !== undefined, { timeout: 20_000 });
+  await vi.waitUntil(() => gateway.releaseId !== undefined, { timeout: 120_000 });
   expect((await fetch(`${gateway.url}/readyz`)).status).toBe(200);
   await gateway.close();
   running.length = 0;
   await rm(dir, { recursive: true, force: true });
-}, 60_000);
+});

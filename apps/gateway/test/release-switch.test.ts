@@ -8,7 +8,7 @@ import { ReleaseSwitch } from '../src/release-switch.js';
 import { OFFERS, rankResponse, servedRelease, testGateway } from './rank-fixture.js';
 
 const until = (holds: () => boolean): Promise<boolean> =>
-  vi.waitUntil(holds, { timeout: 20_000, interval: 5 }).then(() => true);
+  vi.waitUntil(holds, { timeout: 120_000, interval: 5 }).then(() => true);
 
 describe('a release switch', () => {
   const make = (load: (id: string) => Promise<string>) =>
@@ -164,7 +164,7 @@ describe('a gateway on a release store', () => {
     await app.close();
     expect([...seen.keys()].sort()).toEqual([...ids].sort());
     expect(releases.status().swaps).toBeGreaterThanOrEqual(15);
-  }, 60_000);
+  });
 
   test('refuses a damaged release, says so, and takes it once it is whole', async () => {
     const { store, ids, releases, app } = await openAll();

@@ -97,8 +97,9 @@ describe('shutdown', () => {
       () => 'answered',
       () => 'cut',
     );
-    await vi.waitUntil(async () =>
-      /^waggle_http_in_flight 1$/m.test((await app.inject('/metrics')).body),
+    await vi.waitUntil(
+      async () => /^waggle_http_in_flight 1$/m.test((await app.inject('/metrics')).body),
+      { timeout: 120_000 },
     );
     const order: string[] = [];
     const clean = await shutDown(

@@ -150,12 +150,13 @@ describe('the server', () => {
       password: server.password,
     });
     await store.command('CREATE TABLE t (x UInt32) ENGINE = MergeTree ORDER BY x');
-    const slow = store.query('SELECT sleep(0.3) AS s');
+    const slow = store.query('SELECT sleep(2) AS s');
     const insert = store.insert(
       't',
       Array.from({ length: 20_000 }, (_, x) => ({ x })),
     );
-    await new Promise((wake) => setTimeout(wake, 50));
+    // Time for both to arrive, on a machine that does other things besides.
+    await new Promise((wake) => setTimeout(wake, 1_000));
     const closing = server.close();
     expect(await slow).toEqual([{ s: 0 }]);
     expect(await insert).toEqual({ rows: 20_000 });
