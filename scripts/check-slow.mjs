@@ -141,10 +141,17 @@ async function build(preset, extra = [], targets = []) {
   return run('cmake', ['--build', '--preset', preset, '-j', jobs, ...only], `${preset}-build`);
 }
 
+/** A test of the emulated device takes many minutes under AddressSanitizer. */
+const SANITIZED_TEST_S = 3_600;
+
 async function sanitized(preset) {
   const built = await build(preset);
   if (!built.ok) return { status: 'failed', detail: `does not build\n${tail(built.output)}` };
-  const tested = await run('ctest', ['--preset', preset], `${preset}-ctest`);
+  const tested = await run(
+    'ctest',
+    ['--preset', preset, '--parallel', jobs, '--timeout', String(SANITIZED_TEST_S)],
+    `${preset}-ctest`,
+  );
   const summary = tested.output.match(/(\d+) tests failed out of (\d+)/);
   if (tested.ok && summary) return { status: 'passed', detail: `${summary[2]} ctests` };
   return { status: 'failed', detail: `${summary?.[0] ?? 'no summary'}\n${tail(tested.output)}` };
