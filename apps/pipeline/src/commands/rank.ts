@@ -7,7 +7,10 @@ import { pipelineError } from '../errors.js';
 import { micros, percent, table } from '../output.js';
 import { releaseStore } from '../release-store.js';
 
-/** Sends one ranking request. @throws WAGGLE_SERVER_UNREACHABLE, or the gateway's own error */
+/** Whoever asks by hand waits for the model's answer, however busy the machine; a platform allows far less. */
+const DEADLINE_MS = 10_000;
+
+/** Sends one ranking request, with time to answer it unless the body says how much. @throws WAGGLE_SERVER_UNREACHABLE, or the gateway's own error */
 export async function requestRank(
   url: string,
   body: RankRequestBody,
@@ -21,7 +24,7 @@ export async function requestRank(
         'content-type': 'application/json',
         ...(apiKey === undefined ? {} : { authorization: `Bearer ${apiKey}` }),
       },
-      body: JSON.stringify(body),
+      body: JSON.stringify({ deadline_ms: DEADLINE_MS, ...body }),
       signal: AbortSignal.timeout(15_000),
     });
   } catch (cause) {
