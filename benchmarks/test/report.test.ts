@@ -234,6 +234,15 @@ describe('the report', () => {
         unit: 'rows/s',
         better: 'higher',
       }),
+      record({
+        suite: 'train',
+        case: 'pctr',
+        metric: 'calibration',
+        unit: '|ln expected/observed|',
+        value: 0.005,
+        limit: { name: 'at most', value: 0.05 },
+        fractionOfLimit: 10,
+      }),
     ]);
     const files = writeReports(root, { folders: [], costCpuHour: 0.1 });
     const page = readFileSync(join(at, 'README.md'), 'utf8');
@@ -241,12 +250,14 @@ describe('the report', () => {
     expect(headings).toEqual([
       '# 2026-01-02: Test CPU, 2 cores, 24 GiB',
       '## Targets',
+      '## Learning',
       '## On a GPU',
       '## Charts',
       '## What rankings cost',
       '## Every figure',
     ]);
     expect(page).toContain('| `topk/f32/q1` time_ms | ≥ 3× FAISS flat | 4× | ✔ met |');
+    expect(page).toContain('| 0.005 \\|ln expected/observed\\|; at most: 0.05 | ✔ met |');
     expect(page).toContain('Nothing here was measured on a GPU');
     for (const file of files.filter((name) => name.endsWith('.svg'))) {
       expect(page).toContain(file.slice(at.length + 1));

@@ -44,19 +44,20 @@ function table(head: readonly string[], rows: readonly (readonly string[])[]): s
   ];
 }
 
-function shown(target: Target, measured: number): string {
+function shown(target: Target, record: BenchRecord, measured: number): string {
+  if (target.besideLimit && record.limit !== undefined) {
+    return `${number(record.value)} ${record.unit}; ${record.limit.name}: ${number(record.limit.value)}`;
+  }
   if (target.field === 'fractionOfLimit') return `${number(measured * 100)} %`;
   if (target.field === 'ratio') return `${number(measured)}×`;
-  return number(measured);
+  return `${number(measured)} ${record.unit}`;
 }
 
 function targetRows(judged: readonly Judged[]): string[][] {
   return judged.map(({ target, record, measured, state }) => [
     `\`${target.id}\` ${target.metric}`,
     target.text,
-    record === undefined || measured === undefined
-      ? '—'
-      : `${shown(target, measured)}${target.field === 'value' ? ` ${record.unit}` : ''}`,
+    record === undefined || measured === undefined ? '—' : shown(target, record, measured),
     { met: '✔ met', missed: '✘ **missed**', 'not measured': 'open' }[state],
   ]);
 }
