@@ -19,7 +19,11 @@ afterEach(async () => {
 const clock = manualClock(T0);
 async function openLedger(dir = root) {
   const wal = await WriteAheadLog.open({ dir });
-  const ledger = await BudgetLedger.open({ wal, clock, logger: silentLogger });
+  const opening = BudgetLedger.open({ wal, clock, logger: silentLogger });
+  const ledger = await opening.catch(async (err) => {
+    await wal.close();
+    throw err;
+  });
   return {
     wal,
     ledger,
