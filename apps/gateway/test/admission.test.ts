@@ -4,10 +4,8 @@ import { releaseErrors } from '@waggle/releases';
 import { storeErrors } from '@waggle/store';
 import { describe, expect, test, vi } from 'vitest';
 import { gatewayErrors, STATUS_BY_CODE, statusOf } from '../src/errors.js';
+import { PATIENCE } from './patience.js';
 import { OFFERS, rankResponse, testGateway } from './rank-fixture.js';
-
-/** For a machine that does other things besides. */
-const PATIENCE = { timeout: 120_000, interval: 20 };
 
 describe('load', () => {
   test('beyond the limit of requests in flight is refused at once, and taken again afterwards', async () => {
@@ -51,9 +49,9 @@ describe('load', () => {
     const hog = setInterval(() => {
       for (const until = performance.now() + 100; performance.now() < until; );
     }, 1);
-    await vi.waitUntil(async () => (await status()) === 503, PATIENCE);
+    await vi.waitUntil(async () => (await status()) === 503, { ...PATIENCE, interval: 20 });
     clearInterval(hog);
-    await vi.waitUntil(async () => (await status()) === 200, PATIENCE);
+    await vi.waitUntil(async () => (await status()) === 200, { ...PATIENCE, interval: 20 });
     await app.close();
   });
 });

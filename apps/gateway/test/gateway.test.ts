@@ -7,6 +7,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vite
 import { type GatewayConfig, gatewayConfig } from '../src/config.js';
 import { type RunningGateway, startGateway } from '../src/main.js';
 import { isErrorShape } from './error-shape.js';
+import { PATIENCE } from './patience.js';
 import { type SampleNetwork, sampleNetwork } from './sample-network.js';
 
 const contract = Compile(RankResponse);
@@ -247,7 +248,7 @@ describe('a gateway on a sample network', () => {
       const wanted = network.releaseIds[(swap + 1) % 2]!;
       if (swap % 2 === 1) await network.releases.rollback();
       else await network.releases.activate(wanted);
-      await vi.waitUntil(() => gateway.releaseId === wanted, { timeout: 120_000, interval: 2 });
+      await vi.waitUntil(() => gateway.releaseId === wanted, { ...PATIENCE, interval: 2 });
     }
     busy = false;
     await Promise.all(clients);
@@ -263,7 +264,7 @@ describe('a gateway on a sample network', () => {
     const file = join(dir, 'releases', releaseIds[1], 'models', 'pctr.json');
     const intact = await readFile(file);
     await releases.activate(releaseIds[1]);
-    await vi.waitUntil(() => gateway.releaseId === releaseIds[1], { timeout: 120_000 });
+    await vi.waitUntil(() => gateway.releaseId === releaseIds[1], PATIENCE);
     await gateway.close();
     await releases.rollback();
 
@@ -275,7 +276,7 @@ describe('a gateway on a sample network', () => {
       async () =>
         ((await (await fetch(`${again.url}/readyz`)).json()) as { checks: { candidate?: unknown } })
           .checks.candidate !== undefined,
-      { timeout: 120_000 },
+      PATIENCE,
     );
     expect((await offers(again)).versions.release).toBe(releaseIds[0]);
     await writeFile(file, intact);
@@ -319,7 +320,7 @@ test('a gateway without a release is alive, not ready, and serves the first one 
     (await post(gateway, '/v1/rank', { mode: 'offers', publication_id: 'pub_1' })).status,
   ).toBe(503);
   await cp(join(network.dir, 'releases'), join(dir, 'releases'), { recursive: true });
-  await vi.waitUntil(() => gateway.releaseId !== undefined, { timeout: 120_000 });
+  await vi.waitUntil(() => gateway.releaseId !== undefined, PATIENCE);
   expect((await fetch(`${gateway.url}/readyz`)).status).toBe(200);
   await gateway.close();
   running.length = 0;

@@ -9,6 +9,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vite
 import { networkFor } from '../../../packages/engine/test/support/network.js';
 import { gatewayConfig } from '../src/config.js';
 import { type RunningGateway, startGateway } from '../src/main.js';
+import { PATIENCE } from './patience.js';
 import { type SampleNetwork, sampleNetwork } from './sample-network.js';
 
 const contract = Compile(RankResponse);
@@ -61,7 +62,7 @@ async function rank(
 
 const activated = async (gateway: RunningGateway, id: string): Promise<void> => {
   await sample.releases.activate(id);
-  await vi.waitUntil(() => gateway.releaseId === id, { timeout: 120_000 });
+  await vi.waitUntil(() => gateway.releaseId === id, PATIENCE);
 };
 
 interface Ready {
@@ -174,12 +175,12 @@ describe('a gateway on a release with a network', () => {
     expect([...seen.keys()].sort()).toEqual([...ids].sort());
     if (before !== undefined) {
       // Nine of the twelve loaded a network: a thread each, and as many as its session has of its own.
-      await vi.waitUntil(() => threads()! <= before + 4, { timeout: 120_000 });
+      await vi.waitUntil(() => threads()! <= before + 4, PATIENCE);
     }
     const beforeClosing = threads();
     expect(await gateway.close()).toBe(true);
     if (beforeClosing !== undefined) {
-      await vi.waitUntil(() => threads()! < beforeClosing, { timeout: 120_000 });
+      await vi.waitUntil(() => threads()! < beforeClosing, PATIENCE);
     }
   });
 
@@ -191,13 +192,10 @@ describe('a gateway on a release with a network', () => {
     bytes.fill(0xff, 20, bytes.length - 20);
     const bad = await sample.withPctr({ ...pctr, bytes }, 7);
     await sample.releases.activate(bad);
-    const ready = await vi.waitUntil(
-      async () => {
-        const answer = (await (await fetch(`${gateway.url}/readyz`)).json()) as Ready;
-        return answer.checks.candidate === undefined ? undefined : answer;
-      },
-      { timeout: 120_000 },
-    );
+    const ready = await vi.waitUntil(async () => {
+      const answer = (await (await fetch(`${gateway.url}/readyz`)).json()) as Ready;
+      return answer.checks.candidate === undefined ? undefined : answer;
+    }, PATIENCE);
     expect(ready).toMatchObject({ status: 'ready', release: good });
     expect(ready.checks.candidate?.detail).toMatch(/WAGGLE_RELEASE_UNSERVABLE/);
     const { status, body } = await rank(gateway);

@@ -5,10 +5,11 @@ import { manualClock, silentLogger, systemClock } from '@waggle/core';
 import { ReleaseStore } from '@waggle/releases';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { ReleaseSwitch } from '../src/release-switch.js';
+import { PATIENCE } from './patience.js';
 import { OFFERS, rankResponse, servedRelease, testGateway } from './rank-fixture.js';
 
 const until = (holds: () => boolean): Promise<boolean> =>
-  vi.waitUntil(holds, { timeout: 120_000, interval: 5 }).then(() => true);
+  vi.waitUntil(holds, { ...PATIENCE, interval: 5 }).then(() => true);
 
 describe('a release switch', () => {
   const make = (load: (id: string) => Promise<string>) =>

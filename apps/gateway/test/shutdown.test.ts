@@ -5,6 +5,7 @@ import { afterEach, describe, expect, test, vi } from 'vitest';
 import { gatewayConfig } from '../src/config.js';
 import { listen, shutDown } from '../src/server.js';
 import { isErrorShape } from './error-shape.js';
+import { PATIENCE } from './patience.js';
 import { OFFERS, rankResponse, testGateway } from './rank-fixture.js';
 
 const config = gatewayConfig({ port: 0 });
@@ -99,7 +100,7 @@ describe('shutdown', () => {
     );
     await vi.waitUntil(
       async () => /^waggle_http_in_flight 1$/m.test((await app.inject('/metrics')).body),
-      { timeout: 120_000 },
+      PATIENCE,
     );
     const order: string[] = [];
     const clean = await shutDown(
