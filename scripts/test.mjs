@@ -19,15 +19,28 @@ export function workspaces() {
   ].filter((dir) => existsSync(join(root, dir, 'test')));
 }
 
-/** Names what failed in a vitest report, a line each, so that the end of a long log says it again. */
-export function nameFailures(dir, report) {
+/** Counts a vitest report and names what failed, a line each, so that the end of a long log says it again. */
+export function readReport(dir, file) {
+  if (!existsSync(file)) {
+    say(`✘ ${dir}: its tests wrote no report; counted as a failure`);
+    return { passed: 0, failed: 1, skipped: 0 };
+  }
+  const report = JSON.parse(readFileSync(file, 'utf8'));
+  let failed = report.numFailedTests;
   for (const suite of report.testResults) {
-    for (const { status, fullName, failureMessages } of suite.assertionResults) {
-      if (status !== 'failed') continue;
+    const failures = suite.assertionResults.filter(({ status }) => status === 'failed');
+    for (const { fullName, failureMessages } of failures) {
       const why = (failureMessages[0] ?? '').split('\n')[0];
-      process.stdout.write(`✘ ${dir}: ${basename(suite.name)}: ${fullName}: ${why}\n`);
+      say(`✘ ${dir}: ${basename(suite.name)}: ${fullName}: ${why}`);
+    }
+    // A file that fails to load has no failing test of its own.
+    if (suite.status === 'failed' && failures.length === 0) {
+      failed++;
+      say(`✘ ${suite.name}: failed to run`);
     }
   }
+  const skipped = report.numPendingTests + (report.numTodoTests ?? 0);
+  return { passed: report.numPassedTests, failed, skipped };
 }
 
 function turboRun(task, { concurrency = 1, ...more } = {}) {
@@ -55,24 +68,10 @@ export function typescriptTests() {
   let failed = 0;
   let skipped = 0;
   for (const dir of dirs) {
-    const file = join(root, dir, '.vitest', 'results.json');
-    if (!existsSync(file)) {
-      say(`✘ ${dir}: its tests wrote no report; counted as a failure`);
-      failed++;
-      continue;
-    }
-    const report = JSON.parse(readFileSync(file, 'utf8'));
-    nameFailures(dir, report);
-    passed += report.numPassedTests;
-    failed += report.numFailedTests;
-    skipped += report.numPendingTests + (report.numTodoTests ?? 0);
-    // A file that fails to load has no failing test of its own.
-    for (const suite of report.testResults) {
-      if (suite.status === 'failed' && suite.assertionResults.every((t) => t.status !== 'failed')) {
-        failed++;
-        say(`✘ ${suite.name}: failed to run`);
-      }
-    }
+    const part = readReport(dir, join(root, dir, '.vitest', 'results.json'));
+    passed += part.passed;
+    failed += part.failed;
+    skipped += part.skipped;
   }
   if (run.status !== 0 && failed === 0) {
     failed++;
