@@ -97,6 +97,9 @@ function solve3(h: readonly number[], g: readonly number[]): number[] {
 
 /** Slope of the calibrated logit where isotonic regression itself is level. */
 const TIE_SLOPE = 1e-3;
+/** Knots are this far apart at least, in logits: far beyond rounding, far below what matters. */
+const KNOT_GAP = 1e-6;
+const KNOT_RISE = (TIE_SLOPE * KNOT_GAP) / 2;
 /** Groups that isotonic regression may tell apart, and the believed successes each has at least. */
 const MAX_GROUPS = 50;
 const MIN_GROUP_SUCCESSES = 5;
@@ -106,7 +109,7 @@ const MIN_GROUP_SUCCESSES = 5;
  * rates that fall where predictions rise are merged until they rise. Each group is drawn towards its prediction by one
  * success. What was pooled is level but for a hair, by which the raw scores keep their order within (domain §3); between
  * blocks the calibration is a line in logits; a last shift makes expected and observed successes equal. O(n log n).
- * @returns undefined without successes
+ * @returns undefined without successes, and where they are too few or the predictions too equal for two groups
  */
 export function fitIsotonic(
   rows: WeightedRows,
@@ -146,8 +149,6 @@ export function fitIsotonic(
       last.trials += open.trials;
     }
   }
-  const logitOf = (part: number, whole: number): number =>
-    logit(Math.min(Math.max(part / whole, 1e-12), 1 - 1e-12));
   const blocks: (Block & { readonly first: number; readonly last: number })[] = [];
   for (const group of groups) {
     const center = logitOf(group.expected, group.trials);
@@ -180,29 +181,70 @@ export function fitIsotonic(
     const middle = (block.first + block.last) / 2;
     for (const at of [block.first, block.last]) {
       const to = level + TIE_SLOPE * (at - middle);
-      // One knot for a group that was not pooled, and for rates that round to the same logit.
-      if (x.length > 0 && !(at > x.at(-1)! && to > y.at(-1)!)) continue;
+      // One knot for a group that was not pooled, and for predictions or rates that are the same but for rounding.
+      if (x.length > 0 && !(at - x.at(-1)! > KNOT_GAP && to - y.at(-1)! > KNOT_RISE)) continue;
       if (x.length === MAX_CALIBRATION_KNOTS) break;
       x.push(at);
       y.push(to);
     }
   }
-  const shape = { kind: 'isotonic', x, y } as const;
-  let level = 0;
-  for (let iteration = 0; iteration < 20; iteration++) {
+  if (x.length < 2) return undefined;
+  const level = levelShift(rows, order, { kind: 'isotonic', x, y }, total);
+  return { kind: 'isotonic', x, y: y.map((v) => v + level) };
+}
+
+/** Logit of a rate, finite where nothing or everything succeeded. */
+function logitOf(part: number, whole: number): number {
+  return logit(Math.min(Math.max(part / whole, 1e-12), 1 - 1e-12));
+}
+
+/**
+ * Shift of the logits at which as many successes are expected as came. Where all logits were the highest of them, the shift
+ * would be too small, were they the lowest, too large: between the two Newton's method, halving the interval wherever a step
+ * leaves it or does not get on, as on the plateaus of a steep curve. O(n) per iteration.
+ */
+function levelShift(
+  rows: WeightedRows,
+  order: readonly number[],
+  shape: Calibration,
+  total: number,
+): number {
+  const shaped = Float64Array.from(order, (i) => calibrateLogit(shape, rows.logits[i]!));
+  const trials = Float64Array.from(
+    order,
+    (i) => rows.weights[i]! * rows.trials[i]! * rows.maturity[i]!,
+  );
+  let whole = 0;
+  let [lowest, highest] = [Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY];
+  for (let j = 0; j < shaped.length; j++) {
+    whole += trials[j]!;
+    lowest = Math.min(lowest, shaped[j]!);
+    highest = Math.max(highest, shaped[j]!);
+  }
+  const rate = logitOf(total, whole);
+  let [low, high] = [rate - highest, rate - lowest];
+  let level = Math.min(Math.max(0, low), high);
+  let before = Number.POSITIVE_INFINITY;
+  for (let iteration = 0; iteration < 200; iteration++) {
     let expected = 0;
     let slope = 0;
-    for (const i of order) {
-      const p = sigmoid(calibrateLogit(shape, logits[i]!) + level);
-      const n = rows.weights[i]! * rows.trials[i]! * rows.maturity[i]!;
-      expected += n * p;
-      slope += n * p * (1 - p);
+    for (let j = 0; j < shaped.length; j++) {
+      const p = sigmoid(shaped[j]! + level);
+      expected += trials[j]! * p;
+      slope += trials[j]! * p * (1 - p);
     }
-    const step = (total - expected) / slope;
-    level += Math.min(1, Math.max(-1, step));
-    if (!(Math.abs(step) > 1e-12)) break;
+    if (expected < total) low = level;
+    else high = level;
+    let step = (total - expected) / slope;
+    const next = level + step;
+    if (!(next >= low && next <= high && Math.abs(step) <= before / 2)) {
+      step = (low + high) / 2 - level;
+    }
+    level += step;
+    before = Math.abs(step);
+    if (before <= 1e-12) break;
   }
-  return { kind: 'isotonic', x, y: y.map((v) => v + level) };
+  return level;
 }
 
 export interface SliceShiftFit {
