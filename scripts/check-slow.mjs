@@ -1,13 +1,16 @@
-// npm run check:slow: what takes too long for every commit. The C++ tests under sanitizers, and every fuzz target for
-// minutes. Takes at most an hour; what did not fit, or was interrupted, is picked up by the next run on the same
-// sources. Writes docs/checks/<date>.md, to be committed.
+// npm run check:slow: what takes too long for every commit. The C++ tests under sanitizers, every fuzz target for minutes,
+// every property test on many inputs that it has not seen. Takes at most an hour; what did not fit, or was interrupted, is
+// picked up by the next run on the same sources. Writes docs/checks/<date>.md, to be committed.
 //
 //   --fuzz-seconds N   per target, 300 unless told otherwise
+//   --property-runs N  so many times as many inputs as npm test tries, 20 unless told otherwise
+//   --seed N           of the properties' inputs, random unless told otherwise
+//   --only TEXT        only the steps whose name has it; no summary file
 //   --minutes N        stop starting steps after so long, 60 unless told otherwise
 //   --fresh            forget what passed before
 //   --ci               the fuzz targets alone, 20 s each, no summary file; a machine without clang skips them aloud
 import { spawn, spawnSync } from 'node:child_process';
-import { createHash } from 'node:crypto';
+import { createHash, randomInt } from 'node:crypto';
 import {
   cpSync,
   existsSync,
@@ -22,20 +25,28 @@ import { availableParallelism, cpus, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { root } from './setup.mjs';
+import { readReport, workspaces } from './test.mjs';
 
 const { values: flags } = parseArgs({
   options: {
     'fuzz-seconds': { type: 'string' },
+    'property-runs': { type: 'string', default: '20' },
+    seed: { type: 'string', default: String(randomInt(2 ** 31)) },
+    only: { type: 'string', default: '' },
     minutes: { type: 'string', default: '60' },
     fresh: { type: 'boolean', default: false },
     ci: { type: 'boolean', default: false },
   },
 });
 const fuzzSeconds = Number(flags['fuzz-seconds'] ?? (flags.ci ? 20 : 300));
+const propertyRuns = Number(flags['property-runs']);
+const seed = Number(flags.seed);
 const startedAt = Date.now();
 const deadline = startedAt + Number(flags.minutes) * 60_000;
-if (!(fuzzSeconds > 0) || !(deadline > startedAt)) {
-  process.stderr.write('--fuzz-seconds and --minutes take numbers above 0\n');
+if (!(fuzzSeconds > 0 && deadline > startedAt && propertyRuns > 0 && Number.isInteger(seed))) {
+  process.stderr.write(
+    '--fuzz-seconds, --property-runs and --minutes take numbers above 0, --seed a whole one\n',
+  );
   process.exit(2);
 }
 
@@ -111,8 +122,9 @@ function run(command, args, logName, env = {}, cwd = native) {
 }
 
 /** @param body resolves with { status, detail } */
-async function step(name, body) {
-  const before = state.steps[name];
+async function step(name, body, { keep = true } = {}) {
+  if (!name.includes(flags.only)) return;
+  const before = keep ? state.steps[name] : undefined;
   let result;
   if (before?.status === 'passed') {
     result = { ...before, detail: `${before.detail} (kept from ${before.at})` };
@@ -127,7 +139,7 @@ async function step(name, body) {
     const { status, detail } = await body();
     const at = new Date().toISOString().slice(0, 16);
     result = { status, detail, seconds: Math.round((Date.now() - begin) / 1000), at };
-    record(name, result);
+    if (keep) record(name, result);
   }
   say(`${marks[result.status]} ${name} (${result.seconds} s): ${result.detail}`);
   results.push({ name, ...result });
@@ -184,7 +196,10 @@ async function sanitizedAddon() {
       'tsconfig.json',
     ].map((name) => [join(native, name), join('native', name)]),
     [join(root, 'tsconfig.base.json'), 'tsconfig.base.json'],
-    [join(root, 'scripts', 'vitest-config.ts'), join('scripts', 'vitest-config.ts')],
+    ...['vitest-config.ts', 'fast-check.ts'].map((name) => [
+      join(root, 'scripts', name),
+      join('scripts', name),
+    ]),
     [join(preset, 'waggle_native.node'), join('native/build/Release', 'waggle_native.node')],
     [join(preset, plugin), join('native', 'build', plugin)],
   ];
@@ -203,6 +218,46 @@ async function sanitizedAddon() {
   const summary = tested.output.match(/Tests +(.*\d+ passed.*)/);
   if (tested.ok && summary) return { status: 'passed', detail: summary[1] };
   return { status: 'failed', detail: `${summary?.[1] ?? 'no summary'}\n${tail(tested.output)}` };
+}
+
+/** Test files of a package that state properties of random inputs. */
+function propertyTests(dir) {
+  const found = spawnSync('git', ['grep', '-l', "from 'fast-check'", '--', `${dir}/test`], {
+    cwd: root,
+    encoding: 'utf8',
+  });
+  return found.stdout.split('\n').filter((file) => file.endsWith('.test.ts'));
+}
+
+async function properties(dir) {
+  const files = propertyTests(dir);
+  const name = dir.replaceAll('/', '-');
+  const report = join(work, `${name}-properties.json`);
+  rmSync(report, { force: true });
+  await run(
+    process.execPath,
+    [
+      join(root, 'node_modules', 'vitest', 'vitest.mjs'),
+      'run',
+      '--testTimeout=1200000',
+      '--reporter=default',
+      '--reporter=json',
+      `--outputFile.json=${report}`,
+      ...files.map((file) => file.slice(dir.length + 1)),
+    ],
+    `${name}-properties`,
+    {
+      WAGGLE_PROPERTY_RUNS: String(propertyRuns),
+      WAGGLE_PROPERTY_SEED: String(seed),
+      WAGGLE_PROPERTY_MS: '120000',
+      VITEST_MAX_WORKERS: '1',
+      NO_COLOR: '1',
+    },
+    join(root, dir),
+  );
+  const { passed, failed } = readReport(dir, report);
+  const detail = `${files.length} files, ${passed} tests passed, ${failed} failed; ${propertyRuns} × the inputs, seed ${seed}`;
+  return { status: failed === 0 && passed > 0 ? 'passed' : 'failed', detail };
 }
 
 /** A clang++ whose libFuzzer links, or undefined. */
@@ -259,12 +314,20 @@ if (!flags.ci) {
   await step('C++ tests under ThreadSanitizer', () => sanitized('tsan'));
 }
 
-const clang = findClang();
-if (clang === undefined) {
+const waiting = [];
+if (!flags.ci) {
+  for (const dir of workspaces().filter((name) => propertyTests(name).length > 0)) {
+    waiting.push(() => step(`properties ${dir}`, () => properties(dir), { keep: false }));
+  }
+}
+
+const fuzzing = flags.only === '' || flags.only.includes('fuzz');
+const clang = fuzzing ? findClang() : undefined;
+if (fuzzing && clang === undefined) {
   const detail = 'no clang++ with libFuzzer (Debian: apt-get install clang libclang-rt-dev)';
   results.push({ name: 'fuzz targets', status: 'skipped', seconds: 0, detail });
   say(`– fuzz targets: skipped, ${detail}`);
-} else {
+} else if (fuzzing) {
   const folder = join(native, 'build', 'preset', 'fuzz', 'test', 'fuzz');
   const built = await build('fuzz', [`-DCMAKE_CXX_COMPILER=${clang}`], ['waggle_all_fuzzers']);
   if (!built.ok) {
@@ -273,21 +336,22 @@ if (clang === undefined) {
       detail: `do not build\n${tail(built.output)}`,
     }));
   } else {
-    const waiting = readdirSync(folder).filter((file) => file.startsWith('waggle_fuzz_'));
-    const lane = async () => {
-      for (let target = waiting.shift(); target !== undefined; target = waiting.shift()) {
-        const name = target;
-        await step(`fuzz ${name.replace('waggle_fuzz_', '')}`, () => fuzz(folder, name));
-      }
-    };
-    await Promise.all(Array.from({ length: availableParallelism() }, lane));
+    for (const target of readdirSync(folder)) {
+      if (!target.startsWith('waggle_fuzz_')) continue;
+      const name = `fuzz ${target.replace('waggle_fuzz_', '')}`;
+      waiting.push(() => step(name, () => fuzz(folder, target)));
+    }
   }
 }
+const lane = async () => {
+  for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) await next();
+};
+await Promise.all(Array.from({ length: availableParallelism() }, lane));
 
 const count = (status) => results.filter((result) => result.status === status).length;
 const failed = count('failed') + count('not run');
 
-if (!flags.ci) {
+if (!flags.ci && flags.only === '') {
   const date = new Date().toISOString().slice(0, 10);
   const dirty = git('status', '--porcelain', '--', 'native') === '' ? '' : ' with changes';
   const [cpu] = cpus();

@@ -30,7 +30,10 @@ export function readReport(dir, file) {
   for (const suite of report.testResults) {
     const failures = suite.assertionResults.filter(({ status }) => status === 'failed');
     for (const { fullName, failureMessages } of failures) {
-      const why = (failureMessages[0] ?? '').split('\n')[0];
+      const lines = (failureMessages[0] ?? '').split('\n');
+      // What a property fails on, and how to try it again.
+      const example = lines.slice(1).filter((line) => /^(Counterexample|\{ seed)/.test(line));
+      const why = [lines[0], ...example.map((line) => line.slice(0, 600))].join(' ');
       say(`✘ ${dir}: ${basename(suite.name)}: ${fullName}: ${why}`);
     }
     // A file that fails to load has no failing test of its own.

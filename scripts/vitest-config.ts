@@ -9,9 +9,13 @@ import { defineConfig } from 'vitest/config';
  */
 export function defineWaggleConfig(configUrl: string) {
   const root = fileURLToPath(new URL('.', configUrl));
+  const fastCheck = fileURLToPath(new URL('fast-check.ts', import.meta.url));
   return defineConfig({
     root,
-    resolve: { conditions: ['waggle-source', 'node', 'import', 'module', 'default'] },
+    resolve: {
+      alias: [{ find: /^fast-check$/, replacement: fastCheck }],
+      conditions: ['waggle-source', 'node', 'import', 'module', 'default'],
+    },
     ssr: { resolve: { conditions: ['waggle-source', 'node', 'import', 'module', 'default'] } },
     test: {
       include: ['test/**/*.test.ts'],

@@ -1,5 +1,5 @@
 import type { Store } from '@waggle/store';
-import * as fc from 'fast-check';
+import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import {
   applyScalar,

@@ -1,5 +1,5 @@
 import { HOUR_MS } from '@waggle/core';
-import * as fc from 'fast-check';
+import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import {
   CLICK_WINDOW_MS,
