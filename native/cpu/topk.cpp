@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "cpu/topk_blocks.hpp"
+#include "src/bitmap.hpp"
 #include "src/top_heap.hpp"
 #include "waggle/thread_pool.hpp"
 
@@ -52,26 +53,6 @@ float cosine_in_double(const float* a, const float* b, int64_t dim) {
   const double norms = std::sqrt(square_in_double(a, dim)) * std::sqrt(square_in_double(b, dim));
   if (norms == 0) return 0.0f;
   return static_cast<float>(dot / norms);
-}
-
-// 64 bits of a bitmap from bit `first`, a multiple of 64; bits beyond `end` are 0.
-uint64_t word_at(const uint8_t* bits, int64_t first, int64_t end) {
-  uint64_t word = 0;
-  const int64_t left = end - first;
-  std::memcpy(&word, bits + (first >> 3), static_cast<size_t>(std::min<int64_t>(8, (left + 7) >> 3)));
-  if constexpr (std::endian::native == std::endian::big) word = __builtin_bswap64(word);
-  return left < 64 ? word & ((uint64_t{1} << left) - 1) : word;
-}
-
-// Share of set bits, estimated from words spread evenly: only speed depends on it.
-double share_of(const uint8_t* bits, int64_t n) {
-  constexpr int64_t kSamples = 2048;
-  const int64_t words = (n + 63) / 64;
-  if (words == 0) return 0;
-  const int64_t samples = std::min(words, kSamples);
-  int64_t set = 0;
-  for (int64_t s = 0; s < samples; ++s) set += std::popcount(word_at(bits, words * s / samples * 64, n));
-  return static_cast<double>(set) / static_cast<double>(std::min(samples * 64, n));
 }
 
 // The best rows of one query so far: the k best and a few more, of which the worst are dropped now and then.

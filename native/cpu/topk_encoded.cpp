@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cmath>
 #include <functional>
 #include <limits>
@@ -20,6 +21,7 @@
 #include "cpu/kernel_tables.hpp"
 #include "cpu/score_bounds.hpp"
 #include "cpu/topk_blocks.hpp"
+#include "src/bitmap.hpp"
 #include "src/top_heap.hpp"
 #include "waggle/thread_pool.hpp"
 
@@ -40,8 +42,10 @@ constexpr int64_t kSerialWork = 1 << 18;  // multiply-adds below which threads c
 constexpr int64_t kChunkWork = 1 << 23;   // multiply-adds per chunk
 constexpr int64_t kRescoreChunk = 256;
 constexpr int64_t kCrowd = 2;  // candidates per answer above which re-scoring the likeliest pays
-// Below this share of allowed rows, queries with bitmaps of their own are scanned one by one.
+// Below this share of allowed rows, queries with bitmaps of their own pick their rows one by one.
 constexpr double kShareToScanTogether = 0.125;
+constexpr int64_t kApartBytes = 2 << 20;  // rows of a block that they share in cache
+constexpr int64_t kApartRows = 48;        // rows that a query should find in a block
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 struct Entry {
@@ -127,6 +131,12 @@ class Pass {
   /// Bitmap of the rows scanned; null = all. Queries may still have bitmaps of their own.
   void scan_only(const uint8_t* bits) { bits_ = bits; }
 
+  /// Each query scans the rows of its own bitmap; `share` of all rows is the mean of what they allow.
+  void scan_apart(double share) {
+    apart_ = true;
+    share_ = std::max(share, 1e-9);
+  }
+
   Status run(TopkEncodedReport* report) {
     prepare_queries();
     prepare_candidates();
@@ -182,7 +192,7 @@ class Pass {
     n_units_ = (dim_ + values - 1) / values;
     padded_units_ = (n_units_ + kUnitsPerStep - 1) / kUnitsPerStep * kUnitsPerStep;
     const bool quads = scan_.unit == QueryUnit::kInt8Quad;
-    by_rows_ = scan_.panel_rows == 0 || count_ <= (quads ? 2 : 3);
+    by_rows_ = apart_ || scan_.panel_rows == 0 || count_ <= (quads ? 2 : 3);
     const bool two_terms = by_rows_ && quads;
     const int64_t n_terms = two_terms ? 2 : 1;
     const int64_t block = by_rows_ ? 1 : scan_.block_queries;
@@ -236,12 +246,26 @@ class Pass {
       tile_rows_ -= tile_rows_ % kPanelTileStep;
     }
     n_positions_ = args_.filter.has_list() ? args_.filter.n_rows : args_.encoded.rows;
-    const double row_work = static_cast<double>(count_) * static_cast<double>(dim_);
+    const double row_work = static_cast<double>(count_) * static_cast<double>(dim_) * share_;
     serial_ = !context_.parallel || row_work * static_cast<double>(n_positions_) < static_cast<double>(kSerialWork);
-    chunk_rows_ = std::max<int64_t>(1, static_cast<int64_t>(static_cast<double>(kChunkWork) / row_work / tile_rows_));
-    chunk_rows_ *= tile_rows_;
+    const double tiles = static_cast<double>(kChunkWork) / row_work / tile_rows_;
+    const double most = static_cast<double>(std::max<int64_t>(1, n_positions_));
+    chunk_rows_ = static_cast<int64_t>(std::clamp(tiles, 1.0, most)) * tile_rows_;
+    if (apart_) plan_blocks();
     if (serial_) chunk_rows_ = std::max<int64_t>(1, n_positions_);
     n_chunks_ = (n_positions_ + chunk_rows_ - 1) / chunk_rows_;
+  }
+
+  // Blocks small enough to be shared in cache; where hardly any row is wanted twice, large enough to find some in.
+  void plan_blocks() {
+    const double wanted = static_cast<double>(kApartRows) / share_;
+    const double cached = static_cast<double>(kApartBytes) / static_cast<double>(dim_ * bytes_of(args_.encoded.dtype));
+    const bool shares = share_ * static_cast<double>(count_) > 0.5;
+    const double rows = std::min(shares ? std::min(wanted, cached) : wanted, static_cast<double>(n_positions_));
+    block_rows_ = std::max<int64_t>(64, (static_cast<int64_t>(rows) + 63) / 64 * 64);
+    if (serial_) return;
+    const int64_t even = n_positions_ / (8 * ThreadPool::instance().n_threads());
+    chunk_rows_ = std::max<int64_t>(1, std::min(chunk_rows_, even) / block_rows_) * block_rows_;
   }
 
   Worker* worker_at(int index) {
@@ -273,6 +297,10 @@ class Pass {
     const int64_t end = std::min(n_positions_, begin + chunk_rows_);
     const bool listed = args_.filter.has_list();
     w->n = 0;
+    if (apart_) {
+      run_blocks(*w, begin, end);
+      return;
+    }
     if (!listed && bits_ == nullptr) {
       for (int64_t row = begin; row < end && !stopped(); row += tile_rows_) {
         w->n = static_cast<int32_t>(std::min<int64_t>(tile_rows_, end - row));
@@ -300,6 +328,33 @@ class Pass {
       }
     }
     if (w->n > 0 && !stopped()) run_tile(*w);
+  }
+
+  // One block of rows after the other through all queries, for whom it lies in cache.
+  void run_blocks(Worker& w, int64_t begin, int64_t end) {
+    for (int64_t block = begin; block < end && !stopped(); block += block_rows_) {
+      for (int64_t q = 0; q < count_; ++q) scan_own(w, q, block, std::min(end, block + block_rows_));
+    }
+  }
+
+  void scan_own(Worker& w, int64_t q, int64_t begin, int64_t end) {
+    const uint8_t* own = args_.filter.bits_of(first_ + q);
+    w.n = 0;
+    for (int64_t base = begin; base < end; base += 64) {
+      for (uint64_t word = word_at(own, base, end); word != 0; word &= word - 1) {
+        const int64_t row = base + std::countr_zero(word);
+        w.row_numbers[static_cast<size_t>(w.n)] = static_cast<int32_t>(row);
+        w.rows[static_cast<size_t>(w.n)] = args_.encoded.row(row);
+        if (++w.n < tile_rows_) continue;
+        if (stopped()) return;
+        load_row_numbers(w);
+        scan_rows(w, q);
+        w.n = 0;
+      }
+    }
+    if (w.n == 0) return;
+    load_row_numbers(w);
+    scan_rows(w, q);
   }
 
   // What the filter reads of each row. Rows it cannot judge get an infinite error and so always pass.
@@ -341,11 +396,7 @@ class Pass {
     load_row_numbers(w);
     const int64_t ld = tile_rows_;
     if (by_rows_) {
-      for (int64_t q = 0; q < count_; ++q) {
-        scan_.rows(w.rows.data(), w.n, dim_, terms_.data() + q * n_terms_, starts_.data() + q * n_terms_,
-                   static_cast<int32_t>(n_terms_), w.sums.data, ld);
-        collect(w, q, w.sums.data, n_terms_ == 2 ? w.sums.data + ld : nullptr);
-      }
+      for (int64_t q = 0; q < count_; ++q) scan_rows(w, q);
       return;
     }
     scan_.pack(w.rows.data(), w.n, dim_, w.panels.data);
@@ -356,6 +407,12 @@ class Pass {
                    w.sums.data, ld);
       for (int32_t q = 0; q < nq; ++q) collect(w, q0 + q, w.sums.data + q * ld, nullptr);
     }
+  }
+
+  void scan_rows(Worker& w, int64_t q) {
+    scan_.rows(w.rows.data(), w.n, dim_, terms_.data() + q * n_terms_, starts_.data() + q * n_terms_,
+               static_cast<int32_t>(n_terms_), w.sums.data, tile_rows_);
+    collect(w, q, w.sums.data, n_terms_ == 2 ? w.sums.data + tile_rows_ : nullptr);
   }
 
   void collect(Worker& w, int64_t q, const int32_t* sums, const int32_t* low_sums) {
@@ -588,6 +645,9 @@ class Pass {
   const bool integer_;
   const bool has_floats_;
   const uint8_t* bits_ = nullptr;
+  bool apart_ = false;
+  double share_ = 1;  // of the rows, that a query scans
+  int64_t block_rows_ = 0;
 
   int64_t n_units_ = 0;
   int64_t padded_units_ = 0;
@@ -616,14 +676,11 @@ class Pass {
   std::atomic<bool> out_of_memory_{false};
 };
 
+// Mean over the queries of the share of rows that their bitmaps allow.
 double share_allowed(const RowFilter& filter, int64_t n_queries, int64_t n_rows) {
-  const int64_t bytes = n_rows / 8;
-  int64_t count = 0;
-  for (int64_t q = 0; q < n_queries; ++q) {
-    const uint8_t* bits = filter.bits_of(q);
-    for (int64_t i = 0; i < bytes; ++i) count += __builtin_popcount(bits[i]);
-  }
-  return static_cast<double>(count) / std::max(1.0, 8.0 * static_cast<double>(bytes * n_queries));
+  double sum = 0;
+  for (int64_t q = 0; q < n_queries; ++q) sum += share_of(filter.bits_of(q), n_rows);
+  return sum / static_cast<double>(std::max<int64_t>(1, n_queries));
 }
 
 }  // namespace
@@ -633,16 +690,16 @@ Status topk_encoded(const Table& table, const TopkEncodedArgs& args, const RunCo
   *report = {true, 0};
   const RowFilter& filter = args.filter;
   const bool own_bits = filter.bits != nullptr && filter.stride_bytes != 0;
-  const bool one_by_one =
-      own_bits && share_allowed(filter, args.queries.rows, args.encoded.rows) < kShareToScanTogether;
+  const double share = own_bits ? share_allowed(filter, args.queries.rows, args.encoded.rows) : 1.0;
+  const bool apart = share < kShareToScanTogether;
   int64_t per_pass = std::clamp<int64_t>(kEntryBudget / Pass::least_entries(args.k), 1, kMaxQueriesPerPass);
   per_pass = std::clamp<int64_t>(kUnitBudget / args.encoded.cols, 1, per_pass);
   if (args.matrix.data == nullptr) per_pass = std::min(per_pass, kMaxQueriesWithoutFloats);
-  if (one_by_one) per_pass = 1;
   for (int64_t first = 0; first < args.queries.rows; first += per_pass) {
     if (context.stop_requested()) return fail(Code::kCancelled, "cancelled");
     Pass pass(table, args, context, first, std::min(per_pass, args.queries.rows - first));
-    if (filter.bits != nullptr && (one_by_one || !own_bits)) pass.scan_only(filter.bits_of(first));
+    if (filter.bits != nullptr && !own_bits) pass.scan_only(filter.bits);
+    if (apart) pass.scan_apart(share);
     if (Status status = pass.run(report); !status.ok()) return status;
   }
   return {};

@@ -1,6 +1,7 @@
 // Counting in bitmaps of allowed rows: bit i of byte i >> 3.
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cstdint>
 #include <cstring>
@@ -18,6 +19,30 @@ inline int64_t count_bits(const uint8_t* bits, int64_t n) {
   }
   for (; i < n; ++i) count += (bits[i >> 3] >> (i & 7)) & 1;
   return count;
+}
+
+/// 64 bits from bit `first`, a multiple of 64; bits beyond `end` are 0.
+inline uint64_t word_at(const uint8_t* bits, int64_t first, int64_t end) {
+  const int64_t left = end - first;
+  uint64_t word = 0;
+  if (left >= 64) {
+    std::memcpy(&word, bits + (first >> 3), 8);
+  } else {
+    std::memcpy(&word, bits + (first >> 3), static_cast<size_t>((left + 7) >> 3));
+  }
+  if constexpr (std::endian::native == std::endian::big) word = __builtin_bswap64(word);
+  return left < 64 ? word & ((uint64_t{1} << left) - 1) : word;
+}
+
+/// Share of set bits among the first n, estimated from words spread evenly: for what only speed depends on.
+inline double share_of(const uint8_t* bits, int64_t n) {
+  constexpr int64_t kSamples = 2048;
+  const int64_t words = (n + 63) / 64;
+  if (words == 0) return 0;
+  const int64_t samples = std::min(words, kSamples);
+  int64_t set = 0;
+  for (int64_t s = 0; s < samples; ++s) set += std::popcount(word_at(bits, words * s / samples * 64, n));
+  return static_cast<double>(set) / static_cast<double>(std::min(samples * 64, n));
 }
 
 }  // namespace waggle

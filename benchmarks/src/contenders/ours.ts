@@ -60,6 +60,11 @@ export function ourHandlers(): Handlers {
 function searchHandlers(arrays: Arrays): Handlers {
   const encodings = new Map<EncodedDtype, EncodedMatrix>();
   const onDevice = new Map<DeviceDtype, DeviceMatrix>();
+  const filterOf = ({ filter, filters, allowRows }: TopkArgs) => ({
+    filter: filter === undefined ? undefined : arrays.u8(filter),
+    filters: filters === undefined ? undefined : arrays.u8(filters),
+    allowRows: allowRows === undefined ? undefined : arrays.i32(allowRows),
+  });
   return {
     load: (o: LoadRequest) => arrays.load(o),
     drop: ({ name }: { name: string }) => arrays.drop(name),
@@ -75,9 +80,7 @@ function searchHandlers(arrays: Arrays): Handlers {
           dim: matrix.cols,
           k: o.k,
           metric: o.metric ?? 'ip',
-          filter: o.filter === undefined ? undefined : arrays.u8(o.filter),
-          filters: o.filters === undefined ? undefined : arrays.u8(o.filters),
-          allowRows: o.allowRows === undefined ? undefined : arrays.i32(o.allowRows),
+          ...filterOf(o),
         }),
       );
       save(o.save, value);
@@ -103,6 +106,7 @@ function searchHandlers(arrays: Arrays): Handlers {
           matrix: matrix.data,
           k: o.k,
           metric: o.metric ?? 'ip',
+          ...filterOf(o),
         }),
       );
       save(o.save, value);

@@ -36,7 +36,7 @@ function randomBitmaps(n: number, rows: number, share: number, seed: number): Ui
 
 /**
  * `filter/*`: ours with a filter against ours without one, at the same queries and rows; FAISS flat with the same
- * bitmaps (`IDSelectorBitmap`) beside the times.
+ * bitmaps (`IDSelectorBitmap`) beside the times. `filter/int8/*`: the same over certified int8, which must answer alike.
  */
 export async function filterSuite(options: SuiteOptions): Promise<Measurement[]> {
   const context = new BenchContext();
@@ -118,6 +118,37 @@ async function run(context: BenchContext, options: SuiteOptions): Promise<Measur
     }
   };
 
+  const measureInt8 = async (ours: Contender) => {
+    const wantedCases = cases(SHARE).filter(({ id }) => wanted(options, `int8/${id}`));
+    if (wantedCases.length === 0) return;
+    await ours.call('encode', { matrix: 'matrix', dtype: 'int8' });
+    const scan = (nQueries: number, more: object = {}): Run => {
+      const what = { queries: `q${nQueries}`, matrix: 'matrix', k: K, dtype: 'int8', ...more };
+      return () => ours.time('topkEncoded', what);
+    };
+    await load(ours, SHARE);
+    for (const { id, nQueries, filter } of wantedCases) {
+      const [exact, certified] = [context.file('exact'), context.file('certified')];
+      await search(ours, nQueries, { ...filter, save: exact })();
+      await scan(nQueries, { ...filter, save: certified })();
+      const rowsOf = (prefix: string) => readInto(`${prefix}.rows`, new Int32Array(nQueries * K));
+      if (recall(rowsOf(exact), rowsOf(certified), K) !== 1) {
+        throw new Error(`filter/int8/${id}: the answer is not that of the floats`);
+      }
+      const times = await interleave(
+        { filtered: scan(nQueries, filter), unfiltered: scan(nQueries) },
+        rounds,
+      );
+      const common = { suite: 'filter', case: `int8/${id}`, seed };
+      const metric = 'speedup_vs_unfiltered';
+      const { unfiltered: slow, filtered: fast } = times;
+      records.push(
+        speedupRecord({ ...common, metric, slow, fast }),
+        timeRecord({ ...common, ours: fast }),
+      );
+    }
+  };
+
   const ours = await context.ours();
   await data.load(ours, matrix, [1, QUERIES]);
   const faiss = await context.peer('faiss');
@@ -127,6 +158,7 @@ async function run(context: BenchContext, options: SuiteOptions): Promise<Measur
   }
   await measure(ours, faiss, SHARE);
   if (!quick) for (const share of OTHER_SHARES) await measure(ours, faiss, share);
+  await measureInt8(ours);
   await context.end(ours, faiss);
 
   if (!quick) {

@@ -111,7 +111,7 @@ describe('topkEncoded', () => {
           dtype: fc.constantFrom(...DTYPES),
           // Rows are copies of so many, of which each may differ in the last bit of one value.
           nDistinct: fc.integer({ min: 1, max: 80 }),
-          filter: fc.constantFrom('none', 'filter', 'filters', 'allowRows'),
+          filter: fc.constantFrom('none', 'filter', 'filters', 'sparse filters', 'allowRows'),
         }),
         fc.infiniteStream(value),
         fc.infiniteStream(fc.integer({ min: 0, max: 255 })),
@@ -132,6 +132,12 @@ describe('topkEncoded', () => {
             none: {},
             filter: { filter: Uint8Array.from({ length: bitmap }, byte) },
             filters: { filters: Uint8Array.from({ length: bitmap * s.nQueries }, byte) },
+            'sparse filters': {
+              filters: Uint8Array.from(
+                { length: bitmap * s.nQueries },
+                () => byte() & byte() & byte() & byte(),
+              ),
+            },
             allowRows: {
               allowRows: Int32Array.from(
                 Array.from({ length: s.nRows }, (_, row) => row).filter(() => byte() < 100),
@@ -177,6 +183,34 @@ describe('topkEncoded', () => {
     expect(answer.rows).toEqual(truth.rows);
     expect(answer.scores).toEqual(truth.scores);
     expect(answer.nRescored / 20).toBeLessThan(0.03 * nRows);
+  });
+
+  it.each(DTYPES)('finds what each query allows, block by block (%s)', async (dtype) => {
+    const [nRows, dim, k, nQueries] = [60_037, 32, 20, 40];
+    const floats = randomFloats(nRows * dim, 6);
+    const encoded = await encodeMatrix({ matrix: floats, nRows, dim, dtype });
+    const stride = Math.ceil(nRows / 8);
+    const base = {
+      queries: randomFloats(nQueries * dim, 7),
+      nQueries,
+      k,
+      metric: 'cosine',
+    } as const;
+    for (const every of [20, 100, 5_000]) {
+      const filters = new Uint8Array(nQueries * stride);
+      for (let q = 0; q < nQueries; q++) {
+        for (let row = (q * 31) % every; row < nRows; row += every) {
+          filters[q * stride + (row >> 3)]! |= 1 << (row & 7);
+        }
+      }
+      filters.fill(0, 0, stride);
+      filters.fill(255, stride, 2 * stride);
+      const truth = await topk({ ...base, matrix: floats, nRows, dim, filters });
+      const answer = await topkEncoded({ ...base, encoded, matrix: floats, filters });
+      expect(answer.rows).toEqual(truth.rows);
+      expect(answer.scores).toEqual(truth.scores);
+      expect(answer.rows.subarray(0, k)).toEqual(new Int32Array(k).fill(-1));
+    }
   });
 
   it('says what is certain when the floats were dropped', async () => {
