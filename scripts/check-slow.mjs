@@ -9,7 +9,7 @@
 //   --minutes N        stop starting steps after so long, 60 unless told otherwise
 //   --fresh            forget what passed before
 //   --ci               the fuzz targets alone, 20 s each, no summary file; a machine without clang skips them aloud
-import { spawn, spawnSync } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
 import { createHash, randomInt } from 'node:crypto';
 import {
   cpSync,
@@ -24,6 +24,7 @@ import {
 import { availableParallelism, cpus, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { gather, inLanes } from './processes.mjs';
 import { root } from './setup.mjs';
 import { readReport, workspaces } from './test.mjs';
 
@@ -89,36 +90,12 @@ function record(name, result) {
 const say = (text) => process.stdout.write(`${text}\n`);
 const marks = { passed: '✔', failed: '✘', skipped: '–', 'not run': '…' };
 const results = [];
-const children = new Set();
-for (const signal of ['SIGINT', 'SIGTERM']) {
-  process.on(signal, () => {
-    for (const child of children) child.kill('SIGTERM');
-    process.exit(130);
-  });
-}
 
 /** Runs one command to its end; output goes to a file of its own. */
-function run(command, args, logName, env = {}, cwd = native) {
-  const log = join(work, `${logName}.log`);
-  return new Promise((resolve) => {
-    const child = spawn(command, args, {
-      cwd,
-      env: { ...process.env, ...env },
-      stdio: ['ignore', 'pipe', 'pipe'],
-    });
-    children.add(child);
-    const chunks = [];
-    child.stdout.on('data', (chunk) => chunks.push(chunk));
-    child.stderr.on('data', (chunk) => chunks.push(chunk));
-    const end = (ok, text) => {
-      children.delete(child);
-      const output = Buffer.concat(chunks).toString() + text;
-      writeFileSync(log, output);
-      resolve({ ok, output, log });
-    };
-    child.on('error', (error) => end(false, `${error.message}\n`));
-    child.on('close', (code) => end(code === 0, ''));
-  });
+async function run(command, args, logName, env = {}, cwd = native) {
+  const result = await gather(command, args, { cwd, env: { ...process.env, ...env } });
+  writeFileSync(join(work, `${logName}.log`), result.output);
+  return result;
 }
 
 /** @param body resolves with { status, detail } */
@@ -343,10 +320,7 @@ if (fuzzing && clang === undefined) {
     }
   }
 }
-const lane = async () => {
-  for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) await next();
-};
-await Promise.all(Array.from({ length: availableParallelism() }, lane));
+await inLanes(waiting);
 
 const count = (status) => results.filter((result) => result.status === status).length;
 const failed = count('failed') + count('not run');

@@ -1,8 +1,9 @@
 // npm run check: format, lint, types, boundaries, unused code, packaging, build, every test.
-import { spawn, spawnSync } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
 import { readdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
+import { gather, inLanes } from './processes.mjs';
 import { root, setup } from './setup.mjs';
 import { nativeTests, typescriptTests } from './test.mjs';
 
@@ -18,24 +19,14 @@ const steps = [];
 const step = (name, command, args) => steps.push({ name, command, args });
 
 /** Runs one step to its end and says how it went. */
-function run({ name, command, args }) {
+async function run({ name, command, args }) {
   const startedAt = Date.now();
-  return new Promise((resolve) => {
-    const child = spawn(command, args, { cwd: root, env, stdio: ['ignore', 'pipe', 'pipe'] });
-    const output = [];
-    child.stdout.on('data', (chunk) => output.push(chunk));
-    child.stderr.on('data', (chunk) => output.push(chunk));
-    child.on('error', (error) => output.push(Buffer.from(String(error))));
-    child.on('close', (code) => {
-      const ok = code === 0;
-      if (ok) passed++;
-      else failed++;
-      const seconds = ((Date.now() - startedAt) / 1000).toFixed(1);
-      process.stdout.write(`${ok ? '✔' : '✘'} ${name} (${seconds} s)\n`);
-      if (!ok) process.stdout.write(`${Buffer.concat(output)}\n`);
-      resolve();
-    });
-  });
+  const { ok, output } = await gather(command, args, { cwd: root, env });
+  if (ok) passed++;
+  else failed++;
+  const seconds = ((Date.now() - startedAt) / 1000).toFixed(1);
+  process.stdout.write(`${ok ? '✔' : '✘'} ${name} (${seconds} s)\n`);
+  if (!ok) process.stdout.write(`${output}\n`);
 }
 
 /** A C++ tool that is not there: said aloud, and a failure where CI has promised it. */
@@ -75,10 +66,7 @@ if (which('clang-format')) {
 }
 
 // One at a time for each CPU: each of them uses one.
-const lane = async () => {
-  for (let next = steps.shift(); next !== undefined; next = steps.shift()) await run(next);
-};
-await Promise.all(Array.from({ length: availableParallelism() }, lane));
+await inLanes(steps.map((next) => () => run(next)));
 
 if (which('clang-tidy')) {
   // native/.clang-tidy lists the checks. Kernels compiled per instruction set are left to the conformance cases.

@@ -1,8 +1,9 @@
 // Runs the TypeScript tests once more under npm's node@22, beside whatever Node runs the build.
-import { spawn, spawnSync } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { gather, inLanes } from './processes.mjs';
 import { root, say, setup } from './setup.mjs';
 import { readReport, workspaces } from './test.mjs';
 
@@ -17,20 +18,15 @@ async function test(node, dir) {
   const vitest = join(root, 'node_modules', 'vitest', 'vitest.mjs');
   const reporters = ['--reporter=dot', '--reporter=json', `--outputFile.json=${report}`];
   const path = `${join(node, '..')}:${process.env.PATH}`;
-  const child = spawn(node, [vitest, 'run', ...reporters], {
+  const { ok, output } = await gather(node, [vitest, 'run', ...reporters], {
     cwd: join(root, dir),
-    stdio: ['ignore', 'pipe', 'pipe'],
     env: { ...process.env, PATH: path, VITEST_MAX_WORKERS: '1', NO_COLOR: '1' },
   });
-  const output = [];
-  child.stdout.on('data', (chunk) => output.push(chunk));
-  child.stderr.on('data', (chunk) => output.push(chunk));
-  const status = await new Promise((resolve) => child.on('close', resolve));
-  process.stdout.write(`\n${dir}:\n${Buffer.concat(output)}`);
+  process.stdout.write(`\n${dir}:\n${output}`);
   const part = readReport(`Node 22, ${dir}`, report);
   passed += part.passed;
   failed += part.failed;
-  if (status !== 0 && part.failed === 0) failed++;
+  if (!ok && part.failed === 0) failed++;
 }
 
 try {
@@ -55,12 +51,10 @@ try {
   } else {
     say(`Node 22: ${spawnSync(node, ['--version'], { encoding: 'utf8' }).stdout.trim()}`);
     // Two packages at a time with one test process each, as scripts/test.mjs does; what a package prints stays together.
-    const waiting = workspaces();
-    const lane = async () => {
-      for (let dir = waiting.shift(); dir !== undefined; dir = waiting.shift())
-        await test(node, dir);
-    };
-    await Promise.all([lane(), lane()]);
+    await inLanes(
+      workspaces().map((dir) => () => test(node, dir)),
+      2,
+    );
   }
 } finally {
   rmSync(prefix, { recursive: true, force: true });
