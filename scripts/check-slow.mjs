@@ -132,8 +132,8 @@ async function build(preset, extra = [], targets = []) {
   return run('cmake', ['--build', '--preset', preset, '-j', jobs, ...only], `${preset}-build`);
 }
 
-/** A test of the emulated device takes many minutes under AddressSanitizer. */
-const SANITIZED_TEST_S = 3_600;
+/** The emulated device under AddressSanitizer and all cases in scalar code under ThreadSanitizer take long. */
+const SANITIZED_TEST_S = 7_200;
 
 async function sanitized(preset) {
   const built = await build(preset);
