@@ -390,14 +390,7 @@ class Pass {
   void fill(Tile& tile, int64_t& at, int64_t end, const uint8_t* bits) const {
     int32_t n = 0;
     if (bits != nullptr) {
-      while (at < end && n < tile_rows_) {
-        const int64_t base = at & ~int64_t{63};
-        uint64_t word = word_at(bits, base, end) & (~uint64_t{0} << (at & 63));
-        for (; word != 0 && n < tile_rows_; word &= word - 1) {
-          tile.numbers[n++] = static_cast<int32_t>(base + std::countr_zero(word));
-        }
-        at = word != 0 ? base + std::countr_zero(word) : base + 64;
-      }
+      n = take_bits(bits, &at, end, tile_rows_, tile.numbers);
     } else {
       n = static_cast<int32_t>(std::min<int64_t>(tile_rows_, end - at));
       for (int32_t i = 0; i < n; ++i) {

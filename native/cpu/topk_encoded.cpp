@@ -93,12 +93,12 @@ struct Worker {
   Aligned<float> norm;
   std::vector<const void*> rows;
   std::vector<int32_t> row_numbers;
+  int32_t n = 0;  // rows of the tile
   std::vector<int32_t> hits;
   std::vector<float> hit_sums;
   std::vector<Entry> entries;
   std::vector<float> values;
   std::vector<int32_t> numbers;
-  int32_t n = 0;  // rows of the tile
 
   Worker(int64_t panel_units, int32_t sum_rows, int32_t tile_rows)
       : panels(panel_units),
@@ -288,73 +288,44 @@ class Pass {
            bad_row_.load(std::memory_order_relaxed) >= 0;
   }
 
-  bool allowed(int64_t row) const { return bits_ == nullptr || ((bits_[row >> 3] >> (row & 7)) & 1) != 0; }
-
   void run_chunk(int64_t chunk, int worker_index) {
     Worker* w = worker_at(worker_index);
     if (w == nullptr) return;
     const int64_t begin = chunk * chunk_rows_;
     const int64_t end = std::min(n_positions_, begin + chunk_rows_);
-    const bool listed = args_.filter.has_list();
-    w->n = 0;
     if (apart_) {
-      run_blocks(*w, begin, end);
-      return;
-    }
-    if (!listed && bits_ == nullptr) {
-      for (int64_t row = begin; row < end && !stopped(); row += tile_rows_) {
-        w->n = static_cast<int32_t>(std::min<int64_t>(tile_rows_, end - row));
-        const auto* at = static_cast<const uint8_t*>(args_.encoded.row(row));
-        const int64_t stride = args_.encoded.row_stride * bytes_of(args_.encoded.dtype);
-        for (int32_t r = 0; r < w->n; ++r) w->rows[static_cast<size_t>(r)] = at + r * stride;
-        for (int32_t r = 0; r < w->n; ++r) w->row_numbers[static_cast<size_t>(r)] = static_cast<int32_t>(row) + r;
-        run_tile(*w);
+      for (int64_t block = begin; block < end; block += block_rows_) {
+        run_block(*w, block, std::min(end, block + block_rows_));
       }
       return;
     }
-    for (int64_t i = begin; i < end; ++i) {
-      if (bits_ != nullptr && (i & 7) == 0 && bits_[i >> 3] == 0) {
-        i |= 7;
-        continue;
-      }
-      const int64_t row = listed ? args_.filter.rows[i] : i;
-      if (!listed && !allowed(row)) continue;
-      w->row_numbers[static_cast<size_t>(w->n)] = static_cast<int32_t>(row);
-      w->rows[static_cast<size_t>(w->n)] = args_.encoded.row(row);
-      if (++w->n == tile_rows_) {
-        if (stopped()) return;
-        run_tile(*w);
-        w->n = 0;
-      }
-    }
-    if (w->n > 0 && !stopped()) run_tile(*w);
+    for (int64_t at = begin; !stopped() && fill(*w, at, end, bits_);) run_tile(*w);
   }
 
-  // One block of rows after the other through all queries, for whom it lies in cache.
-  void run_blocks(Worker& w, int64_t begin, int64_t end) {
-    for (int64_t block = begin; block < end && !stopped(); block += block_rows_) {
-      for (int64_t q = 0; q < count_; ++q) scan_own(w, q, block, std::min(end, block + block_rows_));
+  // The next rows from place `at` on, at most a tile full; false when there is none.
+  bool fill(Worker& w, int64_t& at, int64_t end, const uint8_t* bits) const {
+    int32_t* numbers = w.row_numbers.data();
+    if (bits != nullptr) {
+      w.n = take_bits(bits, &at, end, tile_rows_, numbers);
+    } else {
+      w.n = static_cast<int32_t>(std::min<int64_t>(tile_rows_, end - at));
+      const int32_t* list = args_.filter.has_list() ? args_.filter.rows + at : nullptr;
+      for (int32_t r = 0; r < w.n; ++r) numbers[r] = list != nullptr ? list[r] : static_cast<int32_t>(at) + r;
+      at += w.n;
     }
+    for (int32_t r = 0; r < w.n; ++r) w.rows[static_cast<size_t>(r)] = args_.encoded.row(numbers[r]);
+    return w.n > 0;
   }
 
-  void scan_own(Worker& w, int64_t q, int64_t begin, int64_t end) {
-    const uint8_t* own = args_.filter.bits_of(first_ + q);
-    w.n = 0;
-    for (int64_t base = begin; base < end; base += 64) {
-      for (uint64_t word = word_at(own, base, end); word != 0; word &= word - 1) {
-        const int64_t row = base + std::countr_zero(word);
-        w.row_numbers[static_cast<size_t>(w.n)] = static_cast<int32_t>(row);
-        w.rows[static_cast<size_t>(w.n)] = args_.encoded.row(row);
-        if (++w.n < tile_rows_) continue;
-        if (stopped()) return;
+  // Every query picks its own rows of a block, which lies in cache for all of them.
+  void run_block(Worker& w, int64_t begin, int64_t end) {
+    for (int64_t q = 0; q < count_; ++q) {
+      const uint8_t* own = args_.filter.bits_of(first_ + q);
+      for (int64_t at = begin; !stopped() && fill(w, at, end, own);) {
         load_row_numbers(w);
         scan_rows(w, q);
-        w.n = 0;
       }
     }
-    if (w.n == 0) return;
-    load_row_numbers(w);
-    scan_rows(w, q);
   }
 
   // What the filter reads of each row. Rows it cannot judge get an infinite error and so always pass.

@@ -34,6 +34,19 @@ inline uint64_t word_at(const uint8_t* bits, int64_t first, int64_t end) {
   return left < 64 ? word & ((uint64_t{1} << left) - 1) : word;
 }
 
+/// Writes the numbers of the set bits from `*at` on, at most `room` (> 0), and moves `*at` behind the last one looked
+/// at.
+inline int32_t take_bits(const uint8_t* bits, int64_t* at, int64_t end, int32_t room, int32_t* numbers) {
+  int32_t n = 0;
+  while (*at < end && n < room) {
+    const int64_t base = *at & ~int64_t{63};
+    uint64_t word = word_at(bits, base, end) & (~uint64_t{0} << (*at & 63));
+    for (; word != 0 && n < room; word &= word - 1) numbers[n++] = static_cast<int32_t>(base + std::countr_zero(word));
+    *at = word != 0 ? base + std::countr_zero(word) : base + 64;
+  }
+  return n;
+}
+
 /// Share of set bits among the first n, estimated from words spread evenly: for what only speed depends on.
 inline double share_of(const uint8_t* bits, int64_t n) {
   constexpr int64_t kSamples = 2048;
