@@ -615,8 +615,8 @@ class Pass {
   const ScanKernels scan_;
   const bool integer_;
   const bool has_floats_;
-  const uint8_t* bits_ = nullptr;
   bool apart_ = false;
+  const uint8_t* bits_ = nullptr;
   double share_ = 1;  // of the rows, that a query scans
   int64_t block_rows_ = 0;
 
