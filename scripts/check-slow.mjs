@@ -71,6 +71,8 @@ function sourcesFingerprint() {
 }
 
 const fingerprint = sourcesFingerprint();
+const commit = git('rev-parse', '--short', 'HEAD');
+const changes = git('status', '--porcelain', '--', 'native') === '' ? '' : ' with changes';
 let state = { fingerprint, steps: {} };
 if (!flags.fresh && existsSync(stateFile)) {
   try {
@@ -327,7 +329,6 @@ const failed = count('failed') + count('not run');
 
 if (!flags.ci && flags.only === '') {
   const date = new Date().toISOString().slice(0, 10);
-  const dirty = git('status', '--porcelain', '--', 'native') === '' ? '' : ' with changes';
   const [cpu] = cpus();
   const rows = results.map(({ name, status, seconds, detail }) => {
     const [first] = detail.split('\n');
@@ -336,7 +337,7 @@ if (!flags.ci && flags.only === '') {
   const text = [
     `# Slow checks of ${date}`,
     '',
-    `Commit ${git('rev-parse', '--short', 'HEAD')}${dirty}; ${cpu?.model.trim()}, ${availableParallelism()} CPUs, ` +
+    `Commit ${commit}${changes}; ${cpu?.model.trim()}, ${availableParallelism()} CPUs, ` +
       `${Math.round(totalmem() / 2 ** 30)} GiB; ${clang ?? 'no clang'}; ` +
       `\`npm run check:slow\`${results.some((r) => r.status !== 'passed') ? ', not all of it passed' : ''}.`,
     '',
