@@ -1,6 +1,6 @@
 import { type StringColumn, stringColumn, stringData } from '@waggle/core';
 import { type FeatureStore, QUERY_SETTINGS, tableReader } from './feature-store.js';
-import { CLICK_WINDOW_MS, VERIFIED_CLICK_SQL } from './label.js';
+import { inClickWindowSql, VERIFIED_CLICK_SQL } from './label.js';
 import { numbers } from './query-columns.js';
 
 /**
@@ -59,7 +59,7 @@ export async function buildClickRows(
     `
 SELECT k.event_id AS event_id, k.placement_id AS placement_id, k.publication_id AS publication_id, k.campaign_id AS campaign_id,
   k.subscriber_key AS subscriber_key, toFloat64(k.ms) AS ts_ms, toFloat64(k.trapped) AS trapped, toFloat64(k.verified) AS verified,
-  toFloat64(c.click_id != '') AS converted, toFloat64(s.sent_ms > 0 AND k.ms <= s.sent_ms + ${CLICK_WINDOW_MS}) AS in_window,
+  toFloat64(c.click_id != '') AS converted, toFloat64(s.sent_ms > 0 AND ${inClickWindowSql('k.ms', 's.sent_ms')}) AS in_window,
   log1p(k.delay_ms) AS log_ms_since_delivery, toFloat64(k.links_within_10s) AS links_within_10s,
   toFloat64(k.ua_class = 'proxy') AS ua_is_proxy, toFloat64(k.ua_class = 'unknown') AS ua_is_unknown,
   toFloat64(k.device = 'unknown') AS device_is_unknown,

@@ -1,6 +1,6 @@
 import { HOUR_MS } from '@waggle/core';
 import type { FactSource, TableReader } from './definition.js';
-import { CLICK_WINDOW_MS, clickMaturity, VERIFIED_CLICK_SQL } from './label.js';
+import { CLICK_WINDOW_MS, clickMaturity, inClickWindowSql, VERIFIED_CLICK_SQL } from './label.js';
 
 /**
  * The facts that Waggle's own features count. The one rule that matters is in `available_ms`: a decision sees
@@ -10,13 +10,14 @@ import { CLICK_WINDOW_MS, clickMaturity, VERIFIED_CLICK_SQL } from './label.js';
 
 /**
  * Unique clicks per placement within 72 h of sending: `clicks` verified, `raw_clicks` of any verdict. Unique
- * means once per subscriber, so a repeated event cannot change it. The first verified click decides.
+ * means once per subscriber, so a repeated event cannot change it. The first verified click decides; one dated long before the
+ * email is no click of it.
  */
 export function clicksPerPlacementSql(read: TableReader): string {
   return `
 SELECT k.placement_id AS placement_id,
-  toFloat64(countIf(k.n_verified > 0 AND k.first_verified_ms <= s.sent_ms + ${CLICK_WINDOW_MS})) AS clicks,
-  toFloat64(countIf(k.first_ms <= s.sent_ms + ${CLICK_WINDOW_MS})) AS raw_clicks
+  toFloat64(countIf(k.n_verified > 0 AND ${inClickWindowSql('k.first_verified_ms', 's.sent_ms')})) AS clicks,
+  toFloat64(countIf(${inClickWindowSql('k.first_ms', 's.sent_ms')})) AS raw_clicks
 FROM (
   SELECT placement_id, subscriber_key, min(toUnixTimestamp64Milli(ts)) AS first_ms,
     minIf(toUnixTimestamp64Milli(ts), ${VERIFIED_CLICK_SQL}) AS first_verified_ms,
@@ -118,6 +119,7 @@ LEFT JOIN (
     INNER JOIN (
       SELECT placement_id, toUnixTimestamp64Milli(ts) AS sent_ms FROM ${read.events('placements', "type = 'placement.sent'")}
     ) AS s ON s.placement_id = k.placement_id
+    WHERE ${inClickWindowSql('k.first_ms', 's.sent_ms')}
   )
   GROUP BY placement_id
 ) AS c ON c.placement_id = p.placement_id

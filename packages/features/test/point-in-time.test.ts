@@ -1,4 +1,4 @@
-import { DAY_MS } from '@waggle/core';
+import { DAY_MS, HOUR_MS } from '@waggle/core';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import {
   buildDataset,
@@ -72,7 +72,8 @@ function clicksBy(untilMs: number): Map<string, number> {
     const key = `${click.placement_id}/${click.subscriber_key}`;
     if (!isVerifiedClick(click) || seen.has(key) || at > untilMs) continue;
     seen.add(key);
-    if (at <= sentMs.get(click.placement_id)! + CLICK_WINDOW_MS) {
+    const afterMs = at - sentMs.get(click.placement_id)!;
+    if (afterMs >= -HOUR_MS && afterMs <= CLICK_WINDOW_MS) {
       out.set(click.placement_id, (out.get(click.placement_id) ?? 0) + 1);
     }
   }

@@ -210,6 +210,15 @@ export async function buildSmallWorld(seed = 1): Promise<SmallWorld> {
           delivered,
           decision_id: '',
         });
+        const keysOfClick = {
+          tenant_id,
+          type: 'click',
+          placement_id,
+          ...keys,
+          device: 'mobile',
+          ua_class: 'human',
+          ip_prefix: '10.0.0.0/24',
+        };
         const rate = 0.02 * Math.exp(0.6 * Math.sin(p) + 0.5 * Math.cos(c) - 0.2 * a);
         const n = rng.poisson(delivered * rate);
         for (let k = 0; k < n; k++) {
@@ -218,22 +227,31 @@ export async function buildSmallWorld(seed = 1): Promise<SmallWorld> {
           const ts = ms + delay;
           if (ts >= endMs) continue;
           const click = {
-            tenant_id,
+            ...keysOfClick,
             event_id: eventId(),
-            type: 'click',
             ts: iso(ts),
-            placement_id,
-            ...keys,
             subscriber_key: `sub_${rng.integer(delivered)}`,
-            device: 'mobile',
-            ua_class: 'human',
-            ip_prefix: '10.0.0.0/24',
             ms_since_delivery: delay,
             links_within_10s: bot ? 4 : 1,
             honeypot: bot && rng.bernoulli(0.9),
           };
           clickRows.push(click);
           if (rng.bernoulli(0.05)) clickRows.push(click);
+        }
+        // A clock that is a minute slow, and one that was never set.
+        for (const [subscriber_key, earlyMs] of [
+          ['sub_slow', 60_000],
+          ['sub_unset', 400 * DAY_MS],
+        ] as const) {
+          clickRows.push({
+            ...keysOfClick,
+            event_id: eventId(),
+            ts: iso(ms - earlyMs),
+            subscriber_key,
+            ms_since_delivery: 600_000,
+            links_within_10s: 1,
+            honeypot: false,
+          });
         }
       }
       if (p % 2 === 0) {
