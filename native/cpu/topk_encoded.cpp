@@ -128,8 +128,11 @@ class Pass {
         integer_(has_integer_sums(scan_.unit)),
         has_floats_(args.matrix.data != nullptr) {}
 
-  /// Bitmap of the rows scanned; null = all. Queries may still have bitmaps of their own.
-  void scan_only(const uint8_t* bits) { bits_ = bits; }
+  /// Bitmap of the rows scanned, and what share of all it allows.
+  void scan_only(const uint8_t* bits, double share) {
+    bits_ = bits;
+    share_ = std::max(share, 1e-9);
+  }
 
   /// Each query scans the rows of its own bitmap; `share` of all rows is the mean of what they allow.
   void scan_apart(double share) {
@@ -248,11 +251,16 @@ class Pass {
     n_positions_ = args_.filter.has_list() ? args_.filter.n_rows : args_.encoded.rows;
     const double row_work = static_cast<double>(count_) * static_cast<double>(dim_) * share_;
     serial_ = !context_.parallel || row_work * static_cast<double>(n_positions_) < static_cast<double>(kSerialWork);
-    const double tiles = static_cast<double>(kChunkWork) / row_work / tile_rows_;
-    const double most = static_cast<double>(std::max<int64_t>(1, n_positions_));
-    chunk_rows_ = static_cast<int64_t>(std::clamp(tiles, 1.0, most)) * tile_rows_;
     if (apart_) plan_blocks();
-    if (serial_) chunk_rows_ = std::max<int64_t>(1, n_positions_);
+    const int64_t step = apart_ ? block_rows_ : tile_rows_;
+    if (serial_) {
+      chunk_rows_ = std::max<int64_t>(1, n_positions_);
+    } else {
+      // Enough chunks to keep every thread busy to the end.
+      const double even = static_cast<double>(n_positions_) / (8.0 * ThreadPool::instance().n_threads());
+      const double rows = std::min(static_cast<double>(kChunkWork) / row_work, even);
+      chunk_rows_ = std::max<int64_t>(1, static_cast<int64_t>(rows) / step) * step;
+    }
     n_chunks_ = (n_positions_ + chunk_rows_ - 1) / chunk_rows_;
   }
 
@@ -263,9 +271,6 @@ class Pass {
     const bool shares = share_ * static_cast<double>(count_) > 0.5;
     const double rows = std::min(shares ? std::min(wanted, cached) : wanted, static_cast<double>(n_positions_));
     block_rows_ = std::max<int64_t>(64, (static_cast<int64_t>(rows) + 63) / 64 * 64);
-    if (serial_) return;
-    const int64_t even = n_positions_ / (8 * ThreadPool::instance().n_threads());
-    chunk_rows_ = std::max<int64_t>(1, std::min(chunk_rows_, even) / block_rows_) * block_rows_;
   }
 
   Worker* worker_at(int index) {
@@ -647,11 +652,11 @@ class Pass {
   std::atomic<bool> out_of_memory_{false};
 };
 
-// Mean over the queries of the share of rows that their bitmaps allow.
-double share_allowed(const RowFilter& filter, int64_t n_queries, int64_t n_rows) {
+// Mean share of rows that the bitmaps allow.
+double share_allowed(const RowFilter& filter, int64_t n_bitmaps, int64_t n_rows) {
   double sum = 0;
-  for (int64_t q = 0; q < n_queries; ++q) sum += share_of(filter.bits_of(q), n_rows);
-  return sum / static_cast<double>(std::max<int64_t>(1, n_queries));
+  for (int64_t q = 0; q < n_bitmaps; ++q) sum += share_of(filter.bits_of(q), n_rows);
+  return sum / static_cast<double>(std::max<int64_t>(1, n_bitmaps));
 }
 
 }  // namespace
@@ -661,15 +666,16 @@ Status topk_encoded(const Table& table, const TopkEncodedArgs& args, const RunCo
   *report = {true, 0};
   const RowFilter& filter = args.filter;
   const bool own_bits = filter.bits != nullptr && filter.stride_bytes != 0;
-  const double share = own_bits ? share_allowed(filter, args.queries.rows, args.encoded.rows) : 1.0;
-  const bool apart = share < kShareToScanTogether;
+  const int64_t n_bitmaps = own_bits ? args.queries.rows : 1;
+  const double share = filter.bits != nullptr ? share_allowed(filter, n_bitmaps, args.encoded.rows) : 1.0;
+  const bool apart = own_bits && share < kShareToScanTogether;
   int64_t per_pass = std::clamp<int64_t>(kEntryBudget / Pass::least_entries(args.k), 1, kMaxQueriesPerPass);
   per_pass = std::clamp<int64_t>(kUnitBudget / args.encoded.cols, 1, per_pass);
   if (args.matrix.data == nullptr) per_pass = std::min(per_pass, kMaxQueriesWithoutFloats);
   for (int64_t first = 0; first < args.queries.rows; first += per_pass) {
     if (context.stop_requested()) return fail(Code::kCancelled, "cancelled");
     Pass pass(table, args, context, first, std::min(per_pass, args.queries.rows - first));
-    if (filter.bits != nullptr && !own_bits) pass.scan_only(filter.bits);
+    if (filter.bits != nullptr && !own_bits) pass.scan_only(filter.bits, share);
     if (apart) pass.scan_apart(share);
     if (Status status = pass.run(report); !status.ok()) return status;
   }
