@@ -35,8 +35,8 @@ constexpr int64_t kLeastChunkWork = 1 << 16;
 constexpr int64_t kChunkWork = 1 << 22;        // multiply-adds per chunk: a few hundred microseconds
 constexpr int64_t kSparseTileBytes = 8 << 20;  // rows that queries with bitmaps of their own share in cache
 constexpr int64_t kSparseRows = 48;            // rows a query should find in a sparse tile: three full groups
-// Turning rows around for one query costs five times a lane of a panel: below this share of allowed rows it wins.
-constexpr double kSparseShare = 0.2;
+// Turning rows around for one query costs nine times a lane of a panel: below this share of allowed rows it wins.
+constexpr double kSparseShare = 0.11;
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
