@@ -109,7 +109,7 @@ const MIN_GROUP_SUCCESSES = 5;
  * rates that fall where predictions rise are merged until they rise. Each group is drawn towards its prediction by one
  * success. What was pooled is level but for a hair, by which the raw scores keep their order within (domain §3); between
  * blocks the calibration is a line in logits; a last shift makes expected and observed successes equal. O(n log n).
- * @returns undefined without successes, and where they are too few or the predictions too equal for two groups
+ * @returns undefined without successes
  */
 export function fitIsotonic(
   rows: WeightedRows,
@@ -188,7 +188,6 @@ export function fitIsotonic(
       y.push(to);
     }
   }
-  if (x.length < 2) return undefined;
   const level = levelShift(rows, order, { kind: 'isotonic', x, y }, total);
   return { kind: 'isotonic', x, y: y.map((v) => v + level) };
 }
