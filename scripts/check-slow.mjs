@@ -26,7 +26,7 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { gather, inLanes } from './processes.mjs';
 import { root } from './setup.mjs';
-import { readReport, workspaces } from './test.mjs';
+import { packageTests, workspaces } from './test.mjs';
 
 const { values: flags } = parseArgs({
   options: {
@@ -208,33 +208,18 @@ function propertyTests(dir) {
   return found.stdout.split('\n').filter((file) => file.endsWith('.test.ts'));
 }
 
-async function properties(dir) {
-  const files = propertyTests(dir);
-  const name = dir.replaceAll('/', '-');
-  const report = join(work, `${name}-properties.json`);
-  rmSync(report, { force: true });
-  await run(
-    process.execPath,
-    [
-      join(root, 'node_modules', 'vitest', 'vitest.mjs'),
-      'run',
-      '--testTimeout=1200000',
-      '--reporter=default',
-      '--reporter=json',
-      `--outputFile.json=${report}`,
-      ...files.map((file) => file.slice(dir.length + 1)),
-    ],
-    `${name}-properties`,
-    {
+async function properties(dir, files) {
+  const name = `${dir.replaceAll('/', '-')}-properties`;
+  const { output, passed, failed } = await packageTests(dir, {
+    report: join(work, `${name}.json`),
+    args: ['--testTimeout=1200000', ...files.map((file) => file.slice(dir.length + 1))],
+    env: {
       WAGGLE_PROPERTY_RUNS: String(propertyRuns),
       WAGGLE_PROPERTY_SEED: String(seed),
       WAGGLE_PROPERTY_MS: '120000',
-      VITEST_MAX_WORKERS: '1',
-      NO_COLOR: '1',
     },
-    join(root, dir),
-  );
-  const { passed, failed } = readReport(dir, report);
+  });
+  writeFileSync(join(work, `${name}.log`), output);
   const detail = `${files.length} files, ${passed} tests passed, ${failed} failed; ${propertyRuns} × the inputs, seed ${seed}`;
   return { status: failed === 0 && passed > 0 ? 'passed' : 'failed', detail };
 }
@@ -295,8 +280,10 @@ if (!flags.ci) {
 
 const waiting = [];
 if (!flags.ci) {
-  for (const dir of workspaces().filter((name) => propertyTests(name).length > 0)) {
-    waiting.push(() => step(`properties ${dir}`, () => properties(dir), { keep: false }));
+  for (const dir of workspaces()) {
+    const files = propertyTests(dir);
+    if (files.length === 0) continue;
+    waiting.push(() => step(`properties ${dir}`, () => properties(dir, files), { keep: false }));
   }
 }
 

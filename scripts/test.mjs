@@ -3,6 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { gather } from './processes.mjs';
 import { root, say, setup } from './setup.mjs';
 
 const turbo = join(root, 'node_modules', 'turbo', 'bin', 'turbo');
@@ -44,6 +45,27 @@ export function readReport(dir, file) {
   }
   const skipped = report.numPendingTests + (report.numTodoTests ?? 0);
   return { passed: report.numPassedTests, failed, skipped };
+}
+
+/**
+ * Runs the tests of one package in one process, so that others can run beside it.
+ * @param options.report where vitest writes its report
+ * @param options.name what failures are named with
+ */
+export async function packageTests(dir, options) {
+  const { report, name = dir, node = process.execPath, args = [], env: more = {} } = options;
+  rmSync(report, { force: true });
+  const vitest = join(root, 'node_modules', 'vitest', 'vitest.mjs');
+  const { ok, output } = await gather(
+    node,
+    [vitest, 'run', '--reporter=dot', '--reporter=json', `--outputFile.json=${report}`, ...args],
+    {
+      cwd: join(root, dir),
+      env: { ...process.env, VITEST_MAX_WORKERS: '1', NO_COLOR: '1', ...more },
+    },
+  );
+  const { passed, failed } = readReport(name, report);
+  return { output, passed, failed: ok || failed > 0 ? failed : 1 };
 }
 
 function turboRun(task, { concurrency = 1, ...more } = {}) {
