@@ -11,6 +11,7 @@ using Vector = __m256;
 constexpr int32_t kLanes = 8;
 constexpr int32_t kRowBlock = 6;
 constexpr int32_t kFew = 7;
+constexpr bool kFetchRowByRow = true;
 
 alignas(32) const int32_t kTailMask[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
 

@@ -11,6 +11,7 @@ using Vector = __m512;
 constexpr int32_t kLanes = 16;
 constexpr int32_t kRowBlock = 14;
 constexpr int32_t kFew = 8;
+constexpr bool kFetchRowByRow = false;
 
 inline Vector zero() { return _mm512_setzero_ps(); }
 inline Vector broadcast(const float* p) { return _mm512_set1_ps(*p); }

@@ -12,6 +12,7 @@ constexpr int32_t kLanes = 8;
 constexpr int32_t kBlockQueries = 4;
 constexpr int32_t kBlockPanels = 3;
 constexpr int32_t kRowsAtOnce = 4;
+constexpr int64_t kBytesAhead = 1024;
 
 inline __m256i load128(const void* p) {
   return _mm256_castsi128_si256(_mm_loadu_si128(static_cast<const __m128i*>(p)));
@@ -39,6 +40,7 @@ struct FloatOp {
 };
 
 struct F16 : FloatOp {
+  static constexpr int64_t kBytes = 2;
   static inline __m256i convert(__m128i halves) { return _mm256_castps_si256(_mm256_cvtph_ps(halves)); }
   static inline __m256i load(const void* row, int64_t i) {
     return convert(_mm256_castsi256_si128(load128(static_cast<const uint16_t*>(row) + i)));
@@ -49,6 +51,7 @@ struct F16 : FloatOp {
 };
 
 struct Bf16 : FloatOp {
+  static constexpr int64_t kBytes = 2;
   static inline __m256i convert(__m128i halves) { return _mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16); }
   static inline __m256i load(const void* row, int64_t i) {
     return convert(_mm256_castsi256_si128(load128(static_cast<const uint16_t*>(row) + i)));
@@ -60,6 +63,7 @@ struct Bf16 : FloatOp {
 
 struct Int8 {
   static constexpr int64_t kValues = 2;
+  static constexpr int64_t kBytes = 1;
   static inline __m256i load(const void* row, int64_t i) {
     return _mm256_cvtepi8_epi16(_mm256_castsi256_si128(load128(static_cast<const int8_t*>(row) + i)));
   }
@@ -83,39 +87,60 @@ inline __m128i fold(__m256i a, __m256i b, __m256i c, __m256i d) {
 }
 
 template <typename Op, int32_t Q>
-void row_group(const void* const* rows, int32_t n_rows, int64_t dim, const void* const* queries, const int32_t* starts,
-               int32_t* out, int64_t ld) {
-  const void* row[kRowsAtOnce];
-  for (int32_t r = 0; r < kRowsAtOnce; ++r) row[r] = rows[r < n_rows ? r : 0];
-  __m256i sum[Q][kRowsAtOnce];
-#pragma GCC unroll 4
-  for (int32_t q = 0; q < Q; ++q) {
-#pragma GCC unroll 4
-    for (int32_t r = 0; r < kRowsAtOnce; ++r) sum[q][r] = _mm256_zextsi128_si256(_mm_cvtsi32_si128(starts[q]));
-  }
+void row_group(const void* const* rows, int32_t n_rows, int32_t n_left, int32_t rows_ahead, int64_t dim,
+               const void* const* queries, const int32_t* starts, int32_t* out, int64_t ld) {
   constexpr int64_t kStep = int64_t{kLanes} * Op::kValues;
-  for (int64_t i = 0, unit = 0; i < dim; i += kStep, unit += kLanes) {
-    const bool whole = i + kStep <= dim;
-    __m256i a[Q];
+  constexpr int64_t kLine = 64 / Op::kBytes;  // values
+  constexpr int32_t kParts = static_cast<int32_t>(kLine / kStep);
+  __m256i total[Q][kRowsAtOnce];
+#pragma GCC unroll 4
+  for (int32_t r = 0; r < kRowsAtOnce; ++r) {
+    const void* const row = rows[r < n_rows ? r : 0];
+    const char* const ahead = static_cast<const char*>(rows[r + rows_ahead < n_left ? r + rows_ahead : n_left - 1]);
+    __m256i sum[Q][kParts];
 #pragma GCC unroll 4
     for (int32_t q = 0; q < Q; ++q) {
-      a[q] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(static_cast<const int32_t*>(queries[q]) + unit));
+      sum[q][0] = _mm256_zextsi128_si256(_mm_cvtsi32_si128(starts[q]));
+#pragma GCC unroll 4
+      for (int32_t j = 1; j < kParts; ++j) sum[q][j] = _mm256_setzero_si256();
+    }
+    int64_t i = 0;
+    int64_t unit = 0;
+    for (; i + kLine <= dim; i += kLine) {
+      __builtin_prefetch(ahead + i * Op::kBytes, 0, 3);
+#pragma GCC unroll 4
+      for (int32_t j = 0; j < kParts; ++j, unit += kLanes) {
+        const __m256i b = Op::load(row, i + j * kStep);
+#pragma GCC unroll 4
+        for (int32_t q = 0; q < Q; ++q) {
+          const __m256i a =
+              _mm256_loadu_si256(reinterpret_cast<const __m256i*>(static_cast<const int32_t*>(queries[q]) + unit));
+          sum[q][j] = Op::step(sum[q][j], b, a);
+        }
+      }
+    }
+    for (; i < dim; i += kStep, unit += kLanes) {
+      const __m256i b = Op::load(row, i, dim - i);
+#pragma GCC unroll 4
+      for (int32_t q = 0; q < Q; ++q) {
+        const __m256i a =
+            _mm256_loadu_si256(reinterpret_cast<const __m256i*>(static_cast<const int32_t*>(queries[q]) + unit));
+        sum[q][0] = Op::step(sum[q][0], b, a);
+      }
     }
 #pragma GCC unroll 4
-    for (int32_t r = 0; r < kRowsAtOnce; ++r) {
-      const __m256i b = whole ? Op::load(row[r], i) : Op::load(row[r], i, dim - i);
-#pragma GCC unroll 4
-      for (int32_t q = 0; q < Q; ++q) sum[q][r] = Op::step(sum[q][r], b, a[q]);
+    for (int32_t q = 0; q < Q; ++q) {
+      total[q][r] = Op::add(Op::add(sum[q][0], sum[q][1]), Op::add(sum[q][2], sum[q][3]));
     }
   }
 #pragma GCC unroll 4
   for (int32_t q = 0; q < Q; ++q) {
-    const __m128i total = fold<Op>(sum[q][0], sum[q][1], sum[q][2], sum[q][3]);
+    const __m128i folded = fold<Op>(total[q][0], total[q][1], total[q][2], total[q][3]);
     if (n_rows == kRowsAtOnce) {
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(out + q * ld), total);
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(out + q * ld), folded);
     } else {
       alignas(16) int32_t values[4];
-      _mm_store_si128(reinterpret_cast<__m128i*>(values), total);
+      _mm_store_si128(reinterpret_cast<__m128i*>(values), folded);
       for (int32_t r = 0; r < n_rows; ++r) out[q * ld + r] = values[r];
     }
   }
@@ -124,15 +149,18 @@ void row_group(const void* const* rows, int32_t n_rows, int64_t dim, const void*
 template <typename Op>
 void rows_kernel(const void* const* rows, int32_t n_rows, int64_t dim, const void* const* queries,
                  const int32_t* starts, int32_t n_queries, void* out, int64_t ld) {
+  const int64_t row_bytes = dim * Op::kBytes;
+  const int32_t rows_ahead = static_cast<int32_t>((kBytesAhead + row_bytes - 1) / row_bytes);
   // Two queries at a time: four would leave no registers.
   for (int32_t q = 0; q < n_queries; q += 2) {
     for (int32_t r = 0; r < n_rows; r += kRowsAtOnce) {
-      const int32_t n = n_rows - r < kRowsAtOnce ? n_rows - r : kRowsAtOnce;
+      const int32_t left = n_rows - r;
+      const int32_t n = left < kRowsAtOnce ? left : kRowsAtOnce;
       int32_t* corner = static_cast<int32_t*>(out) + q * ld + r;
       if (n_queries - q > 1) {
-        row_group<Op, 2>(rows + r, n, dim, queries + q, starts + q, corner, ld);
+        row_group<Op, 2>(rows + r, n, left, rows_ahead, dim, queries + q, starts + q, corner, ld);
       } else {
-        row_group<Op, 1>(rows + r, n, dim, queries + q, starts + q, corner, ld);
+        row_group<Op, 1>(rows + r, n, left, rows_ahead, dim, queries + q, starts + q, corner, ld);
       }
     }
   }
@@ -164,6 +192,7 @@ inline void transpose(__m256i* v) {
 
 template <typename Op>
 void pack_kernel(const void* const* rows, int32_t n_rows, int64_t dim, void* panels) {
+  constexpr int64_t kStep = int64_t{kLanes} * Op::kValues;
   const int64_t n_units = (dim + Op::kValues - 1) / Op::kValues;
   __m256i* out = static_cast<__m256i*>(panels);
   for (int32_t r = 0; r < n_rows; r += kLanes, out += n_units) {
@@ -171,11 +200,21 @@ void pack_kernel(const void* const* rows, int32_t n_rows, int64_t dim, void* pan
     for (int64_t unit = 0; unit < n_units; unit += kLanes) {
       const int64_t i = unit * Op::kValues;
       __m256i v[kLanes];
-      for (int32_t lane = 0; lane < kLanes; ++lane) {
-        v[lane] = lane < n ? Op::load(rows[r + lane], i, dim - i) : _mm256_setzero_si256();
+      if (n == kLanes && i + kStep <= dim) {
+#pragma GCC unroll 8
+        for (int32_t lane = 0; lane < kLanes; ++lane) v[lane] = Op::load(rows[r + lane], i);
+      } else {
+        for (int32_t lane = 0; lane < kLanes; ++lane) {
+          v[lane] = lane < n ? Op::load(rows[r + lane], i, dim - i) : _mm256_setzero_si256();
+        }
       }
       transpose(v);
-      const int64_t count = n_units - unit < kLanes ? n_units - unit : kLanes;
+      if (unit + kLanes <= n_units) {
+#pragma GCC unroll 8
+        for (int32_t u = 0; u < kLanes; ++u) _mm256_storeu_si256(out + unit + u, v[u]);
+        continue;
+      }
+      const int64_t count = n_units - unit;
       for (int64_t u = 0; u < count; ++u) _mm256_storeu_si256(out + unit + u, v[u]);
     }
   }
