@@ -8,7 +8,7 @@ namespace waggle::cpu {
 /// Rows that trees.predict takes through all trees at once; every column and bit plane below has this many.
 constexpr int32_t kTreesTile = 512;
 constexpr int32_t kTreesBlock = 64;  // rows of one word of a plane
-/// Bit r of a plane says something about row r of the tile.
+/// Each bit of a plane says something about one row of the tile; which one, the kernels of a level agree on.
 constexpr int32_t kTreesPlaneWords = kTreesTile / kTreesBlock;
 /// A cut i of a binned feature is asked as bin ≤ i. NaN is this bin, which is no answer to any cut, or bin 0.
 constexpr int32_t kTreesMaxCuts = 254;
