@@ -195,7 +195,7 @@ class Pass {
     n_units_ = (dim_ + values - 1) / values;
     padded_units_ = (n_units_ + kUnitsPerStep - 1) / kUnitsPerStep * kUnitsPerStep;
     const bool quads = scan_.unit == QueryUnit::kInt8Quad;
-    by_rows_ = apart_ || scan_.panel_rows == 0 || count_ <= (quads ? 2 : 3);
+    by_rows_ = apart_ || scan_.panel_rows == 0 || count_ <= scan_.most_by_rows;
     const bool two_terms = by_rows_ && quads;
     const int64_t n_terms = two_terms ? 2 : 1;
     const int64_t block = by_rows_ ? 1 : scan_.block_queries;
@@ -328,7 +328,7 @@ class Pass {
       const uint8_t* own = args_.filter.bits_of(first_ + q);
       for (int64_t at = begin; !stopped() && fill(w, at, end, own);) {
         load_row_numbers(w);
-        scan_rows(w, q);
+        scan_rows(w, q, 1);
       }
     }
   }
@@ -372,7 +372,8 @@ class Pass {
     load_row_numbers(w);
     const int64_t ld = tile_rows_;
     if (by_rows_) {
-      for (int64_t q = 0; q < count_; ++q) scan_rows(w, q);
+      const int64_t at_once = n_terms_ == 1 ? scan_.rows_at_once : 1;
+      for (int64_t q = 0; q < count_; q += at_once) scan_rows(w, q, std::min(at_once, count_ - q));
       return;
     }
     scan_.pack(w.rows.data(), w.n, dim_, w.panels.data);
@@ -385,10 +386,15 @@ class Pass {
     }
   }
 
-  void scan_rows(Worker& w, int64_t q) {
-    scan_.rows(w.rows.data(), w.n, dim_, terms_.data() + q * n_terms_, starts_.data() + q * n_terms_,
-               static_cast<int32_t>(n_terms_), w.sums.data, tile_rows_);
-    collect(w, q, w.sums.data, n_terms_ == 2 ? w.sums.data + tile_rows_ : nullptr);
+  // Several queries only where each is one term.
+  void scan_rows(Worker& w, int64_t first, int64_t n) {
+    const int64_t term = first * n_terms_;
+    scan_.rows(w.rows.data(), w.n, dim_, terms_.data() + term, starts_.data() + term,
+               static_cast<int32_t>(n * n_terms_), w.sums.data, tile_rows_);
+    for (int64_t i = 0; i < n; ++i) {
+      const int32_t* const sums = w.sums.data + i * tile_rows_;
+      collect(w, first + i, sums, n_terms_ == 2 ? sums + tile_rows_ : nullptr);
+    }
   }
 
   void collect(Worker& w, int64_t q, const int32_t* sums, const int32_t* low_sums) {

@@ -83,9 +83,9 @@ double decoded_dot(int32_t dtype, const void* row, const float* query, int64_t d
   }
 }
 
-const EncodedKernels kEncodedScalar = {{QueryUnit::kFloat, 0, 0, rows_kernel<F16>, nullptr, nullptr},
-                                       {QueryUnit::kFloat, 0, 0, rows_kernel<Bf16>, nullptr, nullptr},
-                                       {QueryUnit::kFloat, 0, 0, rows_kernel<Int8>, nullptr, nullptr},
+const EncodedKernels kEncodedScalar = {{QueryUnit::kFloat, 0, 0, 0, 1, rows_kernel<F16>, nullptr, nullptr},
+                                       {QueryUnit::kFloat, 0, 0, 0, 1, rows_kernel<Bf16>, nullptr, nullptr},
+                                       {QueryUnit::kFloat, 0, 0, 0, 1, rows_kernel<Int8>, nullptr, nullptr},
                                        collect_kernel};
 
 }  // namespace waggle::cpu

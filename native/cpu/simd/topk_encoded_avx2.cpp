@@ -13,6 +13,7 @@ constexpr int32_t kBlockQueries = 4;
 constexpr int32_t kBlockPanels = 3;
 constexpr int32_t kRowsAtOnce = 4;
 constexpr int64_t kBytesAhead = 1024;
+constexpr int32_t kMostByRows = 12;
 
 inline __m256i load128(const void* p) {
   return _mm256_castsi128_si256(_mm_loadu_si128(static_cast<const __m128i*>(p)));
@@ -92,17 +93,18 @@ void row_group(const void* const* rows, int32_t n_rows, int32_t n_left, int32_t 
   constexpr int64_t kStep = int64_t{kLanes} * Op::kValues;
   constexpr int64_t kLine = 64 / Op::kBytes;  // values
   constexpr int32_t kParts = static_cast<int32_t>(kLine / kStep);
+  constexpr int32_t kSums = Q > 2 ? 2 : 4;  // of a row and a query, for a step does not wait for the one before
   __m256i total[Q][kRowsAtOnce];
 #pragma GCC unroll 4
   for (int32_t r = 0; r < kRowsAtOnce; ++r) {
     const void* const row = rows[r < n_rows ? r : 0];
     const char* const ahead = static_cast<const char*>(rows[r + rows_ahead < n_left ? r + rows_ahead : n_left - 1]);
-    __m256i sum[Q][kParts];
+    __m256i sum[Q][kSums];
 #pragma GCC unroll 4
     for (int32_t q = 0; q < Q; ++q) {
       sum[q][0] = _mm256_zextsi128_si256(_mm_cvtsi32_si128(starts[q]));
 #pragma GCC unroll 4
-      for (int32_t j = 1; j < kParts; ++j) sum[q][j] = _mm256_setzero_si256();
+      for (int32_t j = 1; j < kSums; ++j) sum[q][j] = _mm256_setzero_si256();
     }
     int64_t i = 0;
     int64_t unit = 0;
@@ -115,7 +117,7 @@ void row_group(const void* const* rows, int32_t n_rows, int32_t n_left, int32_t 
         for (int32_t q = 0; q < Q; ++q) {
           const __m256i a =
               _mm256_loadu_si256(reinterpret_cast<const __m256i*>(static_cast<const int32_t*>(queries[q]) + unit));
-          sum[q][j] = Op::step(sum[q][j], b, a);
+          sum[q][j % kSums] = Op::step(sum[q][j % kSums], b, a);
         }
       }
     }
@@ -130,7 +132,8 @@ void row_group(const void* const* rows, int32_t n_rows, int32_t n_left, int32_t 
     }
 #pragma GCC unroll 4
     for (int32_t q = 0; q < Q; ++q) {
-      total[q][r] = Op::add(Op::add(sum[q][0], sum[q][1]), Op::add(sum[q][2], sum[q][3]));
+      total[q][r] = Op::add(sum[q][0], sum[q][1]);
+      if constexpr (kSums == 4) total[q][r] = Op::add(total[q][r], Op::add(sum[q][2], sum[q][3]));
     }
   }
 #pragma GCC unroll 4
@@ -151,17 +154,23 @@ void rows_kernel(const void* const* rows, int32_t n_rows, int64_t dim, const voi
                  const int32_t* starts, int32_t n_queries, void* out, int64_t ld) {
   const int64_t row_bytes = dim * Op::kBytes;
   const int32_t rows_ahead = static_cast<int32_t>((kBytesAhead + row_bytes - 1) / row_bytes);
-  // Two queries at a time: four would leave no registers.
-  for (int32_t q = 0; q < n_queries; q += 2) {
-    for (int32_t r = 0; r < n_rows; r += kRowsAtOnce) {
-      const int32_t left = n_rows - r;
-      const int32_t n = left < kRowsAtOnce ? left : kRowsAtOnce;
-      int32_t* corner = static_cast<int32_t*>(out) + q * ld + r;
-      if (n_queries - q > 1) {
-        row_group<Op, 2>(rows + r, n, left, rows_ahead, dim, queries + q, starts + q, corner, ld);
-      } else {
-        row_group<Op, 1>(rows + r, n, left, rows_ahead, dim, queries + q, starts + q, corner, ld);
-      }
+  for (int32_t r = 0; r < n_rows; r += kRowsAtOnce) {
+    const int32_t left = n_rows - r;
+    const int32_t n = left < kRowsAtOnce ? left : kRowsAtOnce;
+    int32_t* corner = static_cast<int32_t*>(out) + r;
+    switch (n_queries) {
+      case 1:
+        row_group<Op, 1>(rows + r, n, left, rows_ahead, dim, queries, starts, corner, ld);
+        break;
+      case 2:
+        row_group<Op, 2>(rows + r, n, left, rows_ahead, dim, queries, starts, corner, ld);
+        break;
+      case 3:
+        row_group<Op, 3>(rows + r, n, left, rows_ahead, dim, queries, starts, corner, ld);
+        break;
+      default:
+        row_group<Op, 4>(rows + r, n, left, rows_ahead, dim, queries, starts, corner, ld);
+        break;
     }
   }
 }
@@ -317,10 +326,12 @@ int32_t collect_kernel(const void* sums, const void* low_sums, int32_t integer, 
 
 }  // namespace
 
-const EncodedKernels kEncodedAvx2 = {
-    {QueryUnit::kFloat, kLanes, kBlockQueries, rows_kernel<F16>, pack_kernel<F16>, panels_kernel<FloatOp>},
-    {QueryUnit::kFloat, kLanes, kBlockQueries, rows_kernel<Bf16>, pack_kernel<Bf16>, panels_kernel<FloatOp>},
-    {QueryUnit::kInt16Pair, kLanes, kBlockQueries, rows_kernel<Int8>, pack_kernel<Int8>, panels_kernel<Int8>},
-    collect_kernel};
+const EncodedKernels kEncodedAvx2 = {{QueryUnit::kFloat, kLanes, kBlockQueries, kMostByRows, kMaxTerms,
+                                      rows_kernel<F16>, pack_kernel<F16>, panels_kernel<FloatOp>},
+                                     {QueryUnit::kFloat, kLanes, kBlockQueries, kMostByRows, kMaxTerms,
+                                      rows_kernel<Bf16>, pack_kernel<Bf16>, panels_kernel<FloatOp>},
+                                     {QueryUnit::kInt16Pair, kLanes, kBlockQueries, kMostByRows, kMaxTerms,
+                                      rows_kernel<Int8>, pack_kernel<Int8>, panels_kernel<Int8>},
+                                     collect_kernel};
 
 }  // namespace waggle::cpu

@@ -97,9 +97,9 @@ int32_t collect_kernel(const void* sums, const void* low_sums, int32_t integer, 
 }  // namespace
 
 const EncodedKernels kEncodedAvx512 = {
-    {QueryUnit::kFloat, kPanelRows, kBlockQueries, rows_kernel<F16>, pack_kernel<F16>, panels_kernel<FloatOp>},
-    {QueryUnit::kFloat, kPanelRows, kBlockQueries, rows_kernel<Bf16>, pack_kernel<Bf16>, panels_kernel<FloatOp>},
-    {QueryUnit::kInt16Pair, kPanelRows, kBlockQueries, rows_kernel<Int8>, pack_kernel<Int8>, panels_kernel<Int8>},
+    {QueryUnit::kFloat, kPanelRows, kBlockQueries, 3, 1, rows_kernel<F16>, pack_kernel<F16>, panels_kernel<FloatOp>},
+    {QueryUnit::kFloat, kPanelRows, kBlockQueries, 3, 1, rows_kernel<Bf16>, pack_kernel<Bf16>, panels_kernel<FloatOp>},
+    {QueryUnit::kInt16Pair, kPanelRows, kBlockQueries, 3, 1, rows_kernel<Int8>, pack_kernel<Int8>, panels_kernel<Int8>},
     collect_kernel};
 
 }  // namespace waggle::cpu

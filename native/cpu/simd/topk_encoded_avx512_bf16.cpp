@@ -26,7 +26,7 @@ struct Bf16 : FloatSums {
 
 }  // namespace
 
-const ScanKernels kScanBf16Avx512Bf16 = {QueryUnit::kBf16Pair, kPanelRows,        kBlockQueries,
+const ScanKernels kScanBf16Avx512Bf16 = {QueryUnit::kBf16Pair, kPanelRows,        kBlockQueries,      3, 1,
                                          rows_kernel<Bf16>,    pack_kernel<Bf16>, panels_kernel<Bf16>};
 
 }  // namespace waggle::cpu

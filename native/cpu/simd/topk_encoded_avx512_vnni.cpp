@@ -25,7 +25,7 @@ struct Int8 : IntegerSums {
 
 }  // namespace
 
-const ScanKernels kScanInt8Vnni = {QueryUnit::kInt8Quad, kPanelRows,        kBlockQueries,
+const ScanKernels kScanInt8Vnni = {QueryUnit::kInt8Quad, kPanelRows,        kBlockQueries,      2, 1,
                                    rows_kernel<Int8>,    pack_kernel<Int8>, panels_kernel<Int8>};
 
 }  // namespace waggle::cpu
