@@ -1,14 +1,22 @@
 #include "waggle/ops/topk_encoded.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
+#include "cpu/topk.hpp"
 #include "cpu/topk_encoded.hpp"
+#include "src/bitmap.hpp"
 #include "src/registry.hpp"
 
 namespace waggle {
 
 namespace {
+
+// A query of many costs about 1.6 µs per answer to re-score, and saves some 2 ns per allowed row (two threads, dim
+// 384).
+constexpr int64_t kManyQueries = 16;
+constexpr int64_t kFewRowsPerAnswer = 512;
 
 Status check(const TopkEncodedArgs& args) {
   const EncodedMatrix& e = args.encoded;
@@ -56,6 +64,30 @@ Status check_queries(const Matrix<const float>& queries) {
   return {};
 }
 
+// Of the rows that all queries share.
+int64_t count_allowed(const TopkEncodedArgs& args) {
+  if (args.filter.has_list()) return args.filter.n_rows;
+  return args.filter.bits != nullptr ? count_bits(args.filter.bits, args.encoded.rows) : args.encoded.rows;
+}
+
+// Multiplying floats outright: many queries that share few rows would re-score a large part of them anyway.
+Status topk_of_floats(const cpu::Table& table, const TopkEncodedArgs& args, int64_t n_allowed,
+                      const RunContext& context, TopkEncodedReport* report) {
+  TopkArgs exact;
+  exact.queries = args.queries;
+  exact.matrix = args.matrix;
+  exact.k = args.k;
+  exact.metric = args.metric;
+  exact.filter = args.filter;
+  exact.scores = args.scores;
+  exact.rows = args.rows;
+  if (Status status = cpu::topk(table, exact, context); !status.ok()) return status;
+  if (args.n_in_doubt != nullptr) std::fill_n(args.n_in_doubt, args.queries.rows, 0);
+  if (args.is_certified != nullptr) std::fill_n(args.is_certified, args.queries.rows, uint8_t{1});
+  *report = {true, args.queries.rows * n_allowed};
+  return {};
+}
+
 }  // namespace
 
 Status topk_encoded(const TopkEncodedArgs& args, const RunContext& context, TopkEncodedReport* report) {
@@ -64,6 +96,11 @@ Status topk_encoded(const TopkEncodedArgs& args, const RunContext& context, Topk
     if (!r.status.ok()) return r.status;
     if (Status status = check(args); !status.ok()) return status;
     if (Status status = check_queries(args.queries); !status.ok()) return status;
+    const bool own_rows = args.filter.bits != nullptr && args.filter.stride_bytes != 0;
+    if (args.matrix.data != nullptr && args.queries.rows >= kManyQueries && !own_rows) {
+      const int64_t n_allowed = count_allowed(args);
+      if (n_allowed < kFewRowsPerAnswer * args.k) return topk_of_floats(*r.table, args, n_allowed, context, report);
+    }
     return cpu::topk_encoded(*r.table, args, context, report);
   });
 }

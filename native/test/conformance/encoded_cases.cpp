@@ -376,7 +376,10 @@ void add_encoded_cases(Cases& cases, bool for_bench) {
         plain(5, 3000, 384, 10);
         plain(1, 2003, 129, 33);
         plain(40, 3001, 40, 2048);
-        plain(1100, 300, 20, 5);  // more queries than a pass holds
+        plain(1100, 300, 20, 5);   // more queries than a pass holds
+        plain(1100, 600, 20, 1);   // the same, with more rows than are multiplied outright
+        plain(17, 6000, 130, 10);  // panels, and a last block of one
+        for (const double share : {0.01, 0.9}) plain(20, 5000, 40, 4, Data::kTies, Filter::kShared, share);
         for (const Data data : kAllData) {
           // Ip and l2 of norms up to 1e18 squared leave float.
           if (data == Data::kNorms && metric == Metric::kL2) continue;

@@ -25,7 +25,8 @@ struct TopkEncodedArgs {
 struct TopkEncodedReport {
   /// Every query's rows are those of `topk`, in the same order.
   bool certified = false;
-  /// Pairs whose score was computed from floats (or, without them, from decoded rows).
+  /// Pairs whose score was computed from floats (or, without them, from decoded rows). All pairs of allowed rows where
+  /// many queries share so few rows that floats are sooner.
   int64_t n_rescored = 0;
 };
 
