@@ -100,6 +100,13 @@ describe('comparison', () => {
     expect(theMachine([record(), narrow], 'x')).toBe('Test CPU, 2 cores, 24 GiB');
   });
 
+  it('says so where targets are set for wider instructions than the machine has', () => {
+    const narrow = record({ machine: { ...machine, simd: 'avx2' } });
+    const page = (records: BenchRecord[]) => makePage({ date: 'x', records, prices: {} }).markdown;
+    expect(page([narrow])).toContain('narrower instructions');
+    expect(page([record(), narrow])).not.toContain('narrower instructions');
+  });
+
   it('is above 1 where things got better', () => {
     const rate = { metric: 'rows_per_s', unit: 'rows/s', better: 'higher' } as const;
     const changes = compare(

@@ -62,6 +62,9 @@ function targetRows(judged: readonly Judged[]): string[][] {
   ]);
 }
 
+const NARROWER =
+  'The targets are set for two cores with AVX-512; this machine has narrower instructions.';
+
 /** The Markdown page of one result folder, and its charts. @throws Error when records are of several machines */
 export function makePage({ date, records, prices, since }: PageInput): Page {
   const machine = theMachine(records, date);
@@ -82,6 +85,7 @@ export function makePage({ date, records, prices, since }: PageInput): Page {
     '',
     '## Targets',
     '',
+    ...(records.some((r) => r.machine.simd === 'avx512') ? [] : [NARROWER, '']),
     ...table(['case', 'at least', 'measured', ''], targetRows(judged)),
   ];
   for (const [title, targets] of [
