@@ -13,6 +13,7 @@ constexpr int32_t kBlockQueries = 4;
 constexpr int32_t kBlockPanels = 3;
 constexpr int32_t kRowsAtOnce = 4;
 constexpr int64_t kBytesAhead = 1024;
+constexpr int32_t kScatteredRowsAhead = 8;
 constexpr int32_t kMostByRows = 12;
 
 inline __m256i load128(const void* p) {
@@ -153,7 +154,11 @@ template <typename Op>
 void rows_kernel(const void* const* rows, int32_t n_rows, int64_t dim, const void* const* queries,
                  const int32_t* starts, int32_t n_queries, void* out, int64_t ld) {
   const int64_t row_bytes = dim * Op::kBytes;
-  const int32_t rows_ahead = static_cast<int32_t>((kBytesAhead + row_bytes - 1) / row_bytes);
+  // Scattered rows lie in pages of their own, which take longest to find.
+  const bool in_order =
+      static_cast<const char*>(rows[n_rows - 1]) - static_cast<const char*>(rows[0]) == (n_rows - 1) * row_bytes;
+  const int32_t rows_ahead =
+      in_order ? static_cast<int32_t>((kBytesAhead + row_bytes - 1) / row_bytes) : kScatteredRowsAhead;
   for (int32_t r = 0; r < n_rows; r += kRowsAtOnce) {
     const int32_t left = n_rows - r;
     const int32_t n = left < kRowsAtOnce ? left : kRowsAtOnce;
