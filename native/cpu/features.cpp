@@ -59,7 +59,13 @@ Features detect() {
 
 #else
 
-Features detect() { return {}; }
+Features detect() {
+  Features found;
+#if defined(__aarch64__)
+  found.neon = true;
+#endif
+  return found;
+}
 
 #endif
 
@@ -73,6 +79,8 @@ bool Features::supports(Simd level) const {
       return avx2;
     case Simd::kAvx512:
       return avx512;
+    case Simd::kNeon:
+      return neon;
   }
   return false;
 }
@@ -90,6 +98,8 @@ const char* name_of(Simd level) {
       return "avx2";
     case Simd::kAvx512:
       return "avx512";
+    case Simd::kNeon:
+      return "neon";
   }
   return "unknown";
 }

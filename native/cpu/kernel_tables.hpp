@@ -45,6 +45,11 @@ extern const FfmKernels kFfmAvx512;
 extern const IvfKernels kIvfAvx512Vnni;
 #endif
 
+#if defined(WAGGLE_HAVE_NEON)
+extern const TopkKernels kTopkNeon;
+extern const EncodedKernels kEncodedNeon;
+#endif
+
 // Instructions beyond the level, used where the processor has them.
 #if defined(WAGGLE_HAVE_AVX512_VNNI)
 extern const ScanKernels kScanInt8Vnni;

@@ -58,6 +58,16 @@ const Table* table_for(Simd level) {
       return nullptr;
 #endif
     }
+    case Simd::kNeon: {
+#if defined(WAGGLE_HAVE_NEON)
+      // The other scalar kernels are what a compiler makes of them, which uses NEON on its own.
+      static const Table neon{Simd::kNeon,  kTopkNeon,  kScoreScalar, kGlmScalar,      kProbeScalar, kEncodeScalar,
+                              kEncodedNeon, kIvfScalar, kTreesScalar, kTreesFitScalar, kFfmScalar};
+      return &neon;
+#else
+      return nullptr;
+#endif
+    }
     case Simd::kAvx512: {
 #if defined(WAGGLE_HAVE_AVX512)
       static const Table avx512{Simd::kAvx512,

@@ -16,7 +16,7 @@ std::string environment(const char* name, const char* fallback) {
 }
 
 void choose_simd(Registry& r) {
-  constexpr cpu::Simd kBestFirst[] = {cpu::Simd::kAvx512, cpu::Simd::kAvx2, cpu::Simd::kScalar};
+  constexpr cpu::Simd kBestFirst[] = {cpu::Simd::kAvx512, cpu::Simd::kAvx2, cpu::Simd::kNeon, cpu::Simd::kScalar};
   const std::string& wanted = r.info.requested_simd;
   const cpu::Table* best = nullptr;
   const cpu::Table* forced = nullptr;
@@ -41,7 +41,6 @@ void choose_simd(Registry& r) {
   }
   r.table = forced != nullptr ? forced : best;
   if (wanted != "auto" && forced == nullptr) {
-    if (wanted == "neon") why_not = "not compiled in: this build has no NEON kernels";
     if (why_not.empty()) why_not = "unknown; use auto, scalar, avx2, avx512 or neon";
     r.status = Status(Code::kBackend, "WAGGLE_SIMD=" + wanted + " cannot be used: " + why_not);
   }

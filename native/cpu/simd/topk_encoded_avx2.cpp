@@ -1,5 +1,6 @@
 // As scan_avx512.inc with eight lanes: 3 panels × 4 queries keep 12 accumulators. Int8 codes become 16-bit pairs, so
-// the query keeps 15 bits; bf16 becomes float.
+// the query keeps 15 bits; bf16 becomes float. Few queries: one row after the other, as memory is read fastest, up to
+// four queries sharing what was loaded of it.
 #include <immintrin.h>
 
 #include "cpu/kernel_tables.hpp"

@@ -66,7 +66,9 @@ describe('backendInfo', () => {
 
   it.each([
     [{ WAGGLE_SIMD: 'sse9' }, 'WAGGLE_SIMD=sse9'],
-    [{ WAGGLE_SIMD: 'neon' }, 'WAGGLE_SIMD=neon'],
+    process.arch === 'arm64'
+      ? [{ WAGGLE_SIMD: 'avx2' }, 'WAGGLE_SIMD=avx2']
+      : [{ WAGGLE_SIMD: 'neon' }, 'WAGGLE_SIMD=neon'],
     [{ WAGGLE_BACKEND: 'opencl' }, 'WAGGLE_BACKEND=opencl'],
   ])('fails on a forced choice that cannot be had: %o', async (env, text) => {
     const answer = JSON.parse(await withEnvironment(env, START)) as {

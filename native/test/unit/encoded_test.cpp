@@ -25,7 +25,7 @@ constexpr Metric kMetrics[] = {Metric::kInnerProduct, Metric::kCosine, Metric::k
 // Every level of this machine, and AVX-512 as it is on processors without VNNI and BF16.
 std::vector<cpu::Table> tables() {
   std::vector<cpu::Table> all;
-  for (const cpu::Simd level : {cpu::Simd::kScalar, cpu::Simd::kAvx2, cpu::Simd::kAvx512}) {
+  for (const cpu::Simd level : {cpu::Simd::kScalar, cpu::Simd::kAvx2, cpu::Simd::kAvx512, cpu::Simd::kNeon}) {
     const cpu::Table* table = cpu::table_for(level);
     if (table != nullptr && cpu::features().supports(level)) all.push_back(*table);
   }

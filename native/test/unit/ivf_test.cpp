@@ -25,7 +25,7 @@ namespace {
 
 std::vector<const cpu::Table*> tables() {
   std::vector<const cpu::Table*> all;
-  for (const cpu::Simd level : {cpu::Simd::kScalar, cpu::Simd::kAvx2, cpu::Simd::kAvx512}) {
+  for (const cpu::Simd level : {cpu::Simd::kScalar, cpu::Simd::kAvx2, cpu::Simd::kAvx512, cpu::Simd::kNeon}) {
     const cpu::Table* table = cpu::table_for(level);
     if (table != nullptr && cpu::features().supports(level)) all.push_back(table);
   }

@@ -95,7 +95,7 @@ struct Naive {
 }  // namespace
 
 TEST("kmeans agrees with Lloyd's algorithm in double from the same start, at every level") {
-  for (const cpu::Simd level : {cpu::Simd::kScalar, cpu::Simd::kAvx2, cpu::Simd::kAvx512}) {
+  for (const cpu::Simd level : {cpu::Simd::kScalar, cpu::Simd::kAvx2, cpu::Simd::kAvx512, cpu::Simd::kNeon}) {
     const cpu::Table* table = cpu::table_for(level);
     if (table == nullptr || !cpu::features().supports(level)) continue;
     for (const int64_t dim : {1, 3, 24, 61}) {

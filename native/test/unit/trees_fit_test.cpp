@@ -139,7 +139,7 @@ TEST("a model has the same bits at any number of threads and every instruction s
       EXPECT(problem.bytes() == first);
       EXPECT(problem.result.train_loss == losses);
     }
-    for (const cpu::Simd level : {cpu::Simd::kScalar, cpu::Simd::kAvx2, cpu::Simd::kAvx512}) {
+    for (const cpu::Simd level : {cpu::Simd::kScalar, cpu::Simd::kAvx2, cpu::Simd::kAvx512, cpu::Simd::kNeon}) {
       const cpu::Table* table = cpu::table_for(level);
       if (table == nullptr || !cpu::features().supports(level)) continue;
       TreesFitResult result;
