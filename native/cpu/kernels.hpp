@@ -87,7 +87,7 @@ struct ScanKernels {
   int32_t panel_rows;     // rows a panel interleaves; 0 = there are no panels at this level
   int32_t block_queries;  // queries a block interleaves
   int32_t most_by_rows;   // up to so many queries, `rows` is sooner than panels
-  int32_t rows_at_once;   // queries that one pass of `rows` over a tile serves best, at most kMaxTerms
+  int32_t rows_at_once;   // queries that one pass of `rows` over a tile serves best; their terms at most kMaxTerms
   /// Few queries: rows as they lie in memory. queries[t] are padded units, starts[t] what a sum starts with, at most
   /// kMaxTerms of them; out[t * ld + r].
   void (*rows)(const void* const* rows, int32_t n_rows, int64_t dim, const void* const* queries, const int32_t* starts,

@@ -169,7 +169,7 @@ class Pass {
         n_(args.matrix.rows),
         capacity_(capacity_for(args.k)),
         // With one query its bitmap is a shared one.
-        each_(args.filter.bits != nullptr && args.filter.stride_bytes != 0 && count > 1),
+        each_(args.filter.has_bits_per_query() && count > 1),
         bits_(args.filter.bits != nullptr && !each_ ? args.filter.bits_of(first) : nullptr) {}
 
   Status run() {

@@ -372,7 +372,7 @@ class Pass {
     load_row_numbers(w);
     const int64_t ld = tile_rows_;
     if (by_rows_) {
-      const int64_t at_once = n_terms_ == 1 ? scan_.rows_at_once : 1;
+      const int64_t at_once = scan_.rows_at_once;
       for (int64_t q = 0; q < count_; q += at_once) scan_rows(w, q, std::min(at_once, count_ - q));
       return;
     }
@@ -411,7 +411,7 @@ class Pass {
                                                   w.norm.data, w.n, &line, w.hits.data(), w.hit_sums.data());
     if (n_hits == 0) return;
     const EncodedMatrix& e = args_.encoded;
-    const bool own_bits = args_.filter.bits != nullptr && args_.filter.stride_bytes != 0;
+    const bool own_bits = args_.filter.has_bits_per_query();
     const uint8_t* own = own_bits ? args_.filter.bits_of(first_ + q) : nullptr;
     int32_t n = 0;
     for (int32_t h = 0; h < n_hits; ++h) {
@@ -671,7 +671,7 @@ Status topk_encoded(const Table& table, const TopkEncodedArgs& args, const RunCo
                     TopkEncodedReport* report) {
   *report = {true, 0};
   const RowFilter& filter = args.filter;
-  const bool own_bits = filter.bits != nullptr && filter.stride_bytes != 0;
+  const bool own_bits = filter.has_bits_per_query();
   const int64_t n_bitmaps = own_bits ? args.queries.rows : 1;
   const double share = filter.bits != nullptr ? share_allowed(filter, n_bitmaps, args.encoded.rows) : 1.0;
   const bool apart = own_bits && share < kShareToScanTogether;

@@ -55,6 +55,7 @@ struct RowFilter {
   }
   static RowFilter list(const int32_t* rows, int64_t n_rows) { return {nullptr, 0, rows, n_rows, 0}; }
 
+  bool has_bits_per_query() const { return bits != nullptr && stride_bytes != 0; }
   bool has_list() const { return n_rows >= 0; }
   explicit operator bool() const { return bits != nullptr || has_list(); }
   const uint8_t* bits_of(int64_t query) const { return bits + query * stride_bytes; }

@@ -96,8 +96,7 @@ Status topk_encoded(const TopkEncodedArgs& args, const RunContext& context, Topk
     if (!r.status.ok()) return r.status;
     if (Status status = check(args); !status.ok()) return status;
     if (Status status = check_queries(args.queries); !status.ok()) return status;
-    const bool own_rows = args.filter.bits != nullptr && args.filter.stride_bytes != 0;
-    if (args.matrix.data != nullptr && args.queries.rows >= kManyQueries && !own_rows) {
+    if (args.matrix.data != nullptr && args.queries.rows >= kManyQueries && !args.filter.has_bits_per_query()) {
       const int64_t n_allowed = count_allowed(args);
       if (n_allowed < kFewRowsPerAnswer * args.k) return topk_of_floats(*r.table, args, n_allowed, context, report);
     }
