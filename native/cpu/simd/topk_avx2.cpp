@@ -42,19 +42,7 @@ inline unsigned above(Vector score, Vector threshold) {
       _mm256_or_ps(_mm256_cmp_ps(score, threshold, _CMP_NLE_UQ), _mm256_cmp_ps(score, lowest, _CMP_LT_OQ))));
 }
 
-inline int32_t keep(unsigned mask, Vector score, int32_t first_place, int32_t place_step, int32_t count,
-                    const TopkTile* t) {
-  float scores[kLanes];
-  _mm256_storeu_ps(scores, score);
-  while (mask != 0) {
-    const int32_t lane = __builtin_ctz(mask);
-    mask &= mask - 1;
-    t->hit_places[count] = static_cast<uint32_t>(first_place + lane * place_step);
-    t->hit_scores[count] = scores[lane];
-    ++count;
-  }
-  return count;
-}
+#include "cpu/simd/topk_keep.inc"
 
 // Four columns of 8 rows: 128-bit halves {r, r + 4}, then a 4 × 4 transposition in each half.
 inline void turn(Vector a, Vector b, Vector c, Vector d, Vector (&out)[4]) {

@@ -43,19 +43,7 @@ inline unsigned above(Vector score, Vector threshold) {
   return vaddvq_u32(vandq_u32(hit, bits));
 }
 
-inline int32_t keep(unsigned mask, Vector score, int32_t first_place, int32_t place_step, int32_t count,
-                    const TopkTile* t) {
-  float scores[kLanes];
-  vst1q_f32(scores, score);
-  while (mask != 0) {
-    const int32_t lane = __builtin_ctz(mask);
-    mask &= mask - 1;
-    t->hit_places[count] = static_cast<uint32_t>(first_place + lane * place_step);
-    t->hit_scores[count] = scores[lane];
-    ++count;
-  }
-  return count;
-}
+#include "cpu/simd/topk_keep.inc"
 
 // Four columns of four rows.
 inline void turn(const Vector (&v)[4], Vector (&out)[4]) {
