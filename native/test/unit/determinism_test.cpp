@@ -7,14 +7,13 @@
 #include "cpu/topk_blocks.hpp"
 #include "test/conformance/case.hpp"
 #include "test/unit/check.hpp"
+#include "test/unit/tables.hpp"
 
 using namespace waggle;
 
 TEST("the score of a pair does not depend on its place in a tile, so duplicates tie") {
   conformance::Random random(5);
-  for (const cpu::Simd level : {cpu::Simd::kScalar, cpu::Simd::kAvx2, cpu::Simd::kAvx512, cpu::Simd::kNeon}) {
-    const cpu::Table* table = cpu::table_for(level);
-    if (table == nullptr || !cpu::features().supports(level)) continue;
+  for (const cpu::Table* table : tables_here()) {
     for (const int64_t dim : {1, 7, 16, 45, 384}) {
       std::vector<float> row(static_cast<size_t>(dim)), queries(static_cast<size_t>(9 * dim));
       for (float& v : row) v = static_cast<float>(random.uniform() - 0.5);
@@ -57,9 +56,7 @@ TEST("the score of a pair does not depend on its place in a tile, so duplicates 
 
 TEST("a score has the same bits alone, in a batch of any size, behind any filter and when re-scored") {
   conformance::Random random(6);
-  for (const cpu::Simd level : {cpu::Simd::kScalar, cpu::Simd::kAvx2, cpu::Simd::kAvx512, cpu::Simd::kNeon}) {
-    const cpu::Table* table = cpu::table_for(level);
-    if (table == nullptr || !cpu::features().supports(level)) continue;
+  for (const cpu::Table* table : tables_here()) {
     for (const int64_t dim : {1, 3, 50, 384, 512, 515, 1200}) {
       constexpr int64_t kRows = 333;
       constexpr int64_t kQueries = 77;
@@ -133,9 +130,7 @@ TEST("glm.fit gives the same bits on one thread and on many, at every level") {
   for (float& v : x) v = static_cast<float>(random.uniform());
   for (double& v : successes) v = static_cast<double>(random.below(4));
   std::vector<std::vector<double>> answers;
-  for (const cpu::Simd level : {cpu::Simd::kScalar, cpu::Simd::kAvx2, cpu::Simd::kAvx512, cpu::Simd::kNeon}) {
-    const cpu::Table* table = cpu::table_for(level);
-    if (table == nullptr || !cpu::features().supports(level)) continue;
+  for (const cpu::Table* table : tables_here()) {
     for (const bool parallel : {false, true, true}) {
       std::vector<double> coefficients(kFeatures), errors(kFeatures);
       GlmFitArgs args;

@@ -13,6 +13,7 @@
 #include "cpu/topk_encoded.hpp"
 #include "test/conformance/case.hpp"
 #include "test/unit/check.hpp"
+#include "test/unit/tables.hpp"
 
 using namespace waggle;
 using conformance::Random;
@@ -25,10 +26,7 @@ constexpr Metric kMetrics[] = {Metric::kInnerProduct, Metric::kCosine, Metric::k
 // Every level of this machine, and AVX-512 as it is on processors without VNNI and BF16.
 std::vector<cpu::Table> tables() {
   std::vector<cpu::Table> all;
-  for (const cpu::Simd level : {cpu::Simd::kScalar, cpu::Simd::kAvx2, cpu::Simd::kAvx512, cpu::Simd::kNeon}) {
-    const cpu::Table* table = cpu::table_for(level);
-    if (table != nullptr && cpu::features().supports(level)) all.push_back(*table);
-  }
+  for (const cpu::Table* table : tables_here()) all.push_back(*table);
 #if defined(WAGGLE_HAVE_AVX512)
   if (cpu::features().avx512) {
     all.push_back(*cpu::table_for(cpu::Simd::kAvx512));

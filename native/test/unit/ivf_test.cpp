@@ -10,27 +10,18 @@
 #include <vector>
 
 #include "bench/clustered.hpp"
-#include "cpu/features.hpp"
 #include "cpu/table.hpp"
 #include "src/ivf/codes.hpp"
 #include "src/ivf/train.hpp"
 #include "test/conformance/case.hpp"
 #include "test/unit/check.hpp"
+#include "test/unit/tables.hpp"
 #include "test/unit/temporary_folder.hpp"
 #include "waggle/ops/topk.hpp"
 
 using namespace waggle;
 
 namespace {
-
-std::vector<const cpu::Table*> tables() {
-  std::vector<const cpu::Table*> all;
-  for (const cpu::Simd level : {cpu::Simd::kScalar, cpu::Simd::kAvx2, cpu::Simd::kAvx512, cpu::Simd::kNeon}) {
-    const cpu::Table* table = cpu::table_for(level);
-    if (table != nullptr && cpu::features().supports(level)) all.push_back(table);
-  }
-  return all;
-}
 
 struct Data {
   int64_t dim = 40;
@@ -164,7 +155,7 @@ TEST("codes: every level agrees with plain arithmetic, to the bit where it promi
         sums[static_cast<size_t>(q)] += queries[static_cast<size_t>(q * quads * 4 + i)];
       }
     }
-    for (const cpu::Table* table : tables()) {
+    for (const cpu::Table* table : tables_here()) {
       fill();
       std::vector<int8_t> expected(codes.size()), found(codes.size());
       cpu::IvfEncoding a;
@@ -229,7 +220,7 @@ TEST("codes: every level agrees with plain arithmetic, to the bit where it promi
 
 TEST("the trainer puts rows with their nearest centroid and never makes the distortion worse than one mean") {
   const Data data = clustered(6000, 1);
-  for (const cpu::Table* table : tables()) {
+  for (const cpu::Table* table : tables_here()) {
     ivf::Space space;
     space.matrix = data.matrix();
     ivf::TrainOptions options;

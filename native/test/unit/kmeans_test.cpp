@@ -7,11 +7,11 @@
 #include <vector>
 
 #include "bench/clustered.hpp"
-#include "cpu/features.hpp"
 #include "cpu/kmeans.hpp"
 #include "cpu/table.hpp"
 #include "test/conformance/case.hpp"
 #include "test/unit/check.hpp"
+#include "test/unit/tables.hpp"
 
 using namespace waggle;
 
@@ -95,9 +95,7 @@ struct Naive {
 }  // namespace
 
 TEST("kmeans agrees with Lloyd's algorithm in double from the same start, at every level") {
-  for (const cpu::Simd level : {cpu::Simd::kScalar, cpu::Simd::kAvx2, cpu::Simd::kAvx512, cpu::Simd::kNeon}) {
-    const cpu::Table* table = cpu::table_for(level);
-    if (table == nullptr || !cpu::features().supports(level)) continue;
+  for (const cpu::Table* table : tables_here()) {
     for (const int64_t dim : {1, 3, 24, 61}) {
       Fixture f(clustered(700, dim), dim, 9);
       const std::vector<float> start(f.x.begin(), f.x.begin() + 9 * dim);

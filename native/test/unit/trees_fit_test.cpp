@@ -12,6 +12,7 @@
 #include "cpu/trees_fit_bins.hpp"
 #include "test/conformance/case.hpp"
 #include "test/unit/check.hpp"
+#include "test/unit/tables.hpp"
 #include "waggle/ops/trees_predict.hpp"
 
 using namespace waggle;
@@ -139,9 +140,7 @@ TEST("a model has the same bits at any number of threads and every instruction s
       EXPECT(problem.bytes() == first);
       EXPECT(problem.result.train_loss == losses);
     }
-    for (const cpu::Simd level : {cpu::Simd::kScalar, cpu::Simd::kAvx2, cpu::Simd::kAvx512, cpu::Simd::kNeon}) {
-      const cpu::Table* table = cpu::table_for(level);
-      if (table == nullptr || !cpu::features().supports(level)) continue;
+    for (const cpu::Table* table : tables_here()) {
       TreesFitResult result;
       EXPECT(cpu::trees_fit(*table, problem.args, RunContext{}, &result).ok());
       problem.result = std::move(result);
