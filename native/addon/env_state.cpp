@@ -78,10 +78,14 @@ void EnvState::cancel(uint32_t id) {
 }
 
 void EnvState::finished(Job* job) {
-  // The bell rings under the lock: once n_unfinished_ is 0, teardown may go on and no thread uses `settle_`.
-  std::lock_guard<std::mutex> lock(mutex_);
-  finished_.push_back(job);
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    finished_.push_back(job);
+  }
+  // The bell rings without the lock, which the woken thread takes first of all; `job` may be gone from here on. Only
+  // then is the job no longer counted: once n_unfinished_ is 0, teardown may go on and no thread uses `settle_`.
   napi_call_threadsafe_function(settle_, nullptr, napi_tsfn_nonblocking);
+  std::lock_guard<std::mutex> lock(mutex_);
   if (--n_unfinished_ == 0) all_done_.notify_all();
 }
 

@@ -3,25 +3,10 @@
 #include <new>
 #include <thread>
 
+#include "src/spin.hpp"
 #include "waggle/thread_pool.hpp"
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
 namespace waggle {
-
-namespace {
-
-constexpr int kSpins = 4000;  // some tens of microseconds, then sleep
-
-void pause() {
-#if defined(__x86_64__)
-  _mm_pause();
-#endif
-}
-
-}  // namespace
 
 void Team::work(int threads, const RunContext& context, const std::function<void(Team&)>& body) {
   Team team(context.parallel && threads > 1 ? threads : 1);

@@ -8,6 +8,9 @@
 #include <utility>
 #include <vector>
 
+#include "src/placement.hpp"
+#include "src/spin.hpp"
+
 #if defined(__linux__)
 #include <pthread.h>
 #include <sched.h>
@@ -30,6 +33,8 @@ int usable_cpus() {
 
 namespace {
 
+constexpr int kMostMoved = 16;  // helpers told where to wake, two system calls each
+
 // A little less urgent than the thread that submits: when a timer or a socket wakes the event loop and every CPU
 // computes, the loop gets one at once. With idle CPUs, and among themselves, it makes no difference. On Linux a nice
 // value belongs to the thread.
@@ -46,11 +51,18 @@ struct Loop {
   const RunContext* context = nullptr;
   int64_t n_chunks = 0;
   std::atomic<int64_t> next{0};
-  int helpers = 0;                // guarded by State::mutex
+  std::atomic<int> helpers{0};    // changed under State::mutex, and the last that a helper touches
   int next_worker = 1;            // guarded by State::mutex; the caller is worker 0
   std::vector<int> free_workers;  // guarded by State::mutex
+  CpuSet taken = {};              // guarded by State::mutex; where its workers were when they joined
 
   bool has_chunks() const { return next.load(std::memory_order_relaxed) < n_chunks && !context->stop_requested(); }
+};
+
+struct Member {
+  std::thread thread;
+  Placement placement;  // guarded by State::mutex while asleep, else the thread's own
+  bool asleep = false;  // guarded by State::mutex
 };
 
 }  // namespace
@@ -61,7 +73,7 @@ struct ThreadPool::State {
   std::condition_variable released;  // a helper left a loop
   std::deque<std::pair<JobId, std::function<void()>>> jobs;
   std::vector<Loop*> loops;
-  std::vector<std::thread> threads;
+  std::vector<Member> members;
   std::atomic<int64_t> n_waiting{0};
   int64_t depth = 0;
   JobId last_id = 0;
@@ -84,7 +96,19 @@ struct ThreadPool::State {
     }
   }
 
-  void thread_main() {
+  // The caller of a loop takes its CPU, helpers that sleep will wake on others.
+  void spread(Loop& loop) {
+    take_cpu(&loop.taken);
+    int64_t wanted = std::min<int64_t>(loop.n_chunks - 1, kMostMoved);
+    for (size_t i = 0; i < members.size() && wanted > 0; ++i) {
+      if (!members[i].asleep) continue;
+      members[i].placement.keep_off(loop.taken);
+      --wanted;
+    }
+  }
+
+  void thread_main(Member& self) {
+    self.placement.start();
     step_back();
     std::unique_lock<std::mutex> lock(mutex);
     while (true) {
@@ -107,16 +131,25 @@ struct ThreadPool::State {
         } else {
           worker = loop->next_worker++;
         }
-        ++loop->helpers;
+        loop->helpers.fetch_add(1, std::memory_order_relaxed);
+        const bool has_own_cpu = take_cpu(&loop->taken);
+        const CpuSet taken = loop->taken;
         lock.unlock();
+        if (!has_own_cpu) {
+          self.placement.keep_off(taken);
+          self.placement.widen();
+        }
         run_chunks(*loop, worker, true);
         lock.lock();
         loop->free_workers.push_back(worker);
-        if (--loop->helpers == 0) released.notify_all();
+        if (loop->helpers.fetch_sub(1, std::memory_order_release) == 1) released.notify_all();
         continue;
       }
       if (stopping) return;
+      self.asleep = true;
       work.wait(lock);
+      self.asleep = false;
+      self.placement.widen();
     }
   }
 };
@@ -128,11 +161,11 @@ ThreadPool& ThreadPool::instance() {
 
 ThreadPool::ThreadPool(int n_threads) : state_(std::make_unique<State>()) {
   const int count = std::max(1, n_threads);
-  state_->threads.reserve(static_cast<size_t>(count));
-  for (int i = 0; i < count; ++i) {
-    state_->threads.emplace_back([state = state_.get()] { state->thread_main(); });
+  state_->members = std::vector<Member>(static_cast<size_t>(count));
+  for (Member& member : state_->members) {
+    member.thread = std::thread([state = state_.get(), &member] { state->thread_main(member); });
 #if defined(__linux__)
-    pthread_setname_np(state_->threads.back().native_handle(), "waggle");
+    pthread_setname_np(member.thread.native_handle(), "waggle");
 #endif
   }
 }
@@ -143,10 +176,10 @@ ThreadPool::~ThreadPool() {
     state_->stopping = true;
   }
   state_->work.notify_all();
-  for (std::thread& thread : state_->threads) thread.join();
+  for (Member& member : state_->members) member.thread.join();
 }
 
-int ThreadPool::n_threads() const { return static_cast<int>(state_->threads.size()); }
+int ThreadPool::n_threads() const { return static_cast<int>(state_->members.size()); }
 
 ThreadPool::JobId ThreadPool::submit(std::function<void()> job) {
   JobId id = 0;
@@ -194,14 +227,24 @@ void ThreadPool::for_each_chunk(int64_t n_chunks, const RunContext& context,
       std::lock_guard<std::mutex> lock(state_->mutex);
       loop.free_workers.reserve(static_cast<size_t>(n_threads()));
       state_->loops.push_back(&loop);
+      state_->spread(loop);
     }
     state_->work.notify_all();
   }
   state_->run_chunks(loop, 0, false);
-  if (shared) {
-    std::unique_lock<std::mutex> lock(state_->mutex);
+  if (!shared) return;
+  {
+    std::lock_guard<std::mutex> lock(state_->mutex);
     state_->loops.erase(std::find(state_->loops.begin(), state_->loops.end(), &loop));
-    state_->released.wait(lock, [&loop] { return loop.helpers == 0; });
+  }
+  // Helpers are at their last chunks: soon done, mostly sooner than a sleeping thread wakes.
+  for (int spins = 0; loop.helpers.load(std::memory_order_acquire) != 0; ++spins) {
+    if (spins < kSpins) {
+      pause();
+      continue;
+    }
+    std::unique_lock<std::mutex> lock(state_->mutex);
+    state_->released.wait(lock, [&loop] { return loop.helpers.load(std::memory_order_acquire) == 0; });
   }
 }
 

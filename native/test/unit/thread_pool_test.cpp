@@ -1,10 +1,15 @@
 #include "waggle/thread_pool.hpp"
 
 #include <atomic>
+#include <chrono>
 #include <future>
 #include <memory>
 #include <thread>
 #include <vector>
+
+#if defined(__linux__)
+#include <sched.h>
+#endif
 
 #include "test/unit/check.hpp"
 
@@ -120,3 +125,33 @@ TEST("an empty loop returns at once") {
   pool.for_each_chunk(0, RunContext{}, [&](int64_t, int) { called = true; });
   EXPECT(!called);
 }
+
+#if defined(__linux__)
+TEST("a helper does not stay on the CPU of the thread it helps") {
+  ThreadPool pool(1);  // before the caller is bound: threads inherit that
+  cpu_set_t before;
+  if (usable_cpus() < 2 || sched_getaffinity(0, sizeof before, &before) != 0) return;
+  cpu_set_t here;
+  CPU_ZERO(&here);
+  CPU_SET(sched_getcpu(), &here);
+  EXPECT(sched_setaffinity(0, sizeof here, &here) == 0);
+  constexpr int kRounds = 40;
+  int helped = 0;
+  int apart = 0;
+  for (int round = 0; round < kRounds; ++round) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));  // the helper sleeps, and so does its CPU
+    std::atomic<int> helper_cpu{-1};
+    const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(20);
+    pool.for_each_chunk(2, RunContext{}, [&](int64_t, int worker) {
+      if (worker > 0) helper_cpu = sched_getcpu();
+      while (worker == 0 && helper_cpu.load() < 0 && std::chrono::steady_clock::now() < end) continue;
+    });
+    helped += helper_cpu >= 0 ? 1 : 0;
+    apart += helper_cpu >= 0 && CPU_ISSET(helper_cpu.load(), &here) == 0 ? 1 : 0;
+  }
+  EXPECT(sched_setaffinity(0, sizeof before, &before) == 0);
+  EXPECT(helped > 0);
+  // Not every time: the kernel is free to move a thread again.
+  EXPECT(2 * apart > helped);
+}
+#endif
