@@ -199,6 +199,31 @@ async function sanitizedAddon() {
   return { status: 'failed', detail: `${summary?.[1] ?? 'no summary'}\n${tail(tested.output)}` };
 }
 
+/** Unit tests and conformance of a build by clang++ with LLVM's standard library, which lacks some of what GNU's has. */
+async function builtWithLlvm() {
+  const source = join(work, 'libcxx.cpp');
+  writeFileSync(source, '#include <vector>\nint main() { return std::vector<int>().size(); }\n');
+  const linked = ['-stdlib=libc++', source, '-o', join(work, 'libcxx')];
+  if (spawnSync('clang++', linked, { stdio: 'ignore' }).status !== 0) {
+    return {
+      status: 'skipped',
+      detail: 'no clang++ with libc++ (Debian: apt-get install clang libc++-dev libc++abi-dev)',
+    };
+  }
+  const targets = ['waggle_unit', 'waggle_conformance'];
+  const built = await build('libcxx', [], targets);
+  if (!built.ok) return { status: 'failed', detail: `does not build\n${tail(built.output)}` };
+  const counts = [];
+  for (const target of targets) {
+    const program = join(native, 'build', 'preset', 'libcxx', 'test', target);
+    const { ok, output } = await run(program, [], `libcxx-${target}`, { WAGGLE_BACKEND: 'cpu' });
+    const passed = output.match(/^(\d+) passed, 0 failed/m);
+    if (!ok || !passed) return { status: 'failed', detail: `${target}\n${tail(output)}` };
+    counts.push(`${target} ${passed[1]} passed`);
+  }
+  return { status: 'passed', detail: counts.join(', ') };
+}
+
 /** Test files of a package that state properties of random inputs. */
 function propertyTests(dir) {
   const found = spawnSync('git', ['grep', '-l', "from 'fast-check'", '--', `${dir}/test`], {
@@ -276,6 +301,7 @@ if (!flags.ci) {
   );
   await step('addon tests under AddressSanitizer and UndefinedBehaviorSanitizer', sanitizedAddon);
   await step('C++ tests under ThreadSanitizer', () => sanitized('tsan'));
+  await step('C++ tests built with LLVM', builtWithLlvm, { keep: false });
 }
 
 const waiting = [];

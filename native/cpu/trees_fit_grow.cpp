@@ -55,7 +55,7 @@ struct FitGrower::Worker {
 FitGrower::FitGrower(const Table& table, const TreesFitArgs& args, const FitBins& bins, int workers, DeviceFit* device)
     : kernels_(table.trees_fit), args_(args), bins_(bins), device_(device) {
   const size_t n = device == nullptr ? static_cast<size_t>(args.train.x.rows) : 0;
-  for (auto& rows : rows_) rows = std::make_unique_for_overwrite<uint32_t[]>(n);
+  for (auto& rows : rows_) rows.reset(new uint32_t[n]);
   uint32_t most_slots = 0;
   for (const FitBlock& block : bins.blocks) most_slots = std::max(most_slots, block.n_slots);
   for (int w = 0; w < workers; ++w) workers_.push_back(std::make_unique<Worker>(most_slots));
@@ -261,7 +261,7 @@ void FitGrower::choose_wave(std::vector<int32_t>& wave) {
 int32_t FitGrower::take_histogram() {
   if (free_histograms_.empty()) {
     const size_t size = device_ == nullptr ? 2 * static_cast<size_t>(bins_.n_slots) : 0;
-    histograms_.push_back(std::make_unique_for_overwrite<double[]>(size));
+    histograms_.push_back(std::unique_ptr<double[]>(new double[size]));  // not zeroed, nor are the rows above
     return static_cast<int32_t>(histograms_.size()) - 1;
   }
   const int32_t taken = free_histograms_.back();

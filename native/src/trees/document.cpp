@@ -6,6 +6,8 @@
 #include <cstring>
 #include <limits>
 
+#include "src/trees/decimal.hpp"
+
 namespace waggle::trees {
 
 const Value* Value::find(const char* name) const {
@@ -220,7 +222,7 @@ class Json {
       const char* const start = at_;
       if (*at_ != '-' && (*at_ < '0' || *at_ > '9')) return error("an unknown character");
       double found = 0;
-      const auto [stop, problem] = std::from_chars(at_, end_, found);
+      const auto [stop, problem] = read_decimal(at_, end_, &found);
       if (problem == std::errc::invalid_argument) return error("a bad number");
       if (problem == std::errc::result_out_of_range) found = std::strtod(std::string(at_, stop).c_str(), nullptr);
       at_ = stop;
@@ -239,7 +241,7 @@ class Json {
         nearest, found > rounded ? std::numeric_limits<float>::infinity() : -std::numeric_limits<float>::infinity());
     if (found - rounded != static_cast<double>(other) - found) return found;
     float direct = 0;
-    const auto [end, problem] = std::from_chars(start, stop, direct);
+    const auto [end, problem] = read_decimal(start, stop, &direct);
     if (problem != std::errc() || end != stop || direct == nearest) return found;
     return std::nextafter(found, static_cast<double>(direct));
   }

@@ -12,6 +12,7 @@
 #include <string_view>
 #include <type_traits>
 
+#include "src/trees/decimal.hpp"
 #include "src/trees/readers.hpp"
 
 namespace waggle::trees {
@@ -49,7 +50,7 @@ Status bad(std::string_view field) {
 template <typename T>
 bool parse_one(std::string_view text, T* out) {
   if (!text.empty() && text.front() == '+') text.remove_prefix(1);
-  const auto [stop, problem] = std::from_chars(text.data(), text.data() + text.size(), *out);
+  const auto [stop, problem] = read_decimal(text.data(), text.data() + text.size(), out);
   if (problem == std::errc::result_out_of_range) {
     if constexpr (std::is_floating_point_v<T>) {
       *out = std::strtod(std::string(text).c_str(), nullptr);

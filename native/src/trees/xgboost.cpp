@@ -9,6 +9,7 @@
 #include <initializer_list>
 #include <string>
 
+#include "src/trees/decimal.hpp"
 #include "src/trees/document.hpp"
 #include "src/trees/readers.hpp"
 
@@ -39,7 +40,7 @@ bool parse_floats(const std::string& text, std::vector<float>* out) {
       continue;
     }
     float value = 0;
-    const auto [stop, problem] = std::from_chars(at, end, value);
+    const auto [stop, problem] = read_decimal(at, end, &value);
     if (problem != std::errc()) return false;
     out->push_back(value);
     at = stop;
