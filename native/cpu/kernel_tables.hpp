@@ -48,6 +48,8 @@ extern const IvfKernels kIvfAvx512Vnni;
 #if defined(WAGGLE_HAVE_NEON)
 extern const TopkKernels kTopkNeon;
 extern const EncodedKernels kEncodedNeon;
+extern const IvfKernels kIvfNeon;
+extern const TreesKernels kTreesNeon;
 #endif
 
 // Instructions beyond the level, used where the processor has them.

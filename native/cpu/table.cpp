@@ -61,8 +61,8 @@ const Table* table_for(Simd level) {
     case Simd::kNeon: {
 #if defined(WAGGLE_HAVE_NEON)
       // The other scalar kernels are what a compiler makes of them, which uses NEON on its own.
-      static const Table neon{Simd::kNeon,  kTopkNeon,  kScoreScalar, kGlmScalar,      kProbeScalar, kEncodeScalar,
-                              kEncodedNeon, kIvfScalar, kTreesScalar, kTreesFitScalar, kFfmScalar};
+      static const Table neon{Simd::kNeon,  kTopkNeon, kScoreScalar, kGlmScalar,      kProbeScalar, kEncodeScalar,
+                              kEncodedNeon, kIvfNeon,  kTreesNeon,   kTreesFitScalar, kFfmScalar};
       return &neon;
 #else
       return nullptr;

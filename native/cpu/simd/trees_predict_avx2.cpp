@@ -12,22 +12,7 @@ namespace {
 constexpr int32_t kGroup = 32;
 constexpr int32_t kHalfGroups = 8;
 
-void transpose_kernel(const float* x, int64_t stride, int32_t rows, const int32_t* features, int32_t n,
-                      float* columns) {
-  const int32_t padded = (rows + kTreesBlock - 1) / kTreesBlock * kTreesBlock;
-  // Eight rows at a time, so that a row's line is still there for its other features.
-  for (int32_t r0 = 0; r0 < padded; r0 += 8) {
-    for (int32_t j = 0; j < n; ++j) {
-      float* out = columns + static_cast<int64_t>(j) * kTreesTile + r0;
-      const float* in = x + r0 * stride + features[j];
-      if (r0 + 8 <= rows) {
-        for (int32_t i = 0; i < 8; ++i) out[i] = in[i * stride];
-      } else {
-        for (int32_t i = 0; i < 8; ++i) out[i] = r0 + i < rows ? in[i * stride] : 0.0f;
-      }
-    }
-  }
-}
+#include "cpu/simd/trees_transpose.inc"
 
 // heap[k] of a level's places, 2^level ≤ k < 2^(level + 1). A permutation looks at the low three bits of k only, so up
 // to five of them and their blends choose among 32 entries, sooner than a gather does.
