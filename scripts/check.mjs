@@ -59,7 +59,7 @@ for (const name of readdirSync(join(root, 'packages'))) {
 if (which('clang-format')) {
   step('C++ format (clang-format)', 'sh', [
     '-c',
-    "git ls-files 'native/*.cpp' 'native/*.hpp' 'native/*.h' 'native/*.cu' 'native/*.cuh' | xargs clang-format --dry-run --Werror",
+    "git ls-files 'native/*.cpp' 'native/*.hpp' 'native/*.h' 'native/*.cu' 'native/*.cuh' 'native/*.inc' | xargs clang-format --dry-run --Werror",
   ]);
 } else {
   missing('C++ format', 'clang-format');
