@@ -53,8 +53,8 @@ export interface TopkEncodedResult extends TopkResult {
   /** int32 [nQueries]: rows that are neither sure to be among `topk`'s k best nor sure not to be. */
   readonly nInDoubt: Int32Array;
   /**
-   * Pairs whose score was computed from `matrix` (without it: from decoded rows). All of them where many queries share so
-   * few rows that the floats are sooner multiplied outright.
+   * Pairs whose score was computed from `matrix` (without it: from decoded rows). All of them where queries share so few
+   * rows that the floats are sooner multiplied outright.
    */
   readonly nRescored: number;
 }

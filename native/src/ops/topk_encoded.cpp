@@ -17,6 +17,10 @@ namespace {
 // 384).
 constexpr int64_t kManyQueries = 16;
 constexpr int64_t kFewRowsPerAnswer = 512;
+// A query alone re-scores an answer or two for each that it returns, and must begin and end its scan: about what these
+// rows cost as floats.
+constexpr int64_t kFewRows = 2048;
+constexpr int64_t kFewRowsPerLoneAnswer = 16;
 
 Status check(const TopkEncodedArgs& args) {
   const EncodedMatrix& e = args.encoded;
@@ -64,15 +68,25 @@ Status check_queries(const Matrix<const float>& queries) {
   return {};
 }
 
-// Of the rows that all queries share.
+// Whether the rows that all queries share are so few that re-scoring would cost more than their scan saves.
+bool are_few(const TopkEncodedArgs& args) {
+  const double n_rows = static_cast<double>(args.encoded.rows);
+  const double n_allowed = args.filter.has_list()        ? static_cast<double>(args.filter.n_rows)
+                           : args.filter.bits != nullptr ? share_of(args.filter.bits, args.encoded.rows) * n_rows
+                                                         : n_rows;
+  const int64_t limit =
+      args.queries.rows >= kManyQueries ? kFewRowsPerAnswer * args.k : kFewRows + kFewRowsPerLoneAnswer * args.k;
+  return n_allowed < static_cast<double>(limit);
+}
+
 int64_t count_allowed(const TopkEncodedArgs& args) {
   if (args.filter.has_list()) return args.filter.n_rows;
   return args.filter.bits != nullptr ? count_bits(args.filter.bits, args.encoded.rows) : args.encoded.rows;
 }
 
-// Multiplying floats outright: many queries that share few rows would re-score a large part of them anyway.
-Status topk_of_floats(const cpu::Table& table, const TopkEncodedArgs& args, int64_t n_allowed,
-                      const RunContext& context, TopkEncodedReport* report) {
+// Multiplying floats outright.
+Status topk_of_floats(const cpu::Table& table, const TopkEncodedArgs& args, const RunContext& context,
+                      TopkEncodedReport* report) {
   TopkArgs exact;
   exact.queries = args.queries;
   exact.matrix = args.matrix;
@@ -84,7 +98,7 @@ Status topk_of_floats(const cpu::Table& table, const TopkEncodedArgs& args, int6
   if (Status status = cpu::topk(table, exact, context); !status.ok()) return status;
   if (args.n_in_doubt != nullptr) std::fill_n(args.n_in_doubt, args.queries.rows, 0);
   if (args.is_certified != nullptr) std::fill_n(args.is_certified, args.queries.rows, uint8_t{1});
-  *report = {true, args.queries.rows * n_allowed};
+  *report = {true, args.queries.rows * count_allowed(args)};
   return {};
 }
 
@@ -96,9 +110,8 @@ Status topk_encoded(const TopkEncodedArgs& args, const RunContext& context, Topk
     if (!r.status.ok()) return r.status;
     if (Status status = check(args); !status.ok()) return status;
     if (Status status = check_queries(args.queries); !status.ok()) return status;
-    if (args.matrix.data != nullptr && args.queries.rows >= kManyQueries && !args.filter.has_bits_per_query()) {
-      const int64_t n_allowed = count_allowed(args);
-      if (n_allowed < kFewRowsPerAnswer * args.k) return topk_of_floats(*r.table, args, n_allowed, context, report);
+    if (args.matrix.data != nullptr && !args.filter.has_bits_per_query() && are_few(args)) {
+      return topk_of_floats(*r.table, args, context, report);
     }
     return cpu::topk_encoded(*r.table, args, context, report);
   });

@@ -185,6 +185,35 @@ describe('topkEncoded', () => {
     expect(answer.nRescored / 20).toBeLessThan(0.03 * nRows);
   });
 
+  it.each([
+    [1, 60, true],
+    [1, 30, false],
+    [20, 30, true],
+    [20, 15, false],
+  ])(
+    'multiplies floats outright where few rows are shared (%d queries, 1 row in %d: %s)',
+    async (nQueries, part, outright) => {
+      const [nRows, dim, k] = [90_000, 16, 10];
+      const floats = randomFloats(nRows * dim, 7);
+      const encoded = await encodeMatrix({ matrix: floats, nRows, dim, dtype: 'int8' });
+      const filter = new Uint8Array(Math.ceil(nRows / 8));
+      for (let row = 0; row < nRows; row += part) filter[row >> 3]! |= 1 << (row & 7);
+      const input = {
+        queries: randomFloats(nQueries * dim, 8),
+        nQueries,
+        k,
+        metric: 'ip',
+        filter,
+      } as const;
+      const answer = await topkEncoded({ ...input, encoded, matrix: floats });
+      const truth = await topk({ ...input, matrix: floats, nRows, dim });
+      expect(answer.rows).toEqual(truth.rows);
+      expect(answer.scores).toEqual(truth.scores);
+      expect(answer.certified).toBe(true);
+      expect(answer.nRescored === nQueries * (nRows / part)).toBe(outright);
+    },
+  );
+
   it.each(DTYPES)('finds what each query allows, block by block (%s)', async (dtype) => {
     const [nRows, dim, k, nQueries] = [60_037, 32, 20, 40];
     const floats = randomFloats(nRows * dim, 6);
