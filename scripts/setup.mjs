@@ -39,9 +39,9 @@ function checkMachine() {
   }
   const cmake = works('cmake');
   const cmakeVersion = cmake?.match(/(\d+)\.(\d+)/);
-  if (!cmakeVersion || Number(cmakeVersion[1]) * 100 + Number(cmakeVersion[2]) < 320) {
+  if (!cmakeVersion || Number(cmakeVersion[1]) * 100 + Number(cmakeVersion[2]) < 322) {
     missing.push(
-      'CMake ≥ 3.20: `apt-get install cmake`, `brew install cmake` or `pip install cmake`',
+      'CMake ≥ 3.22: `apt-get install cmake`, `brew install cmake` or `pip install cmake`',
     );
   }
   if (
