@@ -110,7 +110,7 @@ inline void descend(const float* heap, const __m512 x[4], __m512i k[4]) {
 }
 
 template <int kLevels>
-void bin_levels(const float* column, int32_t blocks, const float* heap, uint8_t* high, uint8_t* low) {
+void bins_of(const float* column, int32_t blocks, const float* heap, uint8_t* high, uint8_t* low) {
   for (int32_t b = 0; b < blocks; ++b) {
     __m512 x[4];
     __m512i k[4];
@@ -132,28 +132,7 @@ void bin_levels(const float* column, int32_t blocks, const float* heap, uint8_t*
   }
 }
 
-void bin_kernel(const float* column, int32_t blocks, const float* heap, int32_t levels, uint8_t* high, uint8_t* low) {
-  switch (levels) {
-    case 0:
-      return bin_levels<0>(column, blocks, heap, high, low);
-    case 1:
-      return bin_levels<1>(column, blocks, heap, high, low);
-    case 2:
-      return bin_levels<2>(column, blocks, heap, high, low);
-    case 3:
-      return bin_levels<3>(column, blocks, heap, high, low);
-    case 4:
-      return bin_levels<4>(column, blocks, heap, high, low);
-    case 5:
-      return bin_levels<5>(column, blocks, heap, high, low);
-    case 6:
-      return bin_levels<6>(column, blocks, heap, high, low);
-    case 7:
-      return bin_levels<7>(column, blocks, heap, high, low);
-    default:
-      return bin_levels<8>(column, blocks, heap, high, low);
-  }
-}
+#include "cpu/simd/trees_bin.inc"
 
 // ---- planes -------------------------------------------------------------------------------------------------
 

@@ -1,5 +1,4 @@
-// 16 rows, a group, to a register of bytes. Bit j of byte r of a plane's quarter q is row 16 · (8q + j) + r of the
-// tile: so comparisons become bits by an "and", and bits a group's leaf numbers in the order of its rows.
+// 16 rows to a register of bytes; see trees_planes.inc.
 #include <arm_neon.h>
 
 #include "cpu/kernel_tables.hpp"
@@ -9,9 +8,6 @@ namespace waggle::cpu {
 namespace {
 
 constexpr int32_t kGroup = 16;
-constexpr int32_t kQuarterGroups = 8;
-constexpr uint32_t kQuarters = 4;
-constexpr int32_t kGroupsPerBlock = kTreesBlock / kGroup;
 
 #include "cpu/simd/trees_transpose.inc"
 
@@ -93,88 +89,26 @@ void bins_of(const float* column, int32_t blocks, const float* heap, uint8_t* hi
   }
 }
 
-void bin_kernel(const float* column, int32_t blocks, const float* heap, int32_t levels, uint8_t* high, uint8_t* low) {
-  switch (levels) {
-    case 0:
-      return bins_of<0>(column, blocks, heap, high, low);
-    case 1:
-      return bins_of<1>(column, blocks, heap, high, low);
-    case 2:
-      return bins_of<2>(column, blocks, heap, high, low);
-    case 3:
-      return bins_of<3>(column, blocks, heap, high, low);
-    case 4:
-      return bins_of<4>(column, blocks, heap, high, low);
-    case 5:
-      return bins_of<5>(column, blocks, heap, high, low);
-    case 6:
-      return bins_of<6>(column, blocks, heap, high, low);
-    case 7:
-      return bins_of<7>(column, blocks, heap, high, low);
-    default:
-      return bins_of<8>(column, blocks, heap, high, low);
-  }
-}
+#include "cpu/simd/trees_bin.inc"
 
-inline uint8x16_t bits_of_group(const uint8_t* column, uint8x16_t bin, int32_t j) {
-  return vandq_u8(vcleq_u8(vld1q_u8(column + j * kGroup), bin), vdupq_n_u8(static_cast<uint8_t>(1u << j)));
-}
+using Bytes = uint8x16_t;
+inline Bytes bytes_at(const uint8_t* p) { return vld1q_u8(p); }
+inline void store_bytes_at(uint8_t* p, Bytes v) { vst1q_u8(p, v); }
+inline Bytes in_every_byte(uint32_t value) { return vdupq_n_u8(static_cast<uint8_t>(value)); }
+inline Bytes no_bytes() { return vdupq_n_u8(0); }
+inline Bytes at_most(Bytes a, Bytes b) { return vcleq_u8(a, b); }
+inline Bytes has_bits(Bytes a, Bytes b) { return vtstq_u8(a, b); }
+inline Bytes both(Bytes a, Bytes b) { return vandq_u8(a, b); }
+inline Bytes either(Bytes a, Bytes b) { return vorrq_u8(a, b); }
+inline Bytes one_of(Bytes a, Bytes b) { return veorq_u8(a, b); }
+inline Bytes add(Bytes a, Bytes b) { return vaddq_u8(a, b); }
+inline Bytes subtract(Bytes a, Bytes b) { return vsubq_u8(a, b); }
+inline Bytes choose(Bytes test, Bytes yes, Bytes no) { return vbslq_u8(test, yes, no); }
 
-// The bits "≤ bin" of up to eight groups of a quarter.
-inline uint8x16_t at_most(const uint8_t* column, uint8x16_t bin, int32_t n_groups) {
-  uint8x16_t bits = vdupq_n_u8(0);
-  if (n_groups >= kQuarterGroups) {
-#pragma GCC unroll 8
-    for (int32_t j = 0; j < kQuarterGroups; ++j) bits = vorrq_u8(bits, bits_of_group(column, bin, j));
-  } else {
-    for (int32_t j = 0; j < n_groups; ++j) bits = vorrq_u8(bits, bits_of_group(column, bin, j));
-  }
-  return bits;
-}
-
-void compare_kernel(const TreesRun* runs, int32_t n_runs, const uint8_t* bins, const uint8_t* columns, int32_t blocks,
-                    uint64_t* planes) {
-  const int32_t groups = blocks * kGroupsPerBlock;
-  for (int32_t i = 0; i < n_runs; ++i) {
-    const uint8_t* const column = columns + runs[i].column;
-    const uint8_t* const end = bins + runs[i].n;
-    for (; bins != end; ++bins, planes += kTreesPlaneWords) {
-      const uint8x16_t bin = vdupq_n_u8(*bins);
-      uint8_t* const quarters = reinterpret_cast<uint8_t*>(planes);
-      for (int32_t g = 0; g < groups; g += kQuarterGroups) {
-        vst1q_u8(quarters + g / kQuarterGroups * kGroup, at_most(column + g * kGroup, bin, groups - g));
-      }
-    }
-  }
-}
-
-void sets_kernel(const TreesSetPlane* sets, int32_t n, const TreesTerm* terms, const uint8_t* columns, int32_t blocks,
-                 uint64_t* planes) {
-  const int32_t groups = blocks * kGroupsPerBlock;
-  for (int32_t i = 0; i < n; ++i) {
-    const TreesSetPlane& set = sets[i];
-    uint8_t* const quarters = reinterpret_cast<uint8_t*>(planes) + set.plane;
-    for (int32_t g = 0; g < groups; g += kQuarterGroups) {
-      uint8x16_t bits = vdupq_n_u8(set.invert != 0 ? 0xff : 0);
-      for (uint32_t t = set.first; t < set.first + set.n; ++t) {
-        const uint8_t* const column = columns + terms[t].column + g * kGroup;
-        bits = veorq_u8(bits, at_most(column, vdupq_n_u8(static_cast<uint8_t>(terms[t].bin)), groups - g));
-      }
-      vst1q_u8(quarters + g / kQuarterGroups * kGroup, bits);
-    }
-  }
-}
-
-void blend_kernel(const TreesBlend* ops, int32_t n, uint64_t* planes) {
-  uint8_t* const base = reinterpret_cast<uint8_t*>(planes);
-  for (int32_t i = 0; i < n; ++i) {
-#pragma GCC unroll 4
-    for (uint32_t at = 0; at < kQuarters * kGroup; at += kGroup) {
-      vst1q_u8(base + ops[i].out + at, vbslq_u8(vld1q_u8(base + ops[i].test + at), vld1q_u8(base + ops[i].yes + at),
-                                                vld1q_u8(base + ops[i].no + at)));
-    }
-  }
-}
+using Doubles = float64x2_t;
+inline Doubles no_doubles() { return vdupq_n_f64(0); }
+inline Doubles doubles_at(const double* p) { return vld1q_f64(p); }
+inline void store_doubles_at(double* p, Doubles v) { vst1q_f64(p, v); }
 
 inline float32x4_t four_of(const float* table, const uint8_t* numbers) {
   float32x4_t values = vld1q_dup_f32(table + numbers[0]);
@@ -183,53 +117,16 @@ inline float32x4_t four_of(const float* table, const uint8_t* numbers) {
   return vld1q_lane_f32(table + numbers[3], values, 3);
 }
 
-// Leaf numbers of 16 rows at a time, their sums in registers for as long as trees have the same target.
-void leaves_kernel(const TreesLeaves* trees, int32_t n, const float* tables, const uint8_t*, const uint64_t* planes,
-                   int32_t blocks, double* sums) {
-  const uint8_t* const base = reinterpret_cast<const uint8_t*>(planes);
-  for (int32_t group = 0; group < blocks * kGroupsPerBlock; ++group) {
-    const uint8_t* const quarter = base + group / kQuarterGroups * kGroup;
-    const uint8x16_t bit = vdupq_n_u8(static_cast<uint8_t>(1u << (group % kQuarterGroups)));
-    float64x2_t held[8];
-#pragma GCC unroll 8
-    for (int32_t i = 0; i < 8; ++i) held[i] = vdupq_n_f64(0);
-    double* kept = nullptr;
-    for (int32_t t = 0; t < n; ++t) {
-      const TreesLeaves& tree = trees[t];
-      uint8x16_t packed = vdupq_n_u8(0);
-      for (int32_t p = tree.n_bits - 1; p >= 0; --p) {
-        // A bit that is set is −1.
-        packed = vsubq_u8(vaddq_u8(packed, packed), vtstq_u8(vld1q_u8(quarter + tree.planes[p]), bit));
-      }
-      uint8_t numbers[kGroup];
-      vst1q_u8(numbers, packed);
-      const float* table = tables + tree.table;
-      const int64_t size = tree.n_bits <= 6 ? 64 : tree.n_bits == 7 ? 128 : 256;
-      for (int32_t v = 0; v < tree.n_values; ++v, table += size) {
-        double* const wanted = sums + static_cast<int64_t>(tree.target + v) * kTreesTile + kGroup * group;
-        if (wanted != kept) {
-          if (kept != nullptr) {
-#pragma GCC unroll 8
-            for (int32_t i = 0; i < 8; ++i) vst1q_f64(kept + 2 * i, held[i]);
-          }
-#pragma GCC unroll 8
-          for (int32_t i = 0; i < 8; ++i) held[i] = vld1q_f64(wanted + 2 * i);
-          kept = wanted;
-        }
+inline __attribute__((always_inline)) void add_leaves(const float* table, const uint8_t* numbers, Doubles (&held)[8]) {
 #pragma GCC unroll 4
-        for (int32_t i = 0; i < 4; ++i) {
-          const float32x4_t values = four_of(table, numbers + 4 * i);
-          held[2 * i] = vaddq_f64(held[2 * i], vcvt_f64_f32(vget_low_f32(values)));
-          held[2 * i + 1] = vaddq_f64(held[2 * i + 1], vcvt_high_f64_f32(values));
-        }
-      }
-    }
-    if (kept != nullptr) {
-#pragma GCC unroll 8
-      for (int32_t i = 0; i < 8; ++i) vst1q_f64(kept + 2 * i, held[i]);
-    }
+  for (int32_t i = 0; i < 4; ++i) {
+    const float32x4_t values = four_of(table, numbers + 4 * i);
+    held[2 * i] = vaddq_f64(held[2 * i], vcvt_f64_f32(vget_low_f32(values)));
+    held[2 * i + 1] = vaddq_f64(held[2 * i + 1], vcvt_high_f64_f32(values));
   }
 }
+
+#include "cpu/simd/trees_planes.inc"
 
 }  // namespace
 
