@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 // Builds native/ with cmake-js into native/build/Release: waggle_native.node and, where nvcc is found, the CUDA
-// plugin beside it (WAGGLE_CUDA=off leaves it out, WAGGLE_CUDA=on insists). Does nothing when nothing changed.
+// plugin beside it (WAGGLE_CUDA=off leaves it out, WAGGLE_CUDA=on insists; WAGGLE_CUDA_ARCHITECTURES names the devices it
+// is for, as CMake does). Does nothing when nothing changed.
 // Node built-ins only; everything it says goes to stderr.
 //
 //   node scripts/build-native.mjs [--force] [--verbose]
@@ -88,12 +89,14 @@ if (cudaChoice === 'on' && nvcc === undefined) {
     'install the CUDA toolkit, or set CUDACXX to its nvcc',
   );
 }
+const architectures = process.env.WAGGLE_CUDA_ARCHITECTURES ?? '';
 const settings = {
   platform: process.platform,
   arch: process.arch,
   compiler: process.env.CXX ?? '',
   flags: process.env.CXXFLAGS ?? '',
   cuda: nvcc ?? 'off',
+  architectures,
 };
 const wanted = fingerprint(settings);
 
@@ -101,7 +104,9 @@ function upToDate() {
   if (force || !existsSync(addon) || !existsSync(stamp)) return false;
   try {
     const built = JSON.parse(readFileSync(stamp, 'utf8'));
-    return built.fingerprint === wanted && (!built.plugin || existsSync(plugin));
+    // A plugin that could not be built is tried again where somebody insists on it.
+    const whole = built.plugin ? existsSync(plugin) : cudaChoice !== 'on';
+    return built.fingerprint === wanted && whole;
   } catch {
     return false;
   }
@@ -212,6 +217,7 @@ function build(cuda) {
       `--CDWAGGLE_CUDA=${cuda ? 'ON' : 'OFF'}`,
       '--CDWAGGLE_TESTS=OFF',
       ...(cuda ? [`--CDCMAKE_CUDA_COMPILER=${nvcc}`] : []),
+      ...(cuda && architectures !== '' ? [`--CDWAGGLE_CUDA_ARCHITECTURES=${architectures}`] : []),
     ]) &&
     runCmakeJs('build', [...common, '--parallel', jobs]) &&
     existsSync(addon) &&

@@ -96,7 +96,9 @@ function sourceFingerprint() {
   for (const dir of ['packages', 'apps', 'native', 'benchmarks']) visit(join(root, dir));
   for (const file of ['package.json', 'turbo.json', 'tsconfig.base.json'])
     hash.update(hashFile(join(root, file)));
-  hash.update(process.env.WAGGLE_CUDA ?? '');
+  for (const name of ['WAGGLE_CUDA', 'WAGGLE_CUDA_ARCHITECTURES']) {
+    hash.update(`${process.env[name] ?? ''}\0`);
+  }
   return hash.digest('hex');
 }
 
@@ -109,6 +111,13 @@ function outputsExist() {
       readdirSync(join(root, group)).every((name) => built(join(group, name))),
     )
   );
+}
+
+/** There is a CUDA compiler, and what it was to build is missing: scripts/build-native.mjs went on without. */
+function lacksPlugin() {
+  const file = join(root, 'native', 'build', 'Release', 'waggle-build.json');
+  const { plugin, settings } = JSON.parse(readFileSync(file, 'utf8'));
+  return !plugin && settings.cuda !== 'off';
 }
 
 function readStamp() {
@@ -162,6 +171,10 @@ export function setup() {
       'Building',
       'read the first error above; `npm run setup` repeats the build',
     );
+    if (lacksPlugin()) {
+      say('The CUDA plugin could not be built, so everything will run on the CPU.');
+      say('  → `WAGGLE_CUDA=on npm run setup` shows why; `WAGGLE_CUDA=off` leaves it out');
+    }
     mkdirSync(dirname(stampFile), { recursive: true });
     writeFileSync(stampFile, JSON.stringify({ lock, sources: sourceFingerprint() }));
   }

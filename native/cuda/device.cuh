@@ -35,6 +35,19 @@ namespace waggle::cuda {
 constexpr unsigned kFullWarp = 0xffffffffu;
 constexpr unsigned long long kNoKey = ~0ull;
 
+/// score_of_key, on the host.
+inline float host_score_of(unsigned long long key) {
+  uint32_t bits = ~static_cast<uint32_t>(key >> 32);
+  bits = (bits & 0x80000000u) != 0 ? bits & 0x7fffffffu : ~bits;
+  float score = 0;
+  static_assert(sizeof score == sizeof bits, "float is 32 bits");
+  __builtin_memcpy(&score, &bits, sizeof score);
+  return score;
+}
+
+// What follows is for compilers that know a device's code; the host's own files read these headers, too.
+#if defined(__CUDACC__) || defined(WAGGLE_CUDA_EMULATED)
+
 /// Ascending keys: higher score first, then lower row. −0 counts as +0. A NaN must not come here.
 __device__ inline unsigned long long key_of(float score, uint32_t row) {
   unsigned int bits = __float_as_uint(score + 0.0f);
@@ -46,16 +59,6 @@ __device__ inline float score_of_key(unsigned long long key) {
   unsigned int bits = ~static_cast<unsigned int>(key >> 32);
   bits = (bits & 0x80000000u) != 0 ? bits & 0x7fffffffu : ~bits;
   return __uint_as_float(bits);
-}
-
-/// score_of_key, on the host.
-inline float host_score_of(unsigned long long key) {
-  uint32_t bits = ~static_cast<uint32_t>(key >> 32);
-  bits = (bits & 0x80000000u) != 0 ? bits & 0x7fffffffu : ~bits;
-  float score = 0;
-  static_assert(sizeof score == sizeof bits, "float is 32 bits");
-  __builtin_memcpy(&score, &bits, sizeof score);
-  return score;
 }
 
 __device__ inline uint32_t row_of_key(unsigned long long key) { return static_cast<uint32_t>(key & 0xffffffffu); }
@@ -79,5 +82,7 @@ __device__ inline void sort_keys(unsigned long long* keys, int size) {
     }
   }
 }
+
+#endif
 
 }  // namespace waggle::cuda
