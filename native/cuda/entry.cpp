@@ -44,6 +44,28 @@ int32_t choose_device(int* device, cudaDeviceProp* properties, waggle_text* erro
   return WAGGLE_BACKEND_OK;
 }
 
+// No exception crosses the line.
+template <typename Body>
+int32_t guarded(waggle_text* error, Body&& body) {
+  try {
+    return body();
+  } catch (const std::bad_alloc&) {
+    return fail(error, WAGGLE_BACKEND_OUT_OF_MEMORY, "no host memory");
+  } catch (...) {
+    return fail(error, WAGGLE_BACKEND_FAILED, "unexpected exception");
+  }
+}
+
+// What is opened to stay may need the memory that calls left behind for the next of their kind.
+template <typename Body>
+int32_t guarded_with_room(State& device, waggle_text* error, Body&& body) {
+  const int32_t status = guarded(error, body);
+  if (status != WAGGLE_BACKEND_OUT_OF_MEMORY) return status;
+  device.scratch.release();
+  device.staging.release();
+  return guarded(error, body);
+}
+
 int32_t probe(waggle_device_info* info, waggle_text* error) {
   int device = -1;
   cudaDeviceProp properties = {};
@@ -62,26 +84,15 @@ int32_t open(void** state, waggle_text* error) {
   int device = -1;
   cudaDeviceProp properties = {};
   if (const int32_t status = choose_device(&device, &properties, error); status != WAGGLE_BACKEND_OK) return status;
-  Owner* made = new (std::nothrow) Owner();
-  if (made == nullptr) return fail(error, WAGGLE_BACKEND_OUT_OF_MEMORY, "no host memory");
-  made->state().device = device;
-  made->state().memory_bytes = properties.totalGlobalMem;
-  made->state().multiprocessors = properties.multiProcessorCount;
-  made->state().has_wgmma = properties.major == 9;
-  *state = made;
-  return WAGGLE_BACKEND_OK;
-}
-
-// No exception crosses the line.
-template <typename Body>
-int32_t guarded(waggle_text* error, Body&& body) {
-  try {
-    return body();
-  } catch (const std::bad_alloc&) {
-    return fail(error, WAGGLE_BACKEND_OUT_OF_MEMORY, "no host memory");
-  } catch (...) {
-    return fail(error, WAGGLE_BACKEND_FAILED, "unexpected exception");
-  }
+  return guarded(error, [&]() -> int32_t {
+    Owner* made = new Owner();
+    made->state().device = device;
+    made->state().memory_bytes = properties.totalGlobalMem;
+    made->state().multiprocessors = properties.multiProcessorCount;
+    made->state().has_wgmma = properties.major == 9;
+    *state = made;
+    return WAGGLE_BACKEND_OK;
+  });
 }
 
 int32_t topk_f32(void* state, const waggle_topk_f32_args* args, waggle_text* error) {
@@ -101,7 +112,7 @@ int32_t matrix_open(void* state, const waggle_matrix_args* args, waggle_device_m
   }
   return guarded(error, [&] {
     return static_cast<Owner*>(state)->run([&](State& device) {
-      return guarded(error, [&] {
+      return guarded_with_room(device, error, [&] {
         std::unique_ptr<waggle_device_matrix> made;
         const int32_t status = open_matrix(device, *args, &made, error);
         if (status != WAGGLE_BACKEND_OK) return status;
@@ -173,7 +184,7 @@ int32_t open_handle(void* state, Args* args, Handle** handle, waggle_text* error
   }
   return guarded(error, [&] {
     return static_cast<Owner*>(state)->run([&](State& device) {
-      return guarded(error, [&] {
+      return guarded_with_room(device, error, [&] {
         std::unique_ptr<Handle> made;
         const int32_t status = kOpen(device, *args, &made, error);
         if (status == WAGGLE_BACKEND_OK) *handle = made.release();

@@ -15,6 +15,9 @@
 
 namespace waggle::cuda {
 
+constexpr int64_t kMaxDim = int64_t{1} << 24;
+constexpr int64_t kMaxInt8Dim = ((int64_t{1} << 31) - 1) / (127 * 127);  // what 32 bits can sum
+
 int element_bytes(int32_t dtype) {
   switch (dtype) {
     case WAGGLE_DTYPE_F32:
@@ -173,7 +176,7 @@ int32_t launch_encode(const float* d_rows, int64_t first, int64_t count, int64_t
 int32_t open_matrix(State& state, const waggle_matrix_args& args, std::unique_ptr<waggle_device_matrix>* out,
                     waggle_text* error) {
   if (args.dim < 1 || args.n_rows < 0 || args.n_rows > std::numeric_limits<int32_t>::max() || args.dtype < 0 ||
-      args.dtype > WAGGLE_DTYPE_INT8 || args.dim > (int64_t{1} << 24)) {
+      args.dtype > WAGGLE_DTYPE_INT8 || args.dim > (args.dtype == WAGGLE_DTYPE_INT8 ? kMaxInt8Dim : kMaxDim)) {
     return fail(error, WAGGLE_BACKEND_UNSUPPORTED, "shape or type out of range");
   }
   WAGGLE_CUDA_CHECK(cudaSetDevice(state.device));

@@ -116,6 +116,10 @@ void Owner::serve() {
     } else {
       serve_searches(batch);
     }
+    // What a failed call left under way may not meet the next one's memory, nor its caller's once that is told.
+    if (std::any_of(batch.begin(), batch.end(), [](const Request* r) { return r->status != WAGGLE_BACKEND_OK; })) {
+      state_.settle();
+    }
     lock.lock();
     // From here on a request may be gone: its caller sees `done` without the lock.
     for (Request* request : batch) request->done = true;

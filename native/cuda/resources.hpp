@@ -31,9 +31,41 @@ class Stream {
     return WAGGLE_BACKEND_OK;
   }
   cudaStream_t get() const { return stream_; }
+  /// Waits for what is under way, whatever becomes of it.
+  void settle() const {
+    if (stream_ != nullptr) (void)cudaStreamSynchronize(stream_);
+  }
+  /// Nothing is under way in it. False also where it failed: whoever waits for it then hears why.
+  bool is_through() const {
+    const bool through = cudaStreamQuery(stream_) == cudaSuccess;
+    if (!through) (void)cudaGetLastError();  // "not ready" is no error to report later
+    return through;
+  }
 
  private:
   cudaStream_t stream_ = nullptr;
+};
+
+/// A place in a stream to wait for.
+class Event {
+ public:
+  Event() = default;
+  ~Event() {
+    if (event_ != nullptr) (void)cudaEventDestroy(event_);
+  }
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+
+  /// Does nothing when open.
+  int32_t open(waggle_text* error) {
+    if (event_ != nullptr) return WAGGLE_BACKEND_OK;
+    WAGGLE_CUDA_CHECK(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming));
+    return WAGGLE_BACKEND_OK;
+  }
+  cudaEvent_t get() const { return event_; }
+
+ private:
+  cudaEvent_t event_ = nullptr;
 };
 
 template <typename T>
@@ -159,6 +191,8 @@ class Arena {
 using Scratch = Arena<Memory::kDevice>;
 using Staging = Arena<Memory::kPinned>;
 
+constexpr int kMostSides = 8;
+
 /// What the plugin keeps between calls. Used by the owner's thread only (cuda/owner.hpp).
 struct State {
   int device = 0;
@@ -166,10 +200,18 @@ struct State {
   bool has_wgmma = false;
   size_t memory_bytes = 0;
   Stream stream;
-  Stream second;  // for work in pieces: one piece travels while the other computes
+  Stream second;             // for work in pieces: one piece travels while the other computes
+  Event ahead;               // how far the device has come
+  Stream sides[kMostSides];  // for work in many small pieces
   Scratch scratch;
   Staging staging;
   Copiers copiers;
+
+  /// Waits for all streams.
+  void settle() {
+    for (const Stream* each : {&stream, &second}) each->settle();
+    for (const Stream& side : sides) side.settle();
+  }
 };
 
 }  // namespace waggle::cuda

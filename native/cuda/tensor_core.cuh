@@ -95,6 +95,17 @@ typename OperandTraits<kType>::Accumulator dot32(const unsigned char* a, const u
 
 #endif
 
+/// max.NaN.f32: the larger one, NaN when either is.
+__device__ inline float max_or_nan(float a, float b) {
+#if defined(WAGGLE_CUDA_EMULATED)
+  return std::isnan(a) || std::isnan(b) ? NAN : std::fmax(a, b);
+#else
+  float larger;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(larger) : "f"(a), "f"(b));
+  return larger;
+#endif
+}
+
 /// ldmatrix.sync.aligned.m8n8.x4.shared.b16: lane l gives the address of row l % 8 (16 bytes) of matrix l / 8; out[j]
 /// is this lane's 4 bytes of matrix j: row lane / 4, bytes 4·(lane % 4)….
 __device__ inline void load_matrix_x4(uint32_t out[4], const void* shared_row) {

@@ -26,7 +26,7 @@ constexpr int kTile = 64;           // rows, and centroids
 constexpr int kPiece = 16;          // dimensions, or quads of codes, in shared memory
 constexpr int kStride = kTile + 4;  // of a dimension in shared memory; keeps float4 aligned
 constexpr int kMeanThreads = 128;
-#if defined(WAGGLE_CUDA_EMULATED)
+#if defined(WAGGLE_CUDA_SMALL_PIECES)
 // What the emulator can do several times within a test.
 constexpr double kLaunchWork = 1e6;
 constexpr int64_t kCodesPiece = int64_t{64} << 10;

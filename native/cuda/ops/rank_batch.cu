@@ -32,7 +32,7 @@ constexpr int kRowStride = kPieceDim + 1;  // of rows in shared memory: threads 
 constexpr int kRequestsTogether = 4;
 constexpr int kCompactThreads = 256;
 constexpr int kMaxSharedBytes = 96 * 1024;
-#if defined(WAGGLE_CUDA_EMULATED)
+#if defined(WAGGLE_CUDA_SMALL_PIECES)
 constexpr int64_t kSlotsPerPass = int64_t{1} << 11;  // so that tests have several passes
 #else
 constexpr int64_t kSlotsPerPass = int64_t{1} << 22;
@@ -211,8 +211,9 @@ __global__ void __launch_bounds__(kTile)
 
 // exp of CUDA is at most one unit in the last place off, that of C libraries less; with the additions and divisions
 // around them two results are less than eight units, 2^-49, apart.
-#if defined(WAGGLE_CUDA_EMULATED)
-// The emulator's exp is the CPU's: made wrong on purpose, so that a prediction that is not watched shows.
+#if defined(WAGGLE_CUDA_SMALL_PIECES)
+// A device's exp hardly ever differs from the CPU's, the emulator's never: made wrong on purpose, so that a prediction
+// that is not watched shows.
 constexpr double kDoubt = 0x1p-29;
 __device__ inline double exp_of(double x) { return exp(x) * (1 + 0x1p-31); }
 #else

@@ -392,8 +392,8 @@ __global__ void __launch_bounds__(kWideThreads<kSplit>, 1) wide_scan_kernel(cons
           const float rest = rest_of(tests[query_of(at)]);
           float furthest = -INFINITY;
 #pragma unroll
-          for (int i = 0; i < kRows; ++i) furthest = fmaxf(furthest, fmaf(product(at, i), rows_side.a[i], rest));
-          found |= furthest >= 0 ? 1u << at : 0u;
+          for (int i = 0; i < kRows; ++i) furthest = max_or_nan(furthest, fmaf(product(at, i), rows_side.a[i], rest));
+          found |= furthest < 0 ? 0u : 1u << at;  // NaN stays
         }
         // Then, rarely, which rows. One piece of code for all of them: as many pieces as products would not fit the
         // instruction cache.
@@ -413,7 +413,7 @@ __global__ void __launch_bounds__(kWideThreads<kSplit>, 1) wide_scan_kernel(cons
 #pragma unroll
           for (int i = 0; i < kRows; ++i) {
             const bool here = row0 + kHalfRows * (i / 2) + 8 * (i % 2) < scan.matrix.n_rows;
-            const bool reaches = rows_side.always || fmaf(products[i], rows_side.a[i], rest) >= 0;
+            const bool reaches = rows_side.always || !(fmaf(products[i], rows_side.a[i], rest) < 0);
             rows_found |= here && reaches && query0 + query < scan.n_queries ? 1u << i : 0u;
           }
           while (rows_found != 0) {
@@ -434,8 +434,13 @@ __global__ void __launch_bounds__(kWideThreads<kSplit>, 1) wide_scan_kernel(cons
 
 #else
 
+// Another target than sm_90a: has_registers() says so before it is launched.
 template <Operand kType, int kSplit>
-__global__ void wide_scan_kernel(const Scan, int) {}
+__global__ void wide_scan_kernel(const Scan, int) {
+#if !defined(WAGGLE_CUDA_EMULATED)
+  __trap();
+#endif
+}
 
 #endif
 
@@ -538,6 +543,26 @@ bool splits_tiles() {
   return wanted;
 }
 
+// Whether the code that the driver loaded is that of sm_90a, and the compiler gave its threads what setmaxnreg shares
+// out: with less it would wait for ever, and the code for another target is empty.
+template <Operand kType, int kSplit>
+bool has_registers() {
+#if defined(WAGGLE_CUDA_EMULATED)
+  return true;
+#else
+  static const bool enough = [] {
+    cudaFuncAttributes attributes = {};
+    if (cudaFuncGetAttributes(&attributes, wide_scan_kernel<kType, kSplit>) != cudaSuccess) {
+      (void)cudaGetLastError();
+      return false;
+    }
+    const int owned = (attributes.numRegs + 7) / 8 * 8 * kWideThreads<kSplit>;
+    return owned >= 128 * kProducerRegisters<kSplit> + (kWideThreads<kSplit> - 128) * kConsumerRegisters<kSplit>;
+  }();
+  return enough;
+#endif
+}
+
 template <Operand kType, int kSplit>
 int32_t launch_wide(dim3 grid, int shared, const Scan& scan, int stages, cudaStream_t stream, waggle_text* error) {
   WAGGLE_TRY(allow_shared_memory(reinterpret_cast<const void*>(&wide_scan_kernel<kType, kSplit>), shared, error));
@@ -558,7 +583,8 @@ int32_t launch_scan_of(const State& state, const Scan& scan, const float* d_quer
     const dim3 grid(static_cast<unsigned>(std::min<int64_t>(tiles, int64_t{state.multiprocessors} * 8)));
     WAGGLE_LAUNCH((scan_one_kernel<kType, kDense>), grid, dim3(kOneThreads), static_cast<size_t>(shared), stream, scan,
                   d_query);
-  } else if (const int stages = state.has_wgmma && !kDense ? wide_stages(blocks) : 0; stages > 0) {
+  } else if (const int stages = state.has_wgmma && !kDense && has_registers<kType, 1>() ? wide_stages(blocks) : 0;
+             stages > 0) {
     const int shared = wide_shared(blocks, stages);
     const int64_t groups = (scan.n_queries + kWideQueries - 1) / kWideQueries;
     // Blocks of one group of queries lie side by side, and all groups walk over the rows together: a tile comes from
@@ -567,7 +593,7 @@ int32_t launch_scan_of(const State& state, const Scan& scan, const float* d_quer
     const dim3 grid(static_cast<unsigned>(std::min(tiles, wide)), static_cast<unsigned>(groups));
     bool launched = false;
     if constexpr (kType == Operand::kS8) {
-      if (splits_tiles()) {
+      if (splits_tiles() && has_registers<kType, 2>()) {
         WAGGLE_TRY((launch_wide<kType, 2>(grid, shared, scan, stages, stream, error)));
         launched = true;
       }

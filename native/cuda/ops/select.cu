@@ -136,14 +136,22 @@ __global__ void __launch_bounds__(kSelectThreads) narrow_kernel(const Select sel
   float threshold = score_of_word(last.word);
   const unsigned long long last_best = select.d_best[static_cast<int64_t>(query) * select.k + select.k - 1];
   if (last_best != kNoKey) threshold = fmaxf(threshold, score_of_key(last_best));
+  // Who is among the k best is read from the keys that were ranked: computed again, a bound may differ in its last bit.
+  static_assert(kListed <= 32 * kSelectThreads, "a bit for each of a thread's entries");
+  unsigned stays = 0;
+  unsigned is_first = 0;
+  for (int i = thread, u = 0; i < n; i += kSelectThreads, ++u) {
+    if (keys[i] == kNoKey) continue;
+    const uint32_t word = static_cast<uint32_t>(keys[i] >> 32);
+    stays |= 1u << u;
+    if (word < last.word || (word == last.word && atomicAdd(&n_tied, 1) < last.missing)) is_first |= 1u << u;
+  }
   __syncthreads();
   // The keys are read no more: their place takes the entries that stay, the k best first, the others behind them.
-  for (int i = thread; i < n; i += kSelectThreads) {
+  for (int i = thread, u = 0; i < n; i += kSelectThreads, ++u) {
+    if ((stays >> u & 1u) == 0) continue;
     const unsigned long long entry = d_list[i];
-    if (is_missing(entry)) continue;
-    const float lower = lower_bound_of(select, entry, q);
-    const uint32_t word = static_cast<uint32_t>(key_of(lower, 0) >> 32);
-    if (word < last.word || (word == last.word && atomicAdd(&n_tied, 1) < last.missing)) {
+    if ((is_first >> u & 1u) != 0) {
       keys[atomicAdd(&n_first, 1)] = entry;
     } else if (!(upper_bound_of(select, entry, q) < threshold)) {
       keys[select.k + atomicAdd(&n_others, 1)] = entry;

@@ -27,6 +27,7 @@ namespace waggle::cuda {
 namespace {
 
 constexpr int64_t kQueriesAtOnce = 4096;
+constexpr int64_t kBitmapBytes = int64_t{1} << 30;   // of bitmaps that queries bring along, at once
 constexpr int64_t kSafeTiles = kListed / kTileRows;  // rows of a chunk that no list can overflow with
 constexpr int64_t kCarefulGrowth = 4;
 
@@ -76,7 +77,7 @@ int rank_for(double needed, double ratio) {
 }
 
 Guessing guessing_for(int32_t dtype, int32_t k, int64_t tiles) {
-#if defined(WAGGLE_CUDA_EMULATED)
+#if defined(WAGGLE_CUDA_SMALL_PIECES)
   constexpr int64_t kWorthGuessing = 40;  // tiles; what the emulator can do within a test
 #else
   constexpr int64_t kWorthGuessing = 1024;
@@ -232,8 +233,12 @@ class Search {
     scan_.d_lists = d_lists_;
     scan_.d_counts = d_counts_;
     if (gathered != nullptr) {
-      WAGGLE_TRY(gather(*gathered, error));
-    } else if (args_.filter != nullptr) {
+      const int32_t answer = gather(*gathered, error);
+      if (answer != WAGGLE_BACKEND_OUT_OF_MEMORY) WAGGLE_TRY(answer);
+      // The allowed rows do not fit beside the matrix: the bitmap does the same where they lie.
+      if (answer == WAGGLE_BACKEND_OUT_OF_MEMORY) gathered = nullptr;
+    }
+    if (gathered == nullptr && args_.filter != nullptr) {
       const int64_t row_bytes = (scan_.matrix.n_rows + 7) / 8;
       uint8_t* d_filter = nullptr;
       if (args_.filter_stride == 0) {
@@ -525,8 +530,12 @@ int32_t topk_on_device(State& state, const MatrixView& matrix, waggle_topk_args&
   std::vector<int32_t> few;
   const bool gathered =
       args.filter != nullptr && args.filter_stride == 0 && few_allowed_rows(args.filter, matrix.n_rows, &few);
-  for (int64_t first = 0; first < args.n_queries; first += kQueriesAtOnce) {
-    const int n = static_cast<int>(std::min(kQueriesAtOnce, args.n_queries - first));
+  int64_t at_once = kQueriesAtOnce;
+  if (args.filter != nullptr && args.filter_stride != 0) {
+    at_once = std::clamp<int64_t>(kBitmapBytes / std::max<int64_t>(1, (matrix.n_rows + 7) / 8), 64, kQueriesAtOnce);
+  }
+  for (int64_t first = 0; first < args.n_queries; first += at_once) {
+    const int n = static_cast<int>(std::min(at_once, args.n_queries - first));
     state.staging.reset();
     unsigned long long bad_row = kNoKey;
     const unsigned long long* best = nullptr;

@@ -27,6 +27,12 @@ constexpr int kSlice = 4096;  // keys per sort: 32 KiB of shared memory
 constexpr int kSortThreads = 512;
 constexpr int kNormThreads = 256;
 constexpr int64_t kQueryBlock = 64;
+#if defined(WAGGLE_CUDA_SMALL_PIECES)
+constexpr int64_t kPartRows = 2048;  // so that tests have several parts
+#else
+// Keeps the grid and the scratch sensible: 2^22 rows × 64 queries are 2 GiB of keys.
+constexpr int64_t kPartRows = int64_t{1} << 22;
+#endif
 constexpr int kMaxK = 2048;  // at most half a slice, so that merging always shrinks
 
 static_assert(2 * kMaxK <= kSlice, "a merge must make fewer keys");
@@ -187,8 +193,7 @@ int32_t topk_f32_on_device(State& state, const waggle_topk_f32_args& args, waggl
   const double bytes_per_row = static_cast<double>(dim) * sizeof(float) + sizeof(double) +
                                static_cast<double>(query_block) * 8.0 * (1.0 + static_cast<double>(k) / kSlice) + 1.0;
   const double affordable = 0.5 * static_cast<double>(free_bytes) / bytes_per_row;
-  // Also keeps the grid and the scratch sensible: 2^22 rows × 64 queries are 2 GiB of keys.
-  int64_t part_rows = std::min<int64_t>(n, int64_t{1} << 22);
+  int64_t part_rows = std::min(n, kPartRows);
   if (affordable < static_cast<double>(part_rows)) part_rows = static_cast<int64_t>(affordable);
   part_rows = std::max<int64_t>(part_rows, std::min<int64_t>(n, 1024));
   part_rows = std::max<int64_t>(part_rows, 1);
@@ -203,6 +208,7 @@ int32_t topk_f32_on_device(State& state, const waggle_topk_f32_args& args, waggl
   unsigned long long* d_best = nullptr;
   unsigned long long* d_bad_row = nullptr;
   WAGGLE_TRY(state.stream.open(error));
+  WAGGLE_TRY(state.ahead.open(error));
   const size_t filter_bytes = static_cast<size_t>((n + 7) / 8);
   WAGGLE_TRY(state.scratch.take(&d_queries, args.n_queries * dim, error));
   WAGGLE_TRY(state.scratch.take(&d_matrix, part_rows * dim, error));
@@ -234,6 +240,9 @@ int32_t topk_f32_on_device(State& state, const waggle_topk_f32_args& args, waggl
                                       static_cast<size_t>(rows * dim) * sizeof(float), cudaMemcpyHostToDevice, s));
     if (cosine) WAGGLE_TRY(launch_squares(d_matrix, rows, dim, d_row_squares, s, error));
     for (int64_t q0 = 0; q0 < args.n_queries; q0 += query_block) {
+      // One block ahead of the device: asked any earlier, whoever wants to stop would wait for all that was put in.
+      if (first_row > 0 || q0 > 0) WAGGLE_CUDA_CHECK(cudaEventSynchronize(state.ahead.get()));
+      WAGGLE_CUDA_CHECK(cudaEventRecord(state.ahead.get(), s));
       if (cancelled(args)) {
         WAGGLE_CUDA_CHECK(cudaStreamSynchronize(s));  // nothing may read the caller's memory after we return
         return WAGGLE_BACKEND_CANCELLED;

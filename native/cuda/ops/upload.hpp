@@ -12,7 +12,7 @@
 
 namespace waggle::cuda {
 
-#if defined(WAGGLE_CUDA_EMULATED)
+#if defined(WAGGLE_CUDA_SMALL_PIECES)
 // So that tests have pieces, too.
 constexpr size_t kPieceBytes = size_t{64} << 10;
 constexpr size_t kLargeBytes = size_t{256} << 10;

@@ -65,4 +65,44 @@ describe('DeviceMatrix', () => {
       expect(said.bytes).toBeGreaterThan(300 * 20 * 5);
     },
   );
+
+  test.skipIf(emulated === undefined || !existsSync(built))(
+    'a device that is nearly full serves what fits: memory that searches left behind, filters without a copy of their rows',
+    () => {
+      const script = `
+        import { DeviceMatrix } from ${JSON.stringify(built)};
+        const random = (n, seed) => Float32Array.from({ length: n }, () => ((seed = (seed * 48271) % 2147483647) / 2147483647) - 0.5);
+        const few = await DeviceMatrix.open({ matrix: random(300 * 64, 1), nRows: 300, dim: 64 });
+        await few.topk({ queries: random(200 * 64, 2), nQueries: 200, k: 5, metric: 'ip' });  // 10 MB of lists stay for the next
+        const n = 40000, d = 64, k = 4;
+        const matrix = random(n * d, 3);
+        const many = await DeviceMatrix.open({ matrix, nRows: n, dim: d });  // 21 of 24 MiB
+        const query = random(d, 4);
+        // A quarter of the rows, which would be gathered where there is room.
+        const filter = Uint8Array.from({ length: n / 8 }, (_, i) => i % 4 === 0 ? 255 : 0);
+        const scored = [];
+        for (let r = 0; r < n; r++) {
+          if ((filter[r >> 3] >> (r & 7) & 1) === 0) continue;
+          let s = 0;
+          for (let j = 0; j < d; j++) s += query[j] * matrix[r * d + j];
+          scored.push([s, r]);
+        }
+        scored.sort((a, b) => b[0] - a[0]);
+        const found = await many.topk({ queries: query, nQueries: 1, k, metric: 'ip', filter });
+        console.log(JSON.stringify({ found: [...found.rows], wanted: scored.slice(0, k).map((x) => x[1]) }));
+      `;
+      const child = spawnSync(process.execPath, ['--input-type=module', '-e', script], {
+        encoding: 'utf8',
+        env: {
+          ...process.env,
+          WAGGLE_BACKEND: 'cuda',
+          WAGGLE_BACKEND_DIR: emulated,
+          WAGGLE_EMULATOR_MEMORY_MIB: '24',
+        },
+      });
+      expect(child.stderr).toBe('');
+      const said = JSON.parse(child.stdout);
+      expect(said.found).toEqual(said.wanted);
+    },
+  );
 });

@@ -12,7 +12,7 @@ namespace waggle::conformance {
 
 namespace {
 
-enum class Data { kGaussian, kIntegers, kEqual, kAscending, kNearTies, kExtreme, kAligned, kPeriodic };
+enum class Data { kGaussian, kIntegers, kEqual, kAscending, kNearTies, kExtreme, kAligned, kPeriodic, kHugeQueries };
 enum class Filter { kNone, kShared, kPerQuery, kList };
 
 struct Shape {
@@ -32,8 +32,8 @@ struct Shape {
 const char* const kDtypes[] = {"f32", "f16", "bf16", "int8"};
 const char* const kMetrics[] = {"ip", "cosine", "l2"};
 const char* const kExact[] = {"", " host", " alone"};
-const char* const kDatas[] = {"gaussian",  "integers", "equal",   "ascending",
-                              "near-ties", "extreme",  "aligned", "periodic"};
+const char* const kDatas[] = {"gaussian", "integers", "equal",    "ascending",   "near-ties",
+                              "extreme",  "aligned",  "periodic", "huge-queries"};
 
 class DeviceTopkCase final : public Case {
  public:
@@ -79,6 +79,9 @@ class DeviceTopkCase final : public Case {
           case Data::kPeriodic:  // every fourth tile of 128 rows is better than all others: a sample of those misleads
             x = value(r, random) * (r / 128 % 4 == 0 ? 10.0f : 1.0f);
             break;
+          case Data::kHugeQueries:  // products overflow, to either side, cosines do not
+            x = static_cast<float>((i < 16 ? -0.5 : 0.5) - 0.1 * random.uniform()) * 1e10f;
+            break;
           default:
             x = static_cast<float>(value(r, random) * scale);
         }
@@ -97,6 +100,9 @@ class DeviceTopkCase final : public Case {
           matrix_[static_cast<size_t>(r * s_.dim + i)] = static_cast<float>(1 + lost);
         if (s_.dtype == DeviceDtype::kInt8) matrix_[static_cast<size_t>(r * s_.dim)] = 1.27f;
       }
+    }
+    if (s_.data == Data::kHugeQueries) {
+      for (float& x : queries_) x = static_cast<float>(0.5 + random.uniform()) * 1e37f;
     }
     if (s_.data == Data::kAscending) std::fill(queries_.begin(), queries_.end(), 1.0f);
     if (s_.filter == Filter::kShared || s_.filter == Filter::kPerQuery) {
@@ -319,6 +325,7 @@ void add_device_topk_cases(Cases& cases, bool for_bench) {
          16});                                                                                              // overflows
     add({dtype, 1, 7000, 4, 60, Metric::kL2, Data::kEqual, Filter::kNone, 1.0, ExactRows::kOnDevice, 17});  // overflows
     add({dtype, 2, 9000, 4, 60, metric, Data::kGaussian, Filter::kNone, 1.0, ExactRows::kOnDevice, 24});
+    add({dtype, 2, 4000, 60, 10, Metric::kCosine, Data::kHugeQueries, Filter::kNone, 1.0, ExactRows::kOnDevice, 28});
     add({dtype, 2, 9000, 4, 60, Metric::kInnerProduct, Data::kPeriodic, Filter::kNone, 1.0, ExactRows::kOnDevice, 25});
     add({dtype, 2, 150, 1300, 9, Metric::kCosine, Data::kGaussian, Filter::kNone, 1.0, ExactRows::kOnDevice,
          18});  // many blocks of depth
