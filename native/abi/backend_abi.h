@@ -13,7 +13,7 @@ extern "C" {
 #endif
 
 /* Raised when a field changes meaning or leaves; adding one at the end only grows struct_size. */
-#define WAGGLE_BACKEND_ABI_VERSION 1u
+#define WAGGLE_BACKEND_ABI_VERSION 2u
 #define WAGGLE_BACKEND_TEXT_BYTES 512
 
 /* What a plugin function returns. */
@@ -155,7 +155,13 @@ typedef struct waggle_predict_args {
   uint32_t struct_size;
   const float* x; /* [n_rows x n_features] host, row-major; NaN = missing */
   int64_t n_rows;
-  double* sums; /* out: [n_rows x n_targets], leaves summed in the order of the trees */
+  /*
+   * Told the sums of rows [first, first + n_rows) while others are under way, in order, on the plugin's thread. sums
+   * [n_rows x n_targets]: leaves summed in the order of the trees; gone when it returns. Another answer than OK ends
+   * the call with it.
+   */
+  int32_t (*take_sums)(void* context, int64_t first, int64_t n_rows, const double* sums);
+  void* take_context;
   int32_t (*is_cancelled)(void* context);
   void* cancel_context;
 } waggle_predict_args;

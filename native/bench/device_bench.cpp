@@ -178,6 +178,7 @@ class Bench {
         search.rows = rows.data();
         const Times times = time([&] { return device->topk(search, RunContext{}); });
         check(MadeRows(1), n_rows, queries, std::min<int64_t>(n_queries, 3), rows, scores);
+        agree(id(n_queries), rows, scores);
         const double bytes = static_cast<double>(n_rows * kDim) * (kind.dtype == DeviceDtype::kInt8 ? 1 : 2);
         const double flops = 2.0 * static_cast<double>(n_queries) * static_cast<double>(n_rows) * kDim;
         char more[200];
@@ -225,6 +226,23 @@ class Bench {
       print("topk", "int8/q" + std::to_string(n_queries) + "/n100m/cuda", "time_ms", "ms", times.median * 1e3,
             times.iqr * 1e3, times.runs, more);
     }
+  }
+
+  // Every type and number of queries has the same answer, to the bit, since what a scan finds is scored exactly: all of
+  // it is compared with the longest so far, so that a scan that loses rows of some queries shows.
+  void agree(const std::string& name, const std::vector<int32_t>& rows, const std::vector<float>& scores) {
+    const size_t known = std::min(rows.size(), answer_rows_.size());
+    for (size_t i = 0; i < known; ++i) {
+      if (rows[i] == answer_rows_[i] && scores[i] == answer_scores_[i]) continue;
+      std::fprintf(stderr, "native_bench: %s, query %zu, rank %zu: row %d with %.9g, elsewhere row %d with %.9g\n",
+                   name.c_str(), i / kK, i % kK, rows[i], static_cast<double>(scores[i]), answer_rows_[i],
+                   static_cast<double>(answer_scores_[i]));
+      failed_ = true;
+      return;
+    }
+    if (rows.size() <= known) return;
+    answer_rows_ = rows;
+    answer_scores_ = scores;
   }
 
   // The first queries' answers against plain products in double.
@@ -399,6 +417,8 @@ class Bench {
   }
 
   DeviceBenchOptions options_;
+  std::vector<int32_t> answer_rows_;  // of searches(), of as many queries as any of them had
+  std::vector<float> answer_scores_;
   bool first_ = true;
   bool failed_ = false;
 };

@@ -1,6 +1,8 @@
 #include "src/device_forest.hpp"
 
+#include <cmath>
 #include <cstring>
+#include <limits>
 #include <vector>
 
 #include "src/device_call.hpp"
@@ -13,6 +15,12 @@ static_assert(static_cast<int>(trees::Decision::kCategoryTruncated) == WAGGLE_DE
                   static_cast<int>(trees::Missing::kNanIsZero) == WAGGLE_MISSING_NAN_IS_ZERO &&
                   trees::kMaxFeatures <= 1 << 24,
               "the plugin's numbers are the ensemble's");
+
+// The number that exactly those floats are at most that are less than `threshold`; NaN, which none is, for −∞.
+float last_below(float threshold) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  return threshold == -kInfinity ? std::numeric_limits<float>::quiet_NaN() : std::nextafterf(threshold, -kInfinity);
+}
 
 }  // namespace
 
@@ -36,11 +44,17 @@ int32_t DeviceForest::open(const Registry& r, const trees::Ensemble& e, waggle_t
         made.rules = WAGGLE_NODE_LEAF;
         made.left = node.first;
       } else {
-        made.rules = static_cast<uint32_t>(node.feature) | static_cast<uint32_t>(node.decision) << 24 |
+        trees::Decision decision = node.decision;
+        made.threshold = node.threshold;
+        if (decision == trees::Decision::kLess && node.missing == trees::Missing::kNan) {
+          // There is a kernel for nothing but this: asked the same of every float, as x ≤ another number.
+          decision = trees::Decision::kLessEqual;
+          made.threshold = last_below(node.threshold);
+        }
+        made.rules = static_cast<uint32_t>(node.feature) | static_cast<uint32_t>(decision) << 24 |
                      static_cast<uint32_t>(node.missing) << 27 | (node.default_left ? 1u << 29 : 0u);
         made.left = tree.first_node + static_cast<uint32_t>(node.left);
         made.right = tree.first_node + static_cast<uint32_t>(node.right);
-        made.threshold = node.threshold;
         if (node.decision >= trees::Decision::kMember) {
           const uint32_t number = static_cast<uint32_t>(sets.size());
           std::memcpy(&made.threshold, &number, sizeof number);
@@ -75,12 +89,13 @@ waggle_forest* DeviceForest::get(const trees::Ensemble& ensemble, Status* status
   if (forest_ != nullptr || (refused_ && !r.plugin_forced)) return forest_;
   waggle_text text = empty_text();
   const int32_t answer = open(r, ensemble, &text);
-  refused_ = answer != WAGGLE_BACKEND_OK;
-  if (refused_) (void)has_answered(r, answer, text, status);
+  // Memory that is missing now may be there the next time.
+  refused_ = answer != WAGGLE_BACKEND_OK && answer != WAGGLE_BACKEND_OUT_OF_MEMORY;
+  if (answer != WAGGLE_BACKEND_OK) (void)has_answered(r, answer, text, status);
   return forest_;
 }
 
-bool DeviceForest::sum_leaves(const trees::Ensemble& ensemble, const float* x, int64_t n_rows, double* sums,
+bool DeviceForest::sum_leaves(const trees::Ensemble& ensemble, const float* x, int64_t n_rows, const TakeSums& take,
                               const RunContext& context, Status* status) {
   const Registry& r = registry();
   waggle_forest* const forest = get(ensemble, status);
@@ -90,7 +105,11 @@ bool DeviceForest::sum_leaves(const trees::Ensemble& ensemble, const float* x, i
   args.struct_size = sizeof args;
   args.x = x;
   args.n_rows = n_rows;
-  args.sums = sums;
+  args.take_sums = [](void* taker, int64_t first, int64_t rows, const double* sums) -> int32_t {
+    const bool taken = (*static_cast<const TakeSums*>(taker))(first, rows, sums);
+    return taken ? WAGGLE_BACKEND_OK : WAGGLE_BACKEND_OUT_OF_MEMORY;
+  };
+  args.take_context = const_cast<TakeSums*>(&take);
   args.is_cancelled = poll_stop;
   args.cancel_context = poll_context(context);
   const int32_t answer = r.plugin->ops->forest_predict(r.plugin_state, forest, &args, &text);

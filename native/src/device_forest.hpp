@@ -1,6 +1,7 @@
 // A tree ensemble's copy on the accelerator, made when it is first worth it.
 #pragma once
 
+#include <functional>
 #include <mutex>
 
 #include "src/registry.hpp"
@@ -21,9 +22,12 @@ class DeviceForest {
   /// the accelerator.
   waggle_forest* get(const trees::Ensemble& ensemble, Status* status);
 
-  /// sums [n_rows × n_targets] as trees::sum_leaves() makes them, bit for bit. False: the CPU is to do it; `status`
-  /// then says why where the caller insisted on the accelerator.
-  bool sum_leaves(const trees::Ensemble& ensemble, const float* x, int64_t n_rows, double* sums,
+  /// What sum_leaves() tells the sums of some rows to, on the plugin's thread; it must not throw. False: no memory.
+  using TakeSums = std::function<bool(int64_t first, int64_t n_rows, const double* sums)>;
+
+  /// Sums [n_rows × n_targets] as trees::sum_leaves() makes them, bit for bit, handed over by stretches of rows in
+  /// order. False: the CPU is to do it, all rows; `status` then says why where the caller insisted on the accelerator.
+  bool sum_leaves(const trees::Ensemble& ensemble, const float* x, int64_t n_rows, const TakeSums& take,
                   const RunContext& context, Status* status);
 
  private:

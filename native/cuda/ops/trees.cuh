@@ -25,8 +25,8 @@ namespace waggle::cuda {
 int32_t open_forest(State& state, const waggle_forest_args& args, std::unique_ptr<waggle_forest>* out,
                     waggle_text* error);
 
-/// Sums in double in the order of the trees: the bits of the CPU's. The rows travel in parts that fit the scratch
-/// memory.
+/// Sums in double in the order of the trees: the bits of the CPU's. The rows travel in pieces, several under way at a
+/// time; each piece's sums are handed over as soon as they are there.
 int32_t predict_on_device(State& state, const waggle_forest& forest, const waggle_predict_args& args,
                           waggle_text* error);
 

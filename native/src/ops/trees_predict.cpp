@@ -1,7 +1,8 @@
 #include "waggle/ops/trees_predict.hpp"
 
 #include <algorithm>
-#include <memory>
+#include <atomic>
+#include <new>
 
 #include "cpu/trees_predict.hpp"
 #include "src/device_forest.hpp"
@@ -31,8 +32,21 @@ Status check(const TreesPredictArgs& args) {
 
 // Below this, the copy to the device and back takes longer than the trees do here.
 constexpr double kVisitsWorthACopy = 1e8;
-constexpr int64_t kRowsAtOnce = 1 << 18;
-constexpr int64_t kRowsToFinish = 1 << 13;  // per task of the pool
+constexpr int64_t kRowsToFinish = 1 << 10;  // per task of the pool
+
+// Cheaper than to hand it to other threads.
+bool is_plain(trees::Transform transform) {
+  switch (transform) {
+    case trees::Transform::kNone:
+    case trees::Transform::kHinge:
+    case trees::Transform::kSignedSquare:
+    case trees::Transform::kComplement:
+    case trees::Transform::kNegate:
+      return true;
+    default:
+      return false;
+  }
+}
 
 // True when the accelerator answered or the caller insists on its failure.
 bool run_on_device(const Registry& r, const TreesPredictArgs& args, const RunContext& context, Status* status) {
@@ -41,24 +55,28 @@ bool run_on_device(const Registry& r, const TreesPredictArgs& args, const RunCon
   const double visits = static_cast<double>(args.n_rows) * static_cast<double>(e.trees.size()) * 8;
   if (!r.plugin_forced && (!context.parallel || args.threads == 1 || visits < kVisitsWorthACopy)) return false;
   const int64_t n_outputs = args.raw ? e.n_targets : e.n_outputs();
-  const int64_t at_once = std::min(kRowsAtOnce, args.n_rows);
-  // Written by the device before anybody reads it.
-  const std::unique_ptr<double[]> sums(new double[static_cast<size_t>(at_once) * static_cast<size_t>(e.n_targets)]);
-  for (int64_t first = 0; first < args.n_rows; first += kRowsAtOnce) {
-    const int64_t rows = std::min(kRowsAtOnce, args.n_rows - first);
-    if (!args.model->device().sum_leaves(e, args.x + first * e.n_features, rows, sums.get(), context, status)) {
-      return !status->ok();
+  const auto finish = [&](int64_t first, int64_t rows, const double* sums) {
+    try {
+      cpu::trees_finish(*args.model, sums, rows, args.raw, args.out + first * n_outputs);
+      return true;
+    } catch (const std::bad_alloc&) {
+      return false;
     }
-    RunContext uncancelled = context;  // what the device has answered is finished
-    uncancelled.cancelled = nullptr;
+  };
+  RunContext uncancelled = context;  // what the device has answered is finished
+  uncancelled.cancelled = nullptr;
+  const auto take = [&](int64_t first, int64_t rows, const double* sums) {
+    if (args.raw || is_plain(e.transform) || rows <= kRowsToFinish) return finish(first, rows, sums);
+    std::atomic<bool> finished{true};
     ThreadPool::instance().for_each_chunk(
         (rows + kRowsToFinish - 1) / kRowsToFinish, uncancelled, [&](int64_t chunk, int) {
           const int64_t begin = chunk * kRowsToFinish;
-          cpu::trees_finish(*args.model, sums.get() + begin * e.n_targets, std::min(kRowsToFinish, rows - begin),
-                            args.raw, args.out + (first + begin) * n_outputs);
+          if (!finish(first + begin, std::min(kRowsToFinish, rows - begin), sums + begin * e.n_targets))
+            finished = false;
         });
-  }
-  return true;
+    return finished.load();
+  };
+  return args.model->device().sum_leaves(e, args.x, args.n_rows, take, context, status) || !status->ok();
 }
 
 }  // namespace

@@ -18,8 +18,11 @@ class TreesCase final : public Case {
     std::snprintf(text, sizeof text,
                   "trees.predict trees=%d leaves=%d%s f=%d thresholds=%d targets=%d values=%d%s n=%lld%s seed=%llu",
                   s_.n_trees, s_.n_leaves, s_.complete ? " complete" : "", s_.n_features, s_.n_thresholds, s_.n_targets,
-                  s_.n_values, s_.mixed ? " mixed" : "", static_cast<long long>(n_rows_), plain_ ? " plain" : "",
-                  static_cast<unsigned long long>(s_.seed));
+                  s_.n_values,
+                  s_.mixed  ? " mixed"
+                  : s_.less ? " less"
+                            : "",
+                  static_cast<long long>(n_rows_), plain_ ? " plain" : "", static_cast<unsigned long long>(s_.seed));
     return text;
   }
 
@@ -110,6 +113,7 @@ void add_trees_cases(Cases& cases, bool for_bench) {
   at({30, 90, false, 40, 3, 1, 1, true}, {700});
   at({500, 8, true, 300, 60}, {200, 900});  // many features
   for (int32_t leaves = 2; leaves <= 130; leaves += 9) at({17, leaves, false, 9, 0, 1, 1, leaves % 2 == 1}, {321});
+  at({60, 40, false, 5, 0, 1, 1, false, 0, true}, {1, 900, 2500});  // x < t alone: what several trainers make
 }
 
 }  // namespace waggle::conformance

@@ -24,6 +24,7 @@ struct TreesShape {
   int32_t n_values = 1;  // per leaf
   bool mixed = false;    // every decision and missing rule; else x ≤ t with NaN to either side
   uint64_t seed = 1;
+  bool less = false;  // where not mixed: x < t
 };
 
 inline float random_threshold(const TreesShape& s, Random& random) {
@@ -70,7 +71,9 @@ inline trees::Ensemble random_ensemble(const TreesShape& s) {
       node.left = left + (swapped ? 1 : 0);
       node.right = left + (swapped ? 0 : 1);
       node.threshold = random_threshold(s, random);
-      node.decision = s.mixed ? static_cast<Decision>(random.below(kDecisions)) : Decision::kLessEqual;
+      node.decision = s.mixed  ? static_cast<Decision>(random.below(kDecisions))
+                      : s.less ? Decision::kLess
+                               : Decision::kLessEqual;
       node.missing = s.mixed ? static_cast<Missing>(random.below(kMissings)) : Missing::kNan;
       node.default_left = random.below(2) == 0;
       if (node.decision == Decision::kMember) {
