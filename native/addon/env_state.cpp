@@ -1,8 +1,23 @@
 #include "addon/env_state.hpp"
 
+#include <exception>
+
 #include "addon/error.hpp"
 
 namespace waggle::addon {
+
+namespace {
+
+// The pool starts with the first job.
+ThreadPool& started_pool(Napi::Env env) {
+  try {
+    return ThreadPool::instance();
+  } catch (const std::exception& error) {
+    throw to_error(env, fail(Code::kOutOfMemory, "no thread can be started: %s", error.what()));
+  }
+}
+
+}  // namespace
 
 EnvState::EnvState(Napi::Env env) : env_(env) {
   napi_value name = Napi::String::New(env, "waggle");
@@ -16,22 +31,27 @@ EnvState::EnvState(Napi::Env env) : env_(env) {
   napi_add_env_cleanup_hook(env, on_teardown, this);
 }
 
-Napi::Value EnvState::submit(Napi::Env env, std::unique_ptr<Job> owned) {
-  for (const Lease& wanted : owned->leases()) {
+void EnvState::expect_free(Napi::Env env, const Lease* wanted, size_t n) const {
+  for (size_t i = 0; i < n; ++i) {
     for (const auto& [id, other] : jobs_) {
       for (const Lease& held : other->leases()) {
-        if (wanted.conflicts_with(held)) {
-          throw to_error(env, fail(Code::kLeased, "%s overlaps memory that running job %u %s as %s", wanted.name, id,
+        if (wanted[i].conflicts_with(held)) {
+          throw to_error(env, fail(Code::kLeased, "%s overlaps memory that running job %u %s as %s", wanted[i].name, id,
                                    held.writes ? "writes" : "reads", held.name));
         }
       }
     }
-    for (const Lease& other : owned->leases()) {
-      if (&other != &wanted && wanted.conflicts_with(other)) {
-        throw to_error(env, fail(Code::kLeased, "%s and %s overlap", wanted.name, other.name));
+    for (size_t j = 0; j < i; ++j) {
+      if (wanted[i].conflicts_with(wanted[j])) {
+        throw to_error(env, fail(Code::kLeased, "%s and %s overlap", wanted[j].name, wanted[i].name));
       }
     }
   }
+}
+
+Napi::Value EnvState::submit(Napi::Env env, std::unique_ptr<Job> owned) {
+  expect_free(env, owned->leases().data(), owned->leases().size());
+  ThreadPool& pool = started_pool(env);
 
   Job* job = owned.get();
   Napi::Array pinned = Napi::Array::New(env, job->values_.size());
@@ -57,7 +77,7 @@ Napi::Value EnvState::submit(Napi::Env env, std::unique_ptr<Job> owned) {
   }
   if (jobs_.empty()) napi_ref_threadsafe_function(env, settle_);
   jobs_.emplace(job->id_, std::move(owned));
-  job->pool_id_ = ThreadPool::instance().submit([this, job] {
+  job->pool_id_ = pool.submit([this, job] {
     RunContext context;
     context.cancelled = &job->cancelled_;
     job->status_ = context.stop_requested() ? fail(Code::kCancelled, "cancelled") : job->execute(context);

@@ -5,6 +5,7 @@
 #include <napi.h>
 
 #include <condition_variable>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -25,6 +26,9 @@ class EnvState {
 
   /// Queues the job and returns { id, promise }. Throws kLeased when memory it needs is in use.
   Napi::Value submit(Napi::Env env, std::unique_ptr<Job> job);
+
+  /// Throws kLeased when one of `wanted` overlaps memory of a running job, or another of `wanted`, and either writes.
+  void expect_free(Napi::Env env, const Lease* wanted, size_t n) const;
 
   /// Asks job `id` to stop; it still settles, with kCancelled unless it was done already.
   void cancel(uint32_t id);

@@ -4,6 +4,7 @@
 #include <condition_variable>
 #include <deque>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -73,7 +74,7 @@ struct ThreadPool::State {
   std::condition_variable released;  // a helper left a loop
   std::deque<std::pair<JobId, std::function<void()>>> jobs;
   std::vector<Loop*> loops;
-  std::vector<Member> members;
+  std::deque<Member> members;
   std::atomic<int64_t> n_waiting{0};
   int64_t depth = 0;
   JobId last_id = 0;
@@ -161,9 +162,18 @@ ThreadPool& ThreadPool::instance() {
 
 ThreadPool::ThreadPool(int n_threads) : state_(std::make_unique<State>()) {
   const int count = std::max(1, n_threads);
-  state_->members = std::vector<Member>(static_cast<size_t>(count));
-  for (Member& member : state_->members) {
-    member.thread = std::thread([state = state_.get(), &member] { state->thread_main(member); });
+  // A deque: a member stays where its thread knows it while others come.
+  for (int i = 0; i < count; ++i) {
+    Member& member = state_->members.emplace_back();
+    try {
+      member.thread = std::thread([state = state_.get(), &member] { state->thread_main(member); });
+    } catch (const std::system_error&) {
+      // A process may be allowed fewer threads than processors: those that have started do.
+      const std::lock_guard<std::mutex> lock(state_->mutex);
+      state_->members.pop_back();
+      if (state_->members.empty()) throw;
+      break;
+    }
 #if defined(__linux__)
     pthread_setname_np(member.thread.native_handle(), "waggle");
 #endif

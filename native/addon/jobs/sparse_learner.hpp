@@ -34,7 +34,7 @@ struct SparseLearner {
       held_ = Handles::get(info.Env(), info[0], "model");
     }
     virtual Status run(Model& model, const RunContext& context) = 0;
-    typename Kind::Options options() const { return held_->model->stats().options; }
+    typename Kind::Options options() const { return held_->model->options(); }
 
    public:
     Status execute(const RunContext& context) final {
@@ -82,12 +82,13 @@ struct SparseLearner {
   class OpenJob : public Job {
    public:
     Napi::Value result(Napi::Env env) override {
-      const auto stats = model_->stats();
       auto held = std::make_shared<Held>();
       held->model = std::move(model_);
+      const Model& model = *held->model;
       Napi::Object answer = Napi::Object::New(env);
-      answer.Set("handle", Handles::create(env, std::move(held), stats.bytes));
-      Kind::describe(stats.options, answer);
+      Kind::describe(model.options(), answer);
+      const int64_t bytes = model.bytes();
+      answer.Set("handle", Handles::create(env, std::move(held), bytes));
       return answer;
     }
 

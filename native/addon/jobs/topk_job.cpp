@@ -4,6 +4,7 @@
 
 #include "addon/env_state.hpp"
 #include "addon/jobs/jobs.hpp"
+#include "addon/loan.hpp"
 
 namespace waggle::addon {
 
@@ -98,13 +99,6 @@ class TopkJob final : public Job {
   TopkArgs args_;
 };
 
-template <typename T>
-T* borrow_now(const Napi::CallbackInfo& info, Argument at, int64_t at_least, const char* name) {
-  Borrowed borrowed;
-  check(info.Env(), borrow(info.Env(), info[at], TypeOf<T>::value, at_least, name, false, &borrowed));
-  return static_cast<T*>(borrowed.data);
-}
-
 }  // namespace
 
 Napi::Value topk_job(const Napi::CallbackInfo& info) {
@@ -114,18 +108,16 @@ Napi::Value topk_job(const Napi::CallbackInfo& info) {
 Napi::Value topk_sync(const Napi::CallbackInfo& info) {
   const Sizes s = sizes_of(info);
   TopkArgs args = shape(info, s);
-  args.queries.data = borrow_now<float>(info, kQueries, s.query_values, "queries");
-  args.matrix.data = borrow_now<float>(info, kMatrix, s.matrix_values, "matrix");
-  const auto borrow_if_present = [&](Argument at, auto* type, int64_t at_least, const char* name) {
-    using T = std::remove_pointer_t<decltype(type)>;
-    return is_absent(info.Env(), info[at]) ? nullptr : borrow_now<T>(info, at, at_least, name);
-  };
-  args.filter =
-      choose_filter(info, s, borrow_if_present(kFilter, static_cast<uint8_t*>(nullptr), s.filter_bytes, "filter"),
-                    borrow_if_present(kFilters, static_cast<uint8_t*>(nullptr), s.filters_bytes, "filters"),
-                    borrow_if_present(kAllowRows, static_cast<int32_t*>(nullptr), 0, "allowRows"));
-  args.scores = borrow_now<float>(info, kScores, s.answers, "scores");
-  args.rows = borrow_now<int32_t>(info, kRows, s.answers, "rows");
+  Loan loan(info.Env());
+  args.queries.data = loan.input<float>(info[kQueries], s.query_values, "queries");
+  args.matrix.data = loan.input<float>(info[kMatrix], s.matrix_values, "matrix");
+  const uint8_t* shared = loan.optional_input<uint8_t>(info[kFilter], s.filter_bytes, "filter");
+  const uint8_t* each = loan.optional_input<uint8_t>(info[kFilters], s.filters_bytes, "filters");
+  const int32_t* list = loan.optional_input<int32_t>(info[kAllowRows], 0, "allowRows");
+  args.filter = choose_filter(info, s, shared, each, list);
+  args.scores = loan.output<float>(info[kScores], s.answers, "scores");
+  args.rows = loan.output<int32_t>(info[kRows], s.answers, "rows");
+  loan.check();
   RunContext context;
   context.parallel = false;
   check(info.Env(), topk(args, context));

@@ -8,6 +8,7 @@
 #include "addon/handle.hpp"
 #include "addon/jobs/jobs.hpp"
 #include "addon/jobs/trees_handle.hpp"
+#include "addon/loan.hpp"
 #include "waggle/ops/trees_predict.hpp"
 
 namespace waggle::addon {
@@ -38,12 +39,14 @@ class LoadTreesJob final : public Job {
     format_ = static_cast<trees::Format>(info[2].ToNumber().Int32Value());
   }
 
-  Status execute(const RunContext&) override {
+  Status execute(const RunContext& context) override {
     trees::Ensemble ensemble;
     Status status = trees::read(bytes_, static_cast<size_t>(size_), format_, &ensemble);
     if (!status.ok()) return status;
+    if (context.stop_requested()) return fail(Code::kCancelled, "cancelled");
     made_ = std::make_shared<TreesModel>();
-    return trees::Model::create(std::move(ensemble), &made_->model);
+    status = trees::Model::create(std::move(ensemble), &made_->model);
+    return status.ok() && context.stop_requested() ? fail(Code::kCancelled, "cancelled") : status;
   }
 
   Napi::Value result(Napi::Env env) override { return describe_trees(env, made_); }
@@ -110,12 +113,10 @@ Napi::Value trees_predict_sync(const Napi::CallbackInfo& info) {
   std::shared_ptr<TreesModel> model;
   TreesPredictArgs args;
   const Sizes s = shape(info, &model, &args);
-  Borrowed x;
-  Borrowed out;
-  check(env, borrow(env, info[kX], napi_float32_array, s.inputs, "x", false, &x));
-  check(env, borrow(env, info[kOut], napi_float32_array, s.outputs, "out", false, &out));
-  args.x = static_cast<const float*>(x.data);
-  args.out = static_cast<float*>(out.data);
+  Loan loan(env);
+  args.x = loan.input<float>(info[kX], s.inputs, "x");
+  args.out = loan.output<float>(info[kOut], s.outputs, "out");
+  loan.check();
   RunContext context;
   context.parallel = false;
   check(env, trees_predict(args, context));

@@ -79,6 +79,8 @@ class Ffm {
   void weights(double* intercept, float* linear, float* interactions) const;
 
   FfmStats stats() const;
+  const FfmOptions& options() const;
+  int64_t bytes() const;
 
   /// Whole or not at all. What `load` gives is fitted on as this one would be.
   Status save(const std::string& path, const RunContext& context) const;

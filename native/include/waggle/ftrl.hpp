@@ -57,7 +57,10 @@ class Ftrl {
   /// Every weight that is not 0, ascending by index.
   void weights(std::vector<int32_t>* indices, std::vector<double>* values, double* intercept) const;
 
+  /// O(coordinates), for the counts; the two below cost nothing.
   FtrlStats stats() const;
+  const FtrlOptions& options() const;
+  int64_t bytes() const;
 
   /// Whole or not at all; only touched coordinates are written. What `load` gives learns on as this one would.
   Status save(const std::string& path, const RunContext& context) const;

@@ -434,9 +434,11 @@ void Ffm::weights(double* intercept, float* linear, float* interactions) const {
   }
 }
 
-FfmStats Ffm::stats() const {
-  return {state_->options, state_->epochs, state_->blocks.bytes() + state_->linear.bytes()};
-}
+const FfmOptions& Ffm::options() const { return state_->options; }
+
+int64_t Ffm::bytes() const { return state_->blocks.bytes() + state_->linear.bytes(); }
+
+FfmStats Ffm::stats() const { return {options(), state_->epochs, bytes()}; }
 
 Status Ffm::save(const std::string& path, const RunContext& context) const {
   return guarded([&]() -> Status { return state_->write([&](const FileWriter& w) { return w.save(path, context); }); });

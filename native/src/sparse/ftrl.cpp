@@ -193,6 +193,10 @@ void Ftrl::weights(std::vector<int32_t>* indices, std::vector<double>* values, d
   *intercept = s.options.intercept ? cpu::ftrl_intercept(s.rates, s.intercept) : 0;
 }
 
+const FtrlOptions& Ftrl::options() const { return state_->options; }
+
+int64_t Ftrl::bytes() const { return state_->table.bytes(); }
+
 FtrlStats Ftrl::stats() const {
   const State& s = *state_;
   FtrlStats stats;
@@ -204,7 +208,7 @@ FtrlStats Ftrl::stats() const {
     stats.n_touched += touched(c);
     stats.n_nonzero += cpu::ftrl_weight(s.rates, c) != 0;
   }
-  stats.bytes = s.table.bytes();
+  stats.bytes = bytes();
   return stats;
 }
 

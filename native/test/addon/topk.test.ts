@@ -381,6 +381,8 @@ describe('topk as a job', () => {
     expect(await codeOf(() => topk(input({ queries: out.scores })))).toBe('WAGGLE_NATIVE_LEASED');
     const overInput = { scores: large.matrix.subarray(0, 2_560), rows: new Int32Array(2_560) };
     expect(await codeOf(() => topk({ ...large, out: overInput }))).toBe('WAGGLE_NATIVE_LEASED');
+    const small = { scores: large.matrix.subarray(0, 10), rows: new Int32Array(10) };
+    expect(await codeOf(() => topkSync(input({ out: small })))).toBe('WAGGLE_NATIVE_LEASED');
     const neighbour = input({ queries: large.queries.subarray(0, 16) });
     expect(await codeOf(() => topk(neighbour))).toBe('nothing');
     const before = await first;
@@ -393,6 +395,7 @@ describe('topk as a job', () => {
     const buffer = new ArrayBuffer(80);
     const out = { scores: new Float32Array(buffer, 0, 10), rows: new Int32Array(buffer, 36, 10) };
     expect(await codeOf(() => topk(input({ out })))).toBe('WAGGLE_NATIVE_LEASED');
+    expect(await codeOf(() => topkSync(input({ out })))).toBe('WAGGLE_NATIVE_LEASED');
   });
 
   it('refuses more jobs than may be in flight', async () => {
