@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 
 #include "src/file/checksum.hpp"
@@ -62,11 +63,14 @@ class TemporaryFile final : public FileWriter::Sink {
     // A long name is cut: the file system's limit (255 bytes as a rule) holds for the temporary one, too.
     const std::string name = target_.substr(name_at, 200);
     static std::atomic<uint32_t> last_number{0};
+    // A container's processes often have one number all, and what a killed one left behind stays.
+    const auto now = std::chrono::system_clock::now().time_since_epoch().count();
     for (int attempt = 0; attempt < 100; ++attempt) {
       path_ = target_.substr(0, name_at);
       path_ += '.';
       path_ += name;
-      path_ += '.' + std::to_string(::getpid()) + '-' + std::to_string(++last_number) + ".tmp";
+      path_ +=
+          '.' + std::to_string(::getpid()) + '-' + std::to_string(now) + '-' + std::to_string(++last_number) + ".tmp";
       fd_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
       if (fd_ >= 0) {
         exists_ = true;
@@ -102,22 +106,24 @@ class TemporaryFile final : public FileWriter::Sink {
     const int closed = ::close(fd_);
     fd_ = -1;
     if (closed != 0 && errno != EINTR) return system_error("write", path_, errno);
-    if (::rename(path_.c_str(), target_.c_str()) != 0) return system_error("replace", target_, errno);
-    exists_ = false;
-    return sync_folder();
+    // A folder that cannot be opened is told before anything is replaced.
+    const std::string folder = folder_of(target_);
+    const int folder_fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (folder_fd < 0) return system_error("open the folder", folder, errno);
+    const Status status = replace(folder, folder_fd);
+    ::close(folder_fd);
+    return status;
   }
 
  private:
-  // Without it a power failure may undo the renaming.
-  Status sync_folder() {
-    const std::string folder = folder_of(target_);
-    const int fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) return system_error("open the folder", folder, errno);
-    const int failed = ::fsync(fd);
-    const int error = errno;
-    ::close(fd);
+  // Without the folder's own sync a power failure may undo the renaming.
+  Status replace(const std::string& folder, int folder_fd) {
+    if (::rename(path_.c_str(), target_.c_str()) != 0) return system_error("replace", target_, errno);
+    exists_ = false;
     // Some file systems cannot sync folders.
-    if (failed != 0 && error != EINVAL && error != ENOTSUP) return system_error("sync the folder", folder, error);
+    if (::fsync(folder_fd) != 0 && errno != EINVAL && errno != ENOTSUP) {
+      return system_error("sync the folder", folder, errno);
+    }
     return {};
   }
 

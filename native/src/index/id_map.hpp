@@ -40,7 +40,8 @@ class IdMap {
   IdMap grown(int64_t n, int64_t n_live, HashOfRow&& hash_of_row) const {
     IdMap next;
     int64_t capacity = kLeastCapacity;
-    while (!fits(n_live + n, capacity)) capacity *= 2;
+    // A quarter of what it may use stays free: it is not made again before that many ids were put.
+    while ((n_live + n) * 5 > capacity * 3) capacity *= 2;
     next.adopt(std::vector<uint32_t>(static_cast<size_t>(capacity), kEmpty));
     for (int64_t slot = 0; slot < capacity_; ++slot) {
       const uint32_t value = slots_[slot];

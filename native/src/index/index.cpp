@@ -174,6 +174,8 @@ bool clear_bit(Bits& bits, int64_t row) {
   return true;
 }
 
+constexpr double kLargestSquare = 1e36;
+
 bool all_finite(const float* values, int64_t n) {
   uint32_t bad = 0;
   for (int64_t i = 0; i < n; ++i) {
@@ -203,6 +205,8 @@ struct Index::State {
   // Under map_mutex. Hands the old version back, so that it dies outside the locks.
   std::shared_ptr<const Version> publish(std::shared_ptr<const Version> next) {
     const std::lock_guard<std::mutex> lock(version_mutex);
+    map_bytes = map.bytes();
+    map_is_mapped = map.is_borrowed();
     version.swap(next);
     return next;
   }
@@ -217,10 +221,12 @@ struct Index::State {
 
   mutable std::mutex write_mutex;       // one writer at a time; taken first
   mutable std::shared_mutex map_mutex;  // `map` and `version` change together under it
-  mutable std::mutex version_mutex;     // `version`; held for a pointer copy
+  mutable std::mutex version_mutex;     // `version` and what is told of `map`; held for a copy of both
   std::shared_ptr<const Version> version;
   IdMap map;
   std::shared_ptr<const MappedFile> map_file;  // where `map` is borrowed from
+  int64_t map_bytes = 0;                       // of `map`, under version_mutex, as is the next
+  bool map_is_mapped = false;
 };
 
 Index::Index(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -296,6 +302,24 @@ Status Index::State::append(Version& next, const IdBatch& ids, const Matrix<cons
   return {};
 }
 
+namespace {
+
+// A finite row whose squared length a float's products stay far below (cosines are scaled and need no limit): one that
+// is longer would fail every search that meets it.
+bool may_be_stored(const float* row, int64_t dim, Metric metric) {
+  if (!all_finite(row, dim)) return false;
+  if (metric == Metric::kCosine) return true;
+  double square[4] = {};
+  int64_t i = 0;
+  for (; i + 4 <= dim; i += 4) {
+    for (int64_t j = 0; j < 4; ++j) square[j] += static_cast<double>(row[i + j]) * row[i + j];
+  }
+  for (; i < dim; ++i) square[0] += static_cast<double>(row[i]) * row[i];
+  return (square[0] + square[1]) + (square[2] + square[3]) <= kLargestSquare;
+}
+
+}  // namespace
+
 // Rows at … at + n − 1 are beyond what any version shows.
 Status Index::State::write_rows(Segment& segment, int64_t at, const IdBatch& ids, const Matrix<const float>& vectors,
                                 int64_t first, int64_t n, const RunContext& context) {
@@ -309,7 +333,7 @@ Status Index::State::write_rows(Segment& segment, int64_t at, const IdBatch& ids
     const int64_t end = std::min(n, begin + rows_per_chunk);
     for (int64_t r = begin; r < end; ++r) {
       const float* row = vectors.row(first + r);
-      if (!all_finite(row, dim)) {
+      if (!may_be_stored(row, dim, options.metric)) {
         lower(bad, r);
         return;
       }
@@ -325,7 +349,8 @@ Status Index::State::write_rows(Segment& segment, int64_t at, const IdBatch& ids
   if (context.stop_requested()) return fail(Code::kCancelled, "cancelled");
   if (bad.load() < n) {
     const long long row = first + bad.load();
-    return fail(Code::kNotFinite, "vector %lld holds NaN or infinity", row);
+    return fail(Code::kNotFinite, "vector %lld holds NaN or infinity%s", row,
+                options.metric == Metric::kCosine ? "" : ", or its squared length exceeds 1e36");
   }
   if (layout.bytes[index::kCodes] > 0) {
     EncodeArgs encoding;
@@ -478,6 +503,9 @@ Status Index::remove(const IdBatch& ids, const RunContext& context, int64_t* n_d
     IdMap grown;
     const bool grows = s.map.is_borrowed();
     if (grows) {
+      int64_t n_known = 0;  // ids that are not there need no table of our own
+      find_all(s.map, next->pieces, ids, [&](int64_t, const IdMap::Place& place) { n_known += place.row >= 0; });
+      if (n_known == 0) return {};
       grown = s.map.grown(0, next->n_live, [&](int32_t row, uint64_t* hash) {
         return hash_of_row(next->pieces, s.options.id_type, row, hash);
       });
@@ -777,6 +805,11 @@ Status Index::search(const IndexSearchArgs& args, const RunContext& context, Ind
     none.scores = args.scores;
     none.rows = args.rows;
     if (Status status = topk(none, context); !status.ok()) return status;
+    for (int64_t q = 0; q < args.queries.rows; ++q) {
+      if (!may_be_stored(args.queries.row(q), s.options.dim, s.options.metric)) {
+        return fail(Code::kNotFinite, "the squared length of query %lld exceeds 1e36", static_cast<long long>(q));
+      }
+    }
     if (args.n_in_doubt != nullptr) std::fill(args.n_in_doubt, args.n_in_doubt + args.queries.rows, 0);
 
     // Encoded rows are certain only up to their bounds where the floats were dropped.
@@ -977,6 +1010,8 @@ Status Index::load(std::shared_ptr<const MappedFile> file, std::shared_ptr<Index
     if (Status status = file->section("IDMAP", &slots, &count); !status.ok()) return status;
     if ((count & (count - 1)) != 0 || count > int64_t{1} << 33) return file->wrong("section IDMAP has a bad size");
     state->map.borrow(slots, count);
+    state->map_bytes = state->map.bytes();
+    state->map_is_mapped = true;
     state->map_file = file;
 
     if (meta->n_rows > 0) {
@@ -1009,10 +1044,11 @@ IndexStats Index::stats() const {
   const State& s = *state_;
   std::shared_ptr<const Version> version;
   {
-    const std::shared_lock<std::shared_mutex> lock(s.map_mutex);
-    version = s.snapshot();
-    stats.id_map_bytes = s.map.bytes();
-    if (s.map.is_borrowed()) stats.mapped_bytes = stats.id_map_bytes;
+    // Not the table's lock, which a write holds for as long as it has ids.
+    const std::lock_guard<std::mutex> lock(s.version_mutex);
+    version = s.version;
+    stats.id_map_bytes = s.map_bytes;
+    if (s.map_is_mapped) stats.mapped_bytes = stats.id_map_bytes;
   }
   stats.n_live = version->n_live;
   stats.n_deleted = version->n_rows - version->n_live;

@@ -341,7 +341,7 @@ describe('VectorIndex', () => {
     expect(await codeOf(() => index.upsert(id, detached(new Float32Array(4))))).toBe(
       'WAGGLE_NATIVE_DETACHED',
     );
-    for (const bad of [Number.NaN, Number.POSITIVE_INFINITY]) {
+    for (const bad of [Number.NaN, Number.POSITIVE_INFINITY, 2e18]) {
       const vectors = Float32Array.of(1, 2, 3, 4, 5, bad, 7, 8);
       expect(await codeOf(() => index.upsert(BigUint64Array.of(8n, 9n), vectors))).toBe(
         'WAGGLE_NATIVE_NAN',

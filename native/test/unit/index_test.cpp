@@ -11,6 +11,7 @@
 #include <thread>
 #include <vector>
 
+#include "src/index/id_map.hpp"
 #include "test/conformance/case.hpp"
 #include "test/unit/check.hpp"
 #include "test/unit/temporary_folder.hpp"
@@ -382,6 +383,50 @@ TEST("an index refuses what it cannot mean") {
   const std::vector<uint32_t> longest = {65535, 65535};
   EXPECT(strings->upsert(IdBatch::of_strings(text.data(), longest.data(), 2), {vectors.data(), 2, 1}, run).ok());
   EXPECT(search(*strings, {{1}, 2}, &hits).ok() && hits[0][0].id.empty() && hits[0][1].id.size() == 65535);
+}
+
+TEST("a vector too long for products in float is refused, and fails no search later") {
+  for (const Metric metric : {Metric::kInnerProduct, Metric::kL2, Metric::kCosine}) {
+    for (const Storage storage : {Storage::kF32, Storage::kInt8}) {
+      IndexOptions options = options_of(2);
+      options.metric = metric;
+      options.storage = storage;
+      const auto index = make(options);
+      const bool cosine = metric == Metric::kCosine;
+      EXPECT(put(*index, {1, 2}, {1, 2, 0.9e18f, 0}).ok());
+      const Status status = put(*index, {3, 4}, {1, 2, 2e19f, 0});
+      EXPECT(status.ok() == cosine);
+      EXPECT(cosine || (status.code() == Code::kNotFinite && status.text().find("vector 1 ") != std::string::npos));
+      EXPECT(index->stats().n_live == (cosine ? 4 : 2));
+      std::vector<std::vector<Hit>> hits;
+      EXPECT(search(*index, {{0.9e18f, 0.1e18f}, 2}, &hits).ok() && hits[0].size() == 2);
+      EXPECT(search(*index, {{2e19f, 1}, 2}, &hits).ok() == cosine);
+    }
+  }
+}
+
+TEST("a table of ids is not made again for every write near a size that is just full") {
+  // 0.8 of 2^10 slots: with one more, a table of that size is full; deleting one for each that comes keeps it so.
+  constexpr int64_t kLive = 818;
+  const auto hash_of_row = [](int32_t row, uint64_t* hash) {
+    *hash = index::hash_number(static_cast<uint64_t>(row));
+    return true;
+  };
+  const auto find = [](const index::IdMap& map, int32_t row) {
+    return map.find(index::hash_number(static_cast<uint64_t>(row)), [&](int32_t other) { return other == row; });
+  };
+  index::IdMap map;
+  int made = 0;
+  for (int32_t row = 0; row < 20000; ++row) {
+    if (!map.has_room(1)) {
+      map = map.grown(1, std::min<int64_t>(row, kLive), hash_of_row);
+      ++made;
+    }
+    map.put(find(map, row), row);
+    if (row >= kLive) map.erase(find(map, static_cast<int32_t>(row - kLive)));
+  }
+  EXPECT(made < 60);
+  EXPECT(find(map, 20000 - kLive).row == 20000 - kLive && find(map, 19999 - kLive).row == -1);
 }
 
 TEST("a full index refuses more rows until it is compacted") {
