@@ -396,7 +396,8 @@ export class VectorIndex<T extends IdType = IdType> {
         return result;
       })();
       // Both: a turn that fails while it prepares does not wait for the one before.
-      this.#lastWrite = Promise.allSettled([before, turn]);
+      // Their results are dropped: the chain lives as long as the index.
+      this.#lastWrite = Promise.allSettled([before, turn]).then(() => undefined);
       return turn;
     });
   }

@@ -1,4 +1,7 @@
+import { setTimeout } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import type { WaggleError } from '@waggle/core';
 
 export const addonFile = fileURLToPath(
@@ -35,4 +38,15 @@ export async function codeOf(run: () => unknown): Promise<string> {
   } catch (error) {
     return (error as WaggleError).code ?? String(error);
   }
+}
+
+/** Bytes of JavaScript's heap that something still refers to. */
+export async function heapUsed(): Promise<number> {
+  setFlagsFromString('--expose-gc');
+  const collect = runInNewContext('gc') as () => void;
+  for (let i = 0; i < 3; i++) {
+    collect();
+    await setTimeout(10);
+  }
+  return process.memoryUsage().heapUsed;
 }

@@ -15,7 +15,7 @@ import {
   VectorIndex,
   type VectorIndexOptions,
 } from '../../ts/index.js';
-import { addonFile, codeOf, detached, randomFloats, randomNumbers } from './arrays.js';
+import { addonFile, codeOf, detached, heapUsed, randomFloats, randomNumbers } from './arrays.js';
 
 const execFileAsync = promisify(execFile);
 const folder = mkdtempSync(join(tmpdir(), 'waggle-index-'));
@@ -246,6 +246,23 @@ describe('VectorIndex', () => {
     });
     expect(scores[0]).toBe(1000);
     expect(version).toBe(1 + 42);
+  });
+
+  it('keeps nothing of writes that are over', async () => {
+    const index = create('uint64', { dim: 1 });
+    const id = BigUint64Array.of(1n);
+    const nWrites = 3_000;
+    const write = async () => {
+      for (let i = 0; i < nWrites; i++) {
+        await index.upsert(new BigUint64Array(0), new Float32Array(0));
+        await index.upsert(id, Float32Array.of(Number.NaN)).catch(() => undefined);
+      }
+    };
+    await write();
+    const before = await heapUsed();
+    await write();
+    expect((await heapUsed()) - before).toBeLessThan(200 * nWrites);
+    await index.close();
   });
 
   it('lets each search see one version while writes go on', async () => {
