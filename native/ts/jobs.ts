@@ -43,11 +43,34 @@ function unfollow(signal: AbortSignal, id: number): void {
   signal.removeEventListener('abort', followers.onAbort);
 }
 
-/** Submits a job and follows `signal` until it settles. Wrong arguments throw before anything starts. */
+/**
+ * A caller's signal, null as good as absent. Its shape, not instanceof: other contexts have their own classes.
+ * @throws WAGGLE_NATIVE_INVALID_ARGUMENT
+ */
+export function checkSignal(value: unknown): AbortSignal | undefined {
+  if (value === undefined || value === null) return undefined;
+  const { aborted, addEventListener, removeEventListener } = value as Partial<AbortSignal>;
+  if (
+    typeof value === 'object' &&
+    typeof aborted === 'boolean' &&
+    typeof addEventListener === 'function' &&
+    typeof removeEventListener === 'function'
+  ) {
+    return value as AbortSignal;
+  }
+  throw nativeError(
+    'WAGGLE_NATIVE_INVALID_ARGUMENT',
+    'signal must be an AbortSignal, such as the `signal` of an AbortController',
+    { details: { argument: 'signal' } },
+  );
+}
+
+/** Submits a job and follows its signal until it settles. Wrong arguments throw before anything starts. */
 export async function runJob<Result = void>(
   submit: (addon: Addon) => SubmittedJob<Result>,
-  signal: AbortSignal | undefined,
+  callersSignal: AbortSignal | undefined,
 ): Promise<Result> {
+  const signal = checkSignal(callersSignal);
   throwIfAborted(signal);
   const engine = addon();
   if (engine.queueDepth() >= MAX_JOBS_IN_FLIGHT) {

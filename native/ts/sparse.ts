@@ -1,6 +1,7 @@
 import { throwIfAborted } from '@waggle/core';
 import { checkArray, checkInteger, MAX_ROWS } from './arrays.js';
 import { nativeError } from './errors.js';
+import { checkSignal } from './jobs.js';
 
 /** Features, or hash buckets, that a sparse model may have. */
 export const SPARSE_MAX_FEATURES = 2 ** 28;
@@ -114,7 +115,7 @@ export class Turns {
     signal?: AbortSignal | undefined,
   ): Promise<Result> {
     this.checkOpen();
-    throwIfAborted(signal);
+    throwIfAborted(checkSignal(signal));
     const turn = this.#last.then(run);
     this.#last = turn.catch(() => undefined);
     return await turn;

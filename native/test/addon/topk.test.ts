@@ -322,6 +322,17 @@ describe('topk as a job', () => {
     expect(queueDepth()).toBe(0);
   });
 
+  it('refuses what is no signal before it starts, and takes null for none', async () => {
+    const bad = { ...large, queries: new Float32Array(large.queries.length).fill(Number.NaN) };
+    for (const signal of [new AbortController(), 'abort', true, {}, { aborted: false }]) {
+      const running = codeOf(() => topk({ ...bad, signal: signal as AbortSignal }));
+      expect(queueDepth()).toBe(0);
+      expect(await running).toBe('WAGGLE_NATIVE_INVALID_ARGUMENT');
+    }
+    const { rows } = await topk({ ...input(), signal: null as unknown as undefined });
+    expect(rows).toEqual((await topk(input())).rows);
+  });
+
   it('stops when the signal fires, with the reason as cause', async () => {
     const controller = new AbortController();
     const running = topk({ ...large, signal: controller.signal });
