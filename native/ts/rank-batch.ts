@@ -46,8 +46,10 @@ export interface RankBatchInput {
   readonly nItems: number;
   /** ≥ 1; fewer come back where fewer are eligible. */
   readonly k: number;
-  /** Bitmap of allowed items, bit i of byte i >> 3: one shared, or one per request [nRequests × ceil(nItems / 8)]. */
+  /** Bitmap of allowed items shared by all requests, bit i of byte i >> 3, ≥ ceil(nItems / 8) bytes; absent = all. */
   readonly eligible?: Uint8Array | undefined;
+  /** Instead: one bitmap per request, [nRequests × ceil(nItems / 8)] bytes. */
+  readonly eligiblePerRequest?: Uint8Array | undefined;
   /** Instead: request r chooses from items[offsets[r]] … items[offsets[r + 1] − 1]. */
   readonly candidates?: { readonly items: Int32Array; readonly offsets: Int32Array } | undefined;
   /** Similarity of request and item, to the bit what `topk` scores. */
@@ -124,8 +126,12 @@ function checkSizes(o: RankBatchInput): void {
   checkInteger('nItemFeatures', o.nItemFeatures ?? 0, 0, MAX_ROWS);
   checkInteger('nRequestFeatures', o.nRequestFeatures ?? 0, 0, MAX_ROWS);
   checkInteger('maxPerGroup', o.maxPerGroup ?? 0, 0, MAX_ROWS);
-  if (o.eligible !== undefined && o.candidates !== undefined) {
-    throw nativeError('WAGGLE_NATIVE_INVALID_ARGUMENT', 'pass eligible or candidates, not both');
+  const choices = [o.eligible, o.eligiblePerRequest, o.candidates];
+  if (choices.filter((given) => given !== undefined).length > 1) {
+    throw nativeError(
+      'WAGGLE_NATIVE_INVALID_ARGUMENT',
+      'give one of eligible, eligiblePerRequest and candidates',
+    );
   }
 }
 
@@ -135,8 +141,10 @@ function checkInputs(o: RankBatchInput): void {
     checkArray('candidates.items', o.candidates.items, 'Int32Array', 0);
     checkArray('candidates.offsets', o.candidates.offsets, 'Int32Array', nRequests + 1);
   }
-  if (o.eligible !== undefined) {
-    checkArray('eligible', o.eligible, 'Uint8Array', Math.ceil(nItems / 8));
+  const rowBytes = Math.ceil(nItems / 8);
+  if (o.eligible !== undefined) checkArray('eligible', o.eligible, 'Uint8Array', rowBytes);
+  if (o.eligiblePerRequest !== undefined) {
+    checkArray('eligiblePerRequest', o.eligiblePerRequest, 'Uint8Array', nRequests * rowBytes);
   }
   if (o.similarity !== undefined) {
     const { queries, embeddings, dim, metric } = o.similarity;
@@ -184,21 +192,12 @@ function paramsOf(o: RankBatchInput): Float64Array {
   const linear = o.model instanceof Trees ? undefined : o.model;
   const output = o.output ?? (o.model instanceof Trees ? o.model.nOutputs - 1 : 0);
   checkInteger('output', output, 0, MAX_ROWS);
-  const rowBytes = Math.ceil(o.nItems / 8);
-  const ownBitmaps =
-    o.eligible !== undefined && o.nRequests > 1 && o.eligible.length >= o.nRequests * rowBytes;
-  if (o.eligible !== undefined && !ownBitmaps && o.eligible.length > rowBytes && o.nRequests > 1) {
-    throw nativeError(
-      'WAGGLE_NATIVE_SHAPE',
-      `eligible has ${o.eligible.length} bytes; ${rowBytes} are one bitmap for all, ${o.nRequests * rowBytes} one each`,
-    );
-  }
   const params = new Float64Array(PARAM_COUNT);
   params.set([
     o.nRequests,
     o.nItems,
     o.k,
-    ownBitmaps ? 1 : 0,
+    o.eligiblePerRequest === undefined ? 0 : 1,
     o.candidates?.items.length ?? 0,
     o.similarity?.dim ?? 0,
     o.similarity === undefined ? 0 : metricCode(o.similarity.metric),
@@ -244,7 +243,7 @@ export async function rankBatch(
   const { columns: c } = o;
   const args: RankBatchArguments = [
     paramsOf(o),
-    o.eligible,
+    o.eligible ?? o.eligiblePerRequest,
     o.candidates?.items,
     o.candidates?.offsets,
     o.similarity?.queries,

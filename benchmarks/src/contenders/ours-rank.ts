@@ -43,7 +43,7 @@ function inputOf(problem: RankingProblem, model: Trees): RankBatchInput {
     nRequests: problem.nRequests,
     nItems: problem.nItems,
     k: K,
-    eligible: problem.eligible,
+    eligiblePerRequest: problem.eligible,
     similarity: {
       queries: problem.queries,
       embeddings: problem.embeddings,

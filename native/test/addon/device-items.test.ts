@@ -14,7 +14,7 @@ const SCRIPT = `
   const embeddings = floats(nItems * dim), itemFeatures = floats(nItems * nItemFeatures);
   const input = {
     nRequests, nItems, k: 6,
-    eligible: Uint8Array.from({ length: nRequests * Math.ceil(nItems / 8) }, () => next() * 256),
+    eligiblePerRequest: Uint8Array.from({ length: nRequests * Math.ceil(nItems / 8) }, () => next() * 256),
     similarity: { queries: floats(nRequests * dim), embeddings, dim, metric: 'cosine', isFeature: true },
     itemFeatures, nItemFeatures,
     model: { coefficients: Float64Array.from({ length: 4 }, () => next() - 0.5), intercept: 0.1 },

@@ -95,7 +95,8 @@ describe('rankBatch', () => {
           for (const [r, list] of lists.entries()) offsets[r + 1] = offsets[r]! + list.length;
           const found = await rankBatch({
             ...o,
-            ...(kind === 'shared' || kind === 'own' ? { eligible: bitmap } : {}),
+            ...(kind === 'shared' ? { eligible: bitmap } : {}),
+            ...(kind === 'own' ? { eligiblePerRequest: bitmap } : {}),
             ...(kind === 'lists'
               ? { candidates: { items: Int32Array.from(lists.flat()), offsets } }
               : {}),
@@ -211,6 +212,19 @@ describe('rankBatch', () => {
     expect(again).toEqual(out);
   });
 
+  it('reads a shared bitmap for every request, however much room is behind it', async () => {
+    const o = input(7, 4, 20, 20);
+    const padded = new Uint8Array(4 * 3);
+    padded.set([0b1011_0001, 0xff, 0x0f]);
+    const nEligible = async (change: Partial<RankBatchInput>): Promise<(number | undefined)[]> => {
+      const { counts } = await rankBatch({ ...o, ...change });
+      return [counts[1], counts[3], counts[5], counts[7]];
+    };
+    expect(await nEligible({ eligible: padded })).toEqual([16, 16, 16, 16]);
+    expect(await nEligible({ eligible: padded.slice(0, 3) })).toEqual([16, 16, 16, 16]);
+    expect(await nEligible({ eligiblePerRequest: padded })).toEqual([16, 0, 0, 0]);
+  });
+
   it('refuses what contradicts itself, with a code', async () => {
     const o = input(2, 2, 20, 3);
     const code = (change: object): Promise<string> =>
@@ -235,7 +249,13 @@ describe('rankBatch', () => {
       'WAGGLE_NATIVE_SHAPE',
     );
     expect(await code({ eligible: new Uint8Array(2) })).toBe('WAGGLE_NATIVE_SHAPE');
-    expect(await code({ eligible: new Uint8Array(4) })).toBe('WAGGLE_NATIVE_SHAPE');
+    expect(await code({ eligiblePerRequest: new Uint8Array(5) })).toBe('WAGGLE_NATIVE_SHAPE');
+    expect(await code({ eligible: new Uint8Array(3), eligiblePerRequest: new Uint8Array(6) })).toBe(
+      'WAGGLE_NATIVE_INVALID_ARGUMENT',
+    );
+    expect(await code({ candidates: lists, eligiblePerRequest: new Uint8Array(6) })).toBe(
+      'WAGGLE_NATIVE_INVALID_ARGUMENT',
+    );
     expect(await code({ nItemFeatures: 1 })).toBe('WAGGLE_NATIVE_SHAPE');
     expect(await code({ output: 1 })).toBe('WAGGLE_NATIVE_INVALID_ARGUMENT');
     expect(await code({ columns: { price: new Float32Array(19) } })).toBe('WAGGLE_NATIVE_SHAPE');
