@@ -1,6 +1,9 @@
 import { execFile } from 'node:child_process';
+import { promisify } from 'node:util';
 import type { Logger } from '@waggle/core';
 import { addon, addonPath, type RawBackendInfo } from './loader.js';
+
+const execFileAsync = promisify(execFile);
 
 export type BackendName = 'cpu' | 'cuda';
 export type SimdName = 'scalar' | 'avx2' | 'avx512' | 'neon';
@@ -67,33 +70,32 @@ export type ChildProbe =
   | { readonly ok: true; readonly device: string }
   | { readonly ok: false; readonly reason: string };
 
+/** Before the child's answer: drivers and preloaded modules may print, too. */
+const MARKER = 'waggle-backend-info:';
+
+const PROBE = `const a=require(process.argv[1]);a.start();process.stdout.write(\`\\n${MARKER}\${JSON.stringify(a.backendInfo())}\\n\`)`;
+
 /**
  * Tries an accelerator in a child process first, so that a broken driver costs a log line and not the server.
- * Never rejects. Takes as long as the driver needs to start, up to `timeoutMs`.
+ * Never rejects. Takes as long as the driver needs to start, up to `timeoutMs` (default 30,000).
  */
-export function probeInChild(
+export async function probeInChild(
   backend: Exclude<BackendName, 'cpu'> = 'cuda',
-  options: { readonly timeoutMs?: number } = {},
+  options: { readonly timeoutMs?: number | undefined } = {},
 ): Promise<ChildProbe> {
-  const script =
-    'const a=require(process.argv[1]);a.start();process.stdout.write(JSON.stringify(a.backendInfo()))';
-  return new Promise((resolve) => {
-    execFile(
-      process.execPath,
-      ['-e', script, addonPath],
-      {
-        env: { ...process.env, WAGGLE_BACKEND: backend, WAGGLE_SIMD: 'auto' },
-        timeout: options.timeoutMs ?? 30_000,
-        windowsHide: true,
-      },
-      (error, stdout, stderr) => {
-        if (error === null) {
-          resolve({ ok: true, device: (JSON.parse(stdout) as RawBackendInfo).device });
-          return;
-        }
-        const line = stderr.split('\n').find((text) => text.includes('Error:'));
-        resolve({ ok: false, reason: line?.replace(/^.*Error: /, '') ?? error.message });
-      },
-    );
-  });
+  try {
+    const { stdout } = await execFileAsync(process.execPath, ['-e', PROBE, addonPath], {
+      env: { ...process.env, WAGGLE_BACKEND: backend, WAGGLE_SIMD: 'auto' },
+      timeout: options.timeoutMs ?? 30_000,
+      windowsHide: true,
+    });
+    const answer = stdout.split('\n').findLast((text) => text.startsWith(MARKER));
+    if (answer === undefined) return { ok: false, reason: 'the child ended without an answer' };
+    const info = JSON.parse(answer.slice(MARKER.length)) as RawBackendInfo;
+    return { ok: true, device: info.device };
+  } catch (error) {
+    const { stderr, message } = error as { stderr?: string; message: string };
+    const line = stderr?.split('\n').find((text) => text.includes('Error:'));
+    return { ok: false, reason: line?.replace(/^.*Error: /, '') ?? message };
+  }
 }

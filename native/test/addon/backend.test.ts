@@ -99,6 +99,30 @@ describe('backendInfo', () => {
     else expect(probe.reason).toContain('cuda');
     const late = await probeInChild('cuda', { timeoutMs: 1 });
     expect(late.ok).toBe(false);
+    const wrong = await probeInChild('cuda', { timeoutMs: -1 });
+    expect(wrong).toMatchObject({ ok: false, reason: expect.stringContaining('timeout') });
+  });
+
+  it('finds the answer of a probe among what else the child prints', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'waggle-native-'));
+    const talk = join(folder, 'talk.cjs');
+    writeFileSync(
+      talk,
+      `process.stdout.write('driver: hello'); process.on('exit', () => process.stdout.write('bye'));`,
+    );
+    const quit = join(folder, 'quit.cjs');
+    writeFileSync(quit, 'process.exit(0);');
+    const before = process.env.NODE_OPTIONS;
+    try {
+      // The CPU stands for a device that works.
+      process.env.NODE_OPTIONS = `--require=${talk}`;
+      expect(await probeInChild('cpu' as 'cuda')).toEqual({ ok: true, device: '' });
+      process.env.NODE_OPTIONS = `--require=${quit}`;
+      expect(await probeInChild('cpu' as 'cuda')).toMatchObject({ ok: false });
+    } finally {
+      if (before === undefined) delete process.env.NODE_OPTIONS;
+      else process.env.NODE_OPTIONS = before;
+    }
   });
 });
 
