@@ -3,7 +3,7 @@ import { nativeError } from './errors.js';
 import type { SparsePredictInput } from './ftrl.js';
 import { runJob } from './jobs.js';
 import { addon, type NativeHandle, type RawFfm } from './loader.js';
-import { watchProgress } from './progress.js';
+import { withProgress } from './progress.js';
 import {
   checkAbove,
   checkPath,
@@ -66,7 +66,7 @@ export interface FfmFitInput extends SparseRows, SparseTargets {
   readonly validation?: (SparseRows & SparseTargets) | undefined;
   /** Stops after so many epochs without a better validation loss; default 0: never. */
   readonly patience?: number | undefined;
-  /** Called now and then with the epochs done, fractions included. */
+  /** Called now and then with the epochs done, fractions included; throwing ends the fit with that error. */
   readonly onProgress?: ((epochs: number) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
 }
@@ -194,13 +194,11 @@ export class Ffm {
     const trainLoss = new Float64Array(epochs);
     const validationLoss = new Float64Array(validation === undefined ? 0 : epochs);
     const progress = new Float64Array(2);
-    const { onProgress, signal } = o;
-    const stop =
-      onProgress === undefined
-        ? undefined
-        : watchProgress(() => onProgress(progress[0]! + progress[1]!));
-    try {
-      const done = await this.#turns.take(
+    const { onProgress } = o;
+    const look =
+      onProgress === undefined ? undefined : () => onProgress(progress[0]! + progress[1]!);
+    const done = await withProgress(look, o.signal, (signal) =>
+      this.#turns.take(
         () =>
           runJob(
             (engine) =>
@@ -220,16 +218,14 @@ export class Ffm {
             signal,
           ),
         signal,
-      );
-      onProgress?.(done.epochs);
-      return {
-        ...done,
-        trainLoss: trainLoss.slice(0, done.epochs),
-        validationLoss: validationLoss.slice(0, done.epochs),
-      };
-    } finally {
-      stop?.();
-    }
+      ),
+    );
+    onProgress?.(done.epochs);
+    return {
+      ...done,
+      trainLoss: trainLoss.slice(0, done.epochs),
+      validationLoss: validationLoss.slice(0, done.epochs),
+    };
   }
 
   /**

@@ -2,7 +2,7 @@ import { coreError } from '@waggle/core';
 import { checkInteger } from './arrays.js';
 import { runJob } from './jobs.js';
 import { addon, type NativeHandle, type RawFtrl } from './loader.js';
-import { watchProgress } from './progress.js';
+import { withProgress } from './progress.js';
 import {
   checkAbove,
   checkPath,
@@ -32,7 +32,7 @@ export interface FtrlOptions {
 export interface FtrlLearnInput extends SparseRows, SparseTargets {
   /** float64 [nRows] to fill with each row's probability before it was learned; leased until settled. */
   readonly predictions?: Float64Array | undefined;
-  /** Called now and then with the part done, 0 … 1. */
+  /** Called now and then with the part done, 0 … 1; throwing ends the learning there, with that error. */
   readonly onProgress?: ((done: number) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
 }
@@ -137,27 +137,28 @@ export class Ftrl {
     this.#turns.checkOpen();
     const rows = rowsArguments(o);
     const targets = targetsArguments(o, o.nRows);
-    const { predictions, onProgress, signal } = o;
+    const { predictions, onProgress } = o;
     const progress = new Float64Array(1);
     const summary = new Float64Array(3);
-    const started = (): Promise<void> =>
-      runJob(
-        (engine) =>
-          engine.ftrlLearn(this.#handle, ...rows, ...targets, predictions, progress, summary),
-        signal,
-      );
-    const stop =
-      onProgress === undefined ? undefined : watchProgress(() => onProgress(progress[0]!));
+    const look = onProgress === undefined ? undefined : () => onProgress(progress[0]!);
     try {
-      await this.#turns.take(started, signal);
+      await withProgress(look, o.signal, (signal) =>
+        this.#turns.take(
+          () =>
+            runJob(
+              (engine) =>
+                engine.ftrlLearn(this.#handle, ...rows, ...targets, predictions, progress, summary),
+              signal,
+            ),
+          signal,
+        ),
+      );
     } catch (error) {
-      if ((error as { code?: unknown }).code !== 'WAGGLE_ABORTED') throw error;
+      if ((error as { code?: unknown } | undefined)?.code !== 'WAGGLE_ABORTED') throw error;
       throw coreError('WAGGLE_ABORTED', `learning was aborted after ${summary[0]} rows`, {
         cause: error,
         details: { rowsLearned: summary[0]! },
       });
-    } finally {
-      stop?.();
     }
     onProgress?.(1);
     return learned(summary[0]!, summary[1]!, summary[2]!);

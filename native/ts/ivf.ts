@@ -2,7 +2,7 @@ import { checkArray, checkFinite, checkInteger, MAX_ROWS } from './arrays.js';
 import { nativeError } from './errors.js';
 import { runJob } from './jobs.js';
 import { addon, type IvfIndexHandle, type RawIvfStats } from './loader.js';
-import { watchProgress } from './progress.js';
+import { withProgress } from './progress.js';
 import { checkFilter, type Metric, metricCode, TOPK_MAX_K, type TopkResult } from './topk.js';
 
 export const IVF_MAX_LISTS = 65_536;
@@ -44,7 +44,7 @@ export interface IvfBuildInput {
   readonly nSample?: number | undefined;
   /** Default 1. */
   readonly seed?: number | undefined;
-  /** Called now and then with the stage and the part of it done, 0 … 1. */
+  /** Called now and then with the stage and the part of it done, 0 … 1; throwing ends the build with that error. */
   readonly onProgress?: ((stage: IvfStage, done: number) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
 }
@@ -175,12 +175,10 @@ export class IvfIndex {
     if (nHeldOut > 0) checkArray('heldOut', o.heldOut, 'Float32Array', nHeldOut * o.dim);
     const progress = new Float64Array(2);
     const { onProgress } = o;
-    const stop =
-      onProgress === undefined
-        ? undefined
-        : watchProgress(() => onProgress(STAGES[progress[0]!]!, progress[1]!));
-    try {
-      const handle = await runJob(
+    const look =
+      onProgress === undefined ? undefined : () => onProgress(STAGES[progress[0]!]!, progress[1]!);
+    const handle = await withProgress(look, o.signal, (signal) =>
+      runJob(
         (engine) =>
           engine.ivfBuild(
             o.matrix,
@@ -198,13 +196,11 @@ export class IvfIndex {
             seed,
             progress,
           ),
-        o.signal,
-      );
-      onProgress?.('measure', 1);
-      return new IvfIndex(handle);
-    } finally {
-      stop?.();
-    }
+        signal,
+      ),
+    );
+    onProgress?.('measure', 1);
+    return new IvfIndex(handle);
   }
 
   /**

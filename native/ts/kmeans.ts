@@ -1,7 +1,7 @@
 import { checkArray, checkFinite, checkInteger, MAX_ROWS } from './arrays.js';
 import { nativeError } from './errors.js';
 import { runJob } from './jobs.js';
-import { watchProgress } from './progress.js';
+import { withProgress } from './progress.js';
 
 export const KMEANS_MAX_CLUSTERS = 65_536;
 
@@ -22,7 +22,7 @@ export interface KmeansInput {
   readonly samplesPerCluster?: number | undefined;
   /** float32 [k × dim] centroids to start from; default k-means++ (beyond 256 clusters k-means||). */
   readonly start?: Float32Array | undefined;
-  /** Called now and then with the part done, 0 … 1. */
+  /** Called now and then with the part done, 0 … 1; throwing ends the job with that error. */
   readonly onProgress?: ((done: number) => void) | undefined;
 }
 
@@ -72,9 +72,9 @@ export async function kmeans(
   const assignments = new Int32Array(o.nRows);
   const summary = new Float64Array(5);
   const { onProgress } = o;
-  const stop = onProgress === undefined ? undefined : watchProgress(() => onProgress(summary[4]!));
-  try {
-    await runJob(
+  const look = onProgress === undefined ? undefined : () => onProgress(summary[4]!);
+  await withProgress(look, o.signal, (signal) =>
+    runJob(
       (engine) =>
         engine.kmeans(
           o.x,
@@ -90,11 +90,9 @@ export async function kmeans(
           assignments,
           summary,
         ),
-      o.signal,
-    );
-  } finally {
-    stop?.();
-  }
+      signal,
+    ),
+  );
   onProgress?.(1);
   return {
     centroids,

@@ -1,8 +1,41 @@
+import { checkSignal } from './jobs.js';
+
 const EVERY_MS = 100;
 
-/** Calls `look` ten times a second until the returned function is called; does not keep the process alive. */
-export function watchProgress(look: () => void): () => void {
-  const timer = setInterval(look, EVERY_MS);
+/**
+ * Runs a job and calls `look` ten times a second until it settles, without keeping the process alive for that. When
+ * `look` throws, the job is aborted and its error is that of the run.
+ */
+export async function withProgress<Result>(
+  look: (() => void) | undefined,
+  callersSignal: AbortSignal | undefined,
+  run: (signal: AbortSignal | undefined) => Promise<Result>,
+): Promise<Result> {
+  if (look === undefined) return await run(callersSignal);
+  const signal = checkSignal(callersSignal);
+  const controller = new AbortController();
+  const abort = (): void => controller.abort(signal?.reason);
+  if (signal?.aborted === true) abort();
+  signal?.addEventListener('abort', abort, { once: true });
+  let failure: { readonly error: unknown } | undefined;
+  const timer = setInterval(() => {
+    try {
+      look();
+    } catch (error) {
+      clearInterval(timer);
+      failure = { error };
+      controller.abort(error);
+    }
+  }, EVERY_MS);
   timer.unref();
-  return () => clearInterval(timer);
+  try {
+    const result = await run(controller.signal);
+    if (failure === undefined) return result;
+  } catch (error) {
+    if (failure === undefined) throw error;
+  } finally {
+    clearInterval(timer);
+    signal?.removeEventListener('abort', abort);
+  }
+  throw failure.error;
 }

@@ -3,7 +3,7 @@ import { checkArray, checkFinite, checkInteger, MAX_ROWS } from './arrays.js';
 import { nativeError } from './errors.js';
 import { runJob } from './jobs.js';
 import type { TreesFitRowsArguments } from './loader.js';
-import { watchProgress } from './progress.js';
+import { withProgress } from './progress.js';
 import { Trees } from './trees.js';
 
 /**
@@ -93,7 +93,7 @@ export interface TreesFitInput extends TreesFitRows {
   readonly validation?: TreesFitRows | undefined;
   /** Ends when the validation loss was not lower for so many rounds, and keeps the best; default never. */
   readonly earlyStoppingRounds?: number | undefined;
-  /** Told the rounds done, now and then. */
+  /** Told the rounds done, now and then; throwing ends the training with that error. */
   readonly progress?: Progress | undefined;
 }
 
@@ -176,9 +176,9 @@ export async function treesFit(
   const rounds = new Float64Array(1);
   const tell = (done: number): void =>
     progress?.({ step: 'trees', done, total: nTrees, unit: 'rounds' });
-  const stop = progress === undefined ? undefined : watchProgress(() => tell(rounds[0]!));
-  try {
-    const fitted = await runJob(
+  const look = progress === undefined ? undefined : () => tell(rounds[0]!);
+  const fitted = await withProgress(look, o.signal, (signal) =>
+    runJob(
       (engine) =>
         engine.treesFit(
           ...train,
@@ -190,13 +190,11 @@ export async function treesFit(
           numbers,
           rounds,
         ),
-      o.signal,
-    );
-    tell(rounds[0]!);
-    return { ...fitted, trees: Trees.adopt(fitted.trees) };
-  } finally {
-    stop?.();
-  }
+      signal,
+    ),
+  );
+  tell(rounds[0]!);
+  return { ...fitted, trees: Trees.adopt(fitted.trees) };
 }
 
 function checkRows(
