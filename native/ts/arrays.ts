@@ -107,4 +107,28 @@ export function checkFinite(name: string, value: unknown): asserts value is numb
   );
 }
 
+/** Where a name stands among those that are allowed. @throws WAGGLE_NATIVE_INVALID_ARGUMENT */
+export function positionOf<V extends string>(name: string, values: readonly V[], value: V): number {
+  const at = values.indexOf(value);
+  if (at >= 0) return at;
+  throw nativeError(
+    'WAGGLE_NATIVE_INVALID_ARGUMENT',
+    `${name} is ${String(value)}; it must be one of ${values.join(', ')}`,
+    { details: { argument: name } },
+  );
+}
+
+/** Refuses an array whose row length was forgotten: it would be ignored. @throws WAGGLE_NATIVE_INVALID_ARGUMENT */
+export function checkCounted(
+  name: string,
+  array: unknown,
+  countName: string,
+  count: unknown,
+): void {
+  if (array === undefined || count !== undefined) return;
+  throw nativeError('WAGGLE_NATIVE_INVALID_ARGUMENT', `${name} needs ${countName}`, {
+    details: { argument: countName },
+  });
+}
+
 export const MAX_ROWS = 2_147_483_647;

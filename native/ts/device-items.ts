@@ -1,4 +1,4 @@
-import { checkArray, checkInteger, MAX_ROWS } from './arrays.js';
+import { checkArray, checkCounted, checkInteger, MAX_ROWS } from './arrays.js';
 import { fromAddon, nativeError } from './errors.js';
 import { runJob } from './jobs.js';
 import { addon, type NativeHandle } from './loader.js';
@@ -47,6 +47,8 @@ export class DeviceItems {
     checkInteger('nItems', nItems, 0, MAX_ROWS);
     checkInteger('dim', dim, 0, MAX_ROWS);
     checkInteger('nItemFeatures', nItemFeatures, 0, MAX_ROWS);
+    checkCounted('embeddings', o.embeddings, 'dim', o.dim);
+    checkCounted('itemFeatures', o.itemFeatures, 'nItemFeatures', o.nItemFeatures);
     if (dim > 0) checkArray('embeddings', o.embeddings, 'Float32Array', nItems * dim);
     if (nItemFeatures > 0) {
       checkArray('itemFeatures', o.itemFeatures, 'Float32Array', nItems * nItemFeatures);

@@ -1,7 +1,8 @@
-import { checkArray, checkFinite, checkInteger, MAX_ROWS } from './arrays.js';
+import { checkArray, checkFinite, checkInteger, MAX_ROWS, positionOf } from './arrays.js';
 import { nativeError } from './errors.js';
 import { runJob } from './jobs.js';
 
+const LINKS = ['log', 'logit'] as const;
 const MAX_LEVELS = 64;
 const MAX_COLUMNS = 1_024;
 const MAX_GROUPS = 2 ** 31 - 1;
@@ -82,6 +83,7 @@ export async function effectsFit(
 ): Promise<EffectsFitResult> {
   const { levels, maxIterations = 60, tolerance = 1e-5, traceProbes = 0, dispersion = 0 } = o;
   const beliefs = o.columns?.beliefs ?? [];
+  const link = positionOf('link', LINKS, o.link);
   checkInteger('nRows', o.nRows, 0, MAX_ROWS);
   checkInteger('levels', levels.length, 0, MAX_LEVELS);
   checkInteger('columns', beliefs.length, 0, MAX_COLUMNS);
@@ -111,7 +113,7 @@ export async function effectsFit(
   const report = await runJob(
     (engine) =>
       engine.effectsFit(
-        o.link === 'log' ? 0 : 1,
+        link,
         o.nRows,
         o.successes,
         o.exposure,

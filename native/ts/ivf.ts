@@ -1,4 +1,4 @@
-import { checkArray, checkFinite, checkInteger, MAX_ROWS } from './arrays.js';
+import { checkArray, checkCounted, checkFinite, checkInteger, MAX_ROWS } from './arrays.js';
 import { nativeError } from './errors.js';
 import { runJob } from './jobs.js';
 import { addon, type IvfIndexHandle, type RawIvfStats } from './loader.js';
@@ -155,6 +155,14 @@ export class IvfIndex {
         `lists is ${String(lists)}; it must be int8 or f32`,
       );
     }
+    const keepRows = o.keepRows ?? true;
+    if (lists === 'f32' && !keepRows) {
+      throw nativeError(
+        'WAGGLE_NATIVE_INVALID_ARGUMENT',
+        'lists of f32 are the rows: keepRows cannot be false',
+        { details: { argument: 'keepRows' } },
+      );
+    }
     const recall = o.recall ?? 0.95;
     checkFinite('recall', recall);
     if (recall <= 0 || recall > 1) {
@@ -165,6 +173,7 @@ export class IvfIndex {
     }
     const recallK = o.recallK ?? 10;
     checkInteger('recallK', recallK, 1, TOPK_MAX_K - 1);
+    checkCounted('heldOut', o.heldOut, 'nHeldOut', o.nHeldOut);
     const nHeldOut = o.nHeldOut ?? 0;
     checkInteger('nHeldOut', nHeldOut, 0, MAX_ROWS);
     const nSample = o.nSample ?? 256;
@@ -187,7 +196,7 @@ export class IvfIndex {
             metric,
             nLists,
             lists === 'int8',
-            o.keepRows ?? true,
+            keepRows,
             recall,
             recallK,
             o.heldOut,

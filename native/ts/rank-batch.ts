@@ -1,4 +1,11 @@
-import { checkArray, checkFinite, checkInteger, MAX_ROWS } from './arrays.js';
+import {
+  checkArray,
+  checkCounted,
+  checkFinite,
+  checkInteger,
+  MAX_ROWS,
+  positionOf,
+} from './arrays.js';
 import type { DeviceItems } from './device-items.js';
 import { nativeError } from './errors.js';
 import { runJob } from './jobs.js';
@@ -9,7 +16,7 @@ import { Trees } from './trees.js';
 
 /** p = σ(calibration.a · (intercept + Σ coefficients[j] · x[j]) + calibration.b), summed in float64 in the order of j. */
 export interface LinearRankModel {
-  /** float64 [nFeatures]. */
+  /** float64, exactly [nFeatures]. */
   readonly coefficients: Float64Array;
   readonly intercept: number;
   /** Platt's line; default (1, 0). */
@@ -107,6 +114,21 @@ export interface RankBatchResult {
 
 const PARAM_COUNT = 20;
 
+const COLUMNS: readonly (keyof RankBatchColumns)[] = [
+  'price',
+  'fixedSpend',
+  'payoutShare',
+  'q',
+  'fit',
+  'advertiser',
+  'explore',
+  'goalUnits',
+  'frequency',
+  'mu',
+  'omega',
+  'rho',
+];
+
 function newResult(nRequests: number, k: number): RankBatchResult {
   const n = nRequests * k;
   return {
@@ -153,6 +175,8 @@ function checkInputs(o: RankBatchInput): void {
     checkArray('similarity.queries', queries, 'Float32Array', nRequests * dim);
     checkArray('similarity.embeddings', embeddings, 'Float32Array', nItems * dim);
   }
+  checkCounted('itemFeatures', o.itemFeatures, 'nItemFeatures', o.nItemFeatures);
+  checkCounted('requestFeatures', o.requestFeatures, 'nRequestFeatures', o.nRequestFeatures);
   const { nItemFeatures = 0, nRequestFeatures = 0 } = o;
   if (nItemFeatures > 0) {
     checkArray('itemFeatures', o.itemFeatures, 'Float32Array', nItems * nItemFeatures);
@@ -160,7 +184,8 @@ function checkInputs(o: RankBatchInput): void {
   if (nRequestFeatures > 0) {
     checkArray('requestFeatures', o.requestFeatures, 'Float32Array', nRequests * nRequestFeatures);
   }
-  for (const [name, column] of Object.entries(o.columns) as [string, unknown][]) {
+  for (const [name, column] of Object.entries(o.columns)) {
+    positionOf('name of a column', COLUMNS, name as keyof RankBatchColumns);
     if (column !== undefined) checkArray(`columns.${name}`, column, 'Float32Array', nItems);
   }
   checkArray('columns.price', o.columns.price, 'Float32Array', nItems);
@@ -172,7 +197,15 @@ function checkInputs(o: RankBatchInput): void {
   }
   if (!(o.model instanceof Trees)) {
     const nFeatures = nItemFeatures + nRequestFeatures + (o.similarity?.isFeature === true ? 1 : 0);
-    checkArray('model.coefficients', o.model.coefficients, 'Float64Array', nFeatures);
+    const { coefficients } = o.model;
+    checkArray('model.coefficients', coefficients, 'Float64Array', nFeatures);
+    if (coefficients.length > nFeatures) {
+      throw nativeError(
+        'WAGGLE_NATIVE_SHAPE',
+        `model.coefficients has ${coefficients.length} elements; there are ${nFeatures} features`,
+        { details: { argument: 'model.coefficients' } },
+      );
+    }
     checkFinite('model.intercept', o.model.intercept);
     checkFinite('model.calibration.a', o.model.calibration?.a ?? 1);
     checkFinite('model.calibration.b', o.model.calibration?.b ?? 0);

@@ -1,6 +1,5 @@
 import type { Progress } from '@waggle/core';
-import { checkArray, checkFinite, checkInteger, MAX_ROWS } from './arrays.js';
-import { nativeError } from './errors.js';
+import { checkArray, checkFinite, checkInteger, MAX_ROWS, positionOf } from './arrays.js';
 import { runJob } from './jobs.js';
 import type { TreesFitRowsArguments } from './loader.js';
 import { withProgress } from './progress.js';
@@ -135,8 +134,8 @@ export interface TreesFitResult {
 export async function treesFit(
   o: TreesFitInput & { readonly signal?: AbortSignal | undefined },
 ): Promise<TreesFitResult> {
-  const objective = member('objective', o.objective, OBJECTIVES);
-  const growth = member('growth', o.growth ?? 'leaf', GROWTHS);
+  const objective = positionOf('objective', OBJECTIVES, o.objective);
+  const growth = positionOf('growth', GROWTHS, o.growth ?? 'leaf');
   checkInteger('nFeatures', o.nFeatures, 1, 1 << 24);
   if (o.objective === 'softmax') checkInteger('nClasses', o.nClasses, 2, 4_096);
   if (o.objective === 'quantile') checkFinite('quantile', o.quantile);
@@ -226,14 +225,4 @@ function integer(name: string, value: unknown, least: number, most: number): num
 function finite(name: string, value: unknown): number {
   checkFinite(name, value);
   return value;
-}
-
-function member<T extends string>(name: string, value: T, of: readonly T[]): number {
-  const at = of.indexOf(value);
-  if (at >= 0) return at;
-  throw nativeError(
-    'WAGGLE_NATIVE_INVALID_ARGUMENT',
-    `${name} is ${String(value)}; it must be one of ${of.join(', ')}`,
-    { details: { argument: name } },
-  );
 }

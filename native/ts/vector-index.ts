@@ -1,4 +1,4 @@
-import { checkArray, checkInteger } from './arrays.js';
+import { checkArray, checkInteger, positionOf } from './arrays.js';
 import { fromAddon, nativeError } from './errors.js';
 import { MAX_JOBS_IN_FLIGHT, runJob } from './jobs.js';
 import { addon, type IdArguments, type IndexHandle, type SubmittedJob } from './loader.js';
@@ -94,16 +94,6 @@ const NO_IDS: IdArguments = [0, undefined, undefined, undefined];
 const METRICS: readonly Metric[] = ['ip', 'cosine', 'l2'];
 const DTYPES: readonly VectorDtype[] = ['f32', 'f16', 'bf16', 'int8'];
 const ID_TYPES: readonly IdType[] = ['uint64', 'string'];
-
-function positionOf<V extends string>(name: string, values: readonly V[], value: V): number {
-  const at = values.indexOf(value);
-  if (at >= 0) return at;
-  throw nativeError(
-    'WAGGLE_NATIVE_INVALID_ARGUMENT',
-    `${name} is ${String(value)}; it must be one of ${values.join(', ')}`,
-    { details: { argument: name } },
-  );
-}
 
 function checkPath(path: unknown): asserts path is string {
   if (typeof path === 'string' && path !== '' && !path.includes('\0')) return;

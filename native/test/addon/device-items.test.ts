@@ -63,6 +63,11 @@ describe('DeviceItems', () => {
     await expect(DeviceItems.open({ nItems: 4, embeddings, dim: 2 })).rejects.toMatchObject({
       code: 'WAGGLE_NATIVE_SHAPE',
     });
+    for (const uncounted of [{ embeddings }, { itemFeatures: embeddings }]) {
+      await expect(DeviceItems.open({ nItems: 3, ...uncounted })).rejects.toMatchObject({
+        code: 'WAGGLE_NATIVE_INVALID_ARGUMENT',
+      });
+    }
     await expect(DeviceItems.open({ nItems: -1 })).rejects.toMatchObject({
       code: 'WAGGLE_NATIVE_INVALID_ARGUMENT',
     });

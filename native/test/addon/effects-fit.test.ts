@@ -132,6 +132,9 @@ describe('effectsFit', () => {
       'WAGGLE_NATIVE_INVALID_ARGUMENT',
     );
     expect(await wrong({ link: 'logit', meanRates: true })).toBe('WAGGLE_NATIVE_INVALID_ARGUMENT');
+    for (const link of ['Log', 'identity', undefined]) {
+      expect(await wrong({ link: link as 'log' })).toBe('WAGGLE_NATIVE_INVALID_ARGUMENT');
+    }
     expect(await wrong({ codes: new Int32Array(3) })).toBe('WAGGLE_NATIVE_SHAPE');
     expect(await wrong({ offset: detached(new Float64Array(10)) })).toBe('WAGGLE_NATIVE_DETACHED');
     await expect(effectsFit({ ...o, signal: AbortSignal.abort() })).rejects.toMatchObject({

@@ -271,6 +271,8 @@ describe('IvfIndex', () => {
     ['an unknown metric', { metric: 'dot' as Metric }, 'WAGGLE_NATIVE_INVALID_ARGUMENT'],
     ['nLists = 0', { nLists: 0 }, 'WAGGLE_NATIVE_INVALID_ARGUMENT'],
     ['unknown lists', { lists: 'pq' as 'int8' }, 'WAGGLE_NATIVE_INVALID_ARGUMENT'],
+    ['f32 lists without rows', { lists: 'f32', keepRows: false }, 'WAGGLE_NATIVE_INVALID_ARGUMENT'],
+    ['uncounted held-out', { heldOut: new Float32Array(DIM) }, 'WAGGLE_NATIVE_INVALID_ARGUMENT'],
     ['recall above 1', { recall: 1.01 }, 'WAGGLE_NATIVE_INVALID_ARGUMENT'],
     ['a NaN recall', { recall: Number.NaN }, 'WAGGLE_NATIVE_NAN'],
     ['a fractional seed', { seed: 0.5 }, 'WAGGLE_NATIVE_INVALID_ARGUMENT'],

@@ -257,6 +257,20 @@ describe('rankBatch', () => {
       'WAGGLE_NATIVE_INVALID_ARGUMENT',
     );
     expect(await code({ nItemFeatures: 1 })).toBe('WAGGLE_NATIVE_SHAPE');
+    for (const forgotten of ['nItemFeatures', 'nRequestFeatures']) {
+      expect(await code({ [forgotten]: undefined })).toBe('WAGGLE_NATIVE_INVALID_ARGUMENT');
+    }
+    for (const [length, answer] of [
+      [4, 'WAGGLE_NATIVE_SHAPE'],
+      [5, 'accepted'],
+      [6, 'WAGGLE_NATIVE_SHAPE'],
+    ] as const) {
+      const model = { coefficients: new Float64Array(length), intercept: 0 };
+      expect(await code({ model })).toBe(answer);
+    }
+    expect(await code({ columns: { ...o.columns, frequncy: new Float32Array(20) } })).toBe(
+      'WAGGLE_NATIVE_INVALID_ARGUMENT',
+    );
     expect(await code({ output: 1 })).toBe('WAGGLE_NATIVE_INVALID_ARGUMENT');
     expect(await code({ columns: { price: new Float32Array(19) } })).toBe('WAGGLE_NATIVE_SHAPE');
     expect(await code({ columns: { price: new Float32Array(20).fill(NaN) } })).toBe(
