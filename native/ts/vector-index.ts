@@ -216,7 +216,7 @@ export class VectorIndex<T extends IdType = IdType> {
   ): Promise<void> {
     await this.#write(
       async () => {
-        this.#checkIds('ids', ids);
+        this.#checkIds('ids', ids, this.maxRows);
         checkArray('vectors', vectors, 'Float32Array', ids.length * this.dim);
         return this.#pack('ids', ids);
       },
@@ -392,7 +392,7 @@ export class VectorIndex<T extends IdType = IdType> {
     });
   }
 
-  #checkIds(name: string, ids: unknown): void {
+  #checkIds(name: string, ids: unknown, most = VECTOR_INDEX_MAX_ROWS): void {
     if (this.idType === 'uint64') {
       checkArray(name, ids, 'BigUint64Array', 0);
     } else if (!Array.isArray(ids)) {
@@ -400,7 +400,7 @@ export class VectorIndex<T extends IdType = IdType> {
         details: { argument: name },
       });
     }
-    checkInteger(`${name}.length`, (ids as { length: number }).length, 0, this.maxRows);
+    checkInteger(`${name}.length`, (ids as { length: number }).length, 0, most);
   }
 
   async #pack(name: string, ids: IdsOf<T>): Promise<IdArguments> {

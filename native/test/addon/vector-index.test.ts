@@ -228,6 +228,21 @@ describe('VectorIndex', () => {
     expect(await found({ rows: Int32Array.of(0) })).toEqual([2]);
   });
 
+  it('ignores ids that are not there, however many, when it filters and deletes', async () => {
+    for (const idType of ['uint64', 'string'] as const) {
+      const index: VectorIndex = create<IdType>(idType, { dim: 1, maxRows: 3 });
+      const pack = (...ids: number[]) =>
+        idType === 'uint64' ? BigUint64Array.from(ids, BigInt) : ids.map(String);
+      await index.upsert(pack(1, 2, 3), Float32Array.of(1, 2, 3));
+      const filter = { ids: pack(9, 2, 10, 11, 1) };
+      const query = { queries: Float32Array.of(1), nQueries: 1, k: 3, filter };
+      expect((await index.search(query)).rows).toEqual(Int32Array.of(1, 0, -1));
+      expect(await index.delete(pack(9, 10, 11, 2, 12))).toBe(1);
+      expect(index.stats().rows).toEqual({ live: 2, deleted: 1 });
+      await index.close();
+    }
+  });
+
   it('applies writes in the order of their calls, also when one between fails', async () => {
     const index = create('uint64', { dim: 1 });
     const id = BigUint64Array.of(7n);
