@@ -110,6 +110,29 @@ async function main(): Promise<void> {
       k: 10,
       explain: 'summary',
     }),
+    // More than are scored at once: what a restriction leaves is chosen again.
+    'offers-1000-k10-excluding': (i) => ({
+      mode: 'offers',
+      publication_id: over1000[i % 5]!.id,
+      k: 10,
+      explain: 'summary',
+      constraints: {
+        bcat: ['gambling'],
+        exclude_campaigns: [release.campaigns.ids[i % release.campaigns.n]!],
+      },
+    }),
+    'offers-1000-k10-candidates': (i) => ({
+      mode: 'offers',
+      publication_id: over1000[i % 5]!.id,
+      k: 10,
+      explain: 'summary',
+      constraints: {
+        candidates: Array.from(
+          { length: 50 },
+          (_, c) => release.campaigns.ids[(i + 80 * c) % release.campaigns.n]!,
+        ),
+      },
+    }),
   };
   for (const [name, make] of Object.entries(cases)) {
     if (!name.includes(process.argv[3] ?? '')) continue;

@@ -34,6 +34,8 @@ export interface CandidateSet extends ScorableSet {
   readonly passes: FilterPasses;
   /** Everything that passes, before any cut. */
   readonly eligible: BitSet;
+  /** The candidates as campaign rows: `eligible`, or what the cut left of it. */
+  readonly chosen: BitSet;
   /** Counts without exclusions, kept for the budget state they were made in. */
   counts:
     | {
@@ -55,6 +57,18 @@ export interface CandidateSet extends ScorableSet {
   readonly maskBytes: Uint8Array;
 }
 
+/** Candidates with the contexts in which they were scored, and are being scored. */
+export type AskedSet = ScorableSet & Pick<CandidateSet, 'blocks' | 'asked'>;
+
+/** Candidates of one draw where restrictions leave campaigns that the cut did not; kept no longer than the draw. */
+export interface OwnSet {
+  readonly set: CandidateSet;
+  /** Those of them that the shared set lacks. */
+  readonly added: AskedSet;
+  /** Where each stands, int32 [set.n]: candidate of the shared set, or −1 − candidate of `added`. */
+  readonly source: Int32Array;
+}
+
 /** What stays true of a publication while its release is served, by campaign row. */
 interface PublicationPlan {
   readonly filters: PublicationFilters;
@@ -62,6 +76,8 @@ interface PublicationPlan {
   readonly fit: Float32Array;
   /** Best creative, int32 [nCampaigns]; −1 = not computed. */
   readonly bestCreative: Int32Array;
+  /** Expected spend before any feature, float64 [nCampaigns]; undefined until a set is cut. */
+  prior: Float64Array | undefined;
   readonly sets: CandidateSet[];
   cells: number;
 }
@@ -110,6 +126,39 @@ export class CandidateCache {
   }
 
   /**
+   * The candidates of one draw: as many of the campaigns that it may choose from as are scored at once, the most
+   * promising. O(campaigns · dim + n) when some of them are not in the set that was cut for everybody.
+   * @param left campaigns that pass all filters and restrictions and have money
+   * @returns undefined when the shared set holds them all
+   */
+  choose(shared: CandidateSet, left: BitSet): OwnSet | undefined {
+    if (left.clone().andNot(shared.chosen).count() === 0) return undefined;
+    const release = this.#release;
+    const { publicationRow } = shared;
+    const plan = this.#plan(publicationRow);
+    const chosen = cut(release, plan, publicationRow, left);
+    const set = makeSet(release, plan, this.#scratch, { ...shared, chosen });
+    const { campaignRows } = set;
+    const source = new Int32Array(set.n);
+    const lacking: number[] = [];
+    for (let i = 0, at = 0; i < set.n; i++) {
+      const row = campaignRows[i]!;
+      while (at < shared.n && shared.campaignRows[at]! < row) at++;
+      source[i] = shared.campaignRows[at] === row ? at : -1 - (lacking.push(i) - 1);
+    }
+    const added = {
+      publicationRow,
+      n: lacking.length,
+      campaignRows: Int32Array.from(lacking, (i) => campaignRows[i]!),
+      bestCreatives: Int32Array.from(lacking, (i) => set.bestCreatives[i]!),
+      omega: set.omega && Float32Array.from(lacking, (i) => set.omega![i]!),
+      blocks: [],
+      asked: [],
+    };
+    return { set, added, source };
+  }
+
+  /**
    * What `get` would compute for a publication, in steps of about a millisecond with a pause for the caller after each,
    * so that the first request for it finds most of it done. Nothing is done once half of the room is taken.
    * @returns campaigns to be given to `askCreatives` in the pause, where a network chooses
@@ -123,12 +172,8 @@ export class CandidateCache {
     if (this.#cells > MAX_CACHED_CELLS / 2) return;
     const release = this.#release;
     const plan = this.#plan(publicationRow);
-    const { campaignRows } = chooseCampaigns(release, plan, {
-      publicationRow,
-      language,
-      atMs,
-      budget,
-    });
+    const { chosen } = chooseCampaigns(release, plan, { publicationRow, language, atMs, budget });
+    const campaignRows = chosen.toRows();
     yield undefined;
     const byNetwork = release.pctr.network !== undefined;
     for (let from = 0; from < campaignRows.length; from += PREPARED_AT_ONCE) {
@@ -155,7 +200,7 @@ export class CandidateCache {
   }
 
   /** Accounts for rows added to a set; the longest unused publications make room. */
-  charge(set: CandidateSet, cells: number): void {
+  charge(set: Pick<ScorableSet, 'publicationRow'>, cells: number): void {
     const plan = this.#plans.get(set.publicationRow);
     if (plan === undefined) return;
     plan.cells += cells;
@@ -175,6 +220,7 @@ export class CandidateCache {
       plan = {
         fit: new Float32Array(nCampaigns).fill(Number.NaN),
         bestCreative: new Int32Array(nCampaigns).fill(-1),
+        prior: undefined,
         filters: this.#release.eligibility.publicationFilters(
           this.#release.publications.rules[publicationRow]!,
         ),
@@ -201,12 +247,14 @@ interface SetQuestion {
   readonly budget: BudgetState;
 }
 
+type ChosenCampaigns = Pick<CandidateSet, 'segment' | 'passes' | 'eligible' | 'chosen' | 'cutWith'>;
+
 /** Which campaigns compete in a set: all that pass the filters, or the most promising of them. */
 function chooseCampaigns(
   release: ClickRelease,
   plan: PublicationPlan,
   { publicationRow, language, atMs, budget }: SetQuestion,
-): Pick<CandidateSet, 'segment' | 'passes' | 'eligible' | 'cutWith' | 'campaignRows'> {
+): ChosenCampaigns {
   const { campaigns, eligibility, policy } = release;
   const { filters } = plan;
   const flight = eligibility.flights.at(atMs);
@@ -221,27 +269,36 @@ function chooseCampaigns(
   };
   const eligible = BitSet.full(campaigns.n);
   for (const pass of Object.values(passes)) eligible.and(pass);
-
-  let chosen = eligible;
-  let cutWith = -1;
-  if (eligible.count() > policy.max_scored) {
-    // Only campaigns that can pay compete for the places.
-    const paying = eligible.clone().and(budget.pass);
-    const { dim, publicationVectors } = release;
-    const query = publicationVectors.subarray(publicationRow * dim, (publicationRow + 1) * dim);
-    const similar = release.similar.searchSync(query, {
-      k: Math.max(1, policy.max_scored >>> 1),
-      filter: paying,
-    });
-    chosen = preselect({
-      eligible: paying,
-      similar: similar.rows,
-      prior: priorValues(release, publicationRow),
-      limit: policy.max_scored,
-    });
-    cutWith = budget.passVersion;
+  const { segment } = flight;
+  if (eligible.count() <= policy.max_scored) {
+    return { segment, passes, eligible, chosen: eligible, cutWith: -1 };
   }
-  return { segment: flight.segment, passes, eligible, cutWith, campaignRows: chosen.toRows() };
+  // Only campaigns that can pay compete for the places.
+  const chosen = cut(release, plan, publicationRow, eligible.clone().and(budget.pass));
+  return { segment, passes, eligible, chosen, cutWith: budget.passVersion };
+}
+
+/** The most promising of the campaigns, as many as are scored at once. O(campaigns · dim) when there are more. */
+function cut(
+  release: ClickRelease,
+  plan: PublicationPlan,
+  publicationRow: number,
+  campaigns: BitSet,
+): BitSet {
+  const { dim, policy, publicationVectors } = release;
+  if (campaigns.count() <= policy.max_scored) return campaigns;
+  const query = publicationVectors.subarray(publicationRow * dim, (publicationRow + 1) * dim);
+  const similar = release.similar.searchSync(query, {
+    k: Math.max(1, policy.max_scored >>> 1),
+    filter: campaigns,
+  });
+  plan.prior ??= priorValues(release, publicationRow);
+  return preselect({
+    eligible: campaigns,
+    similar: similar.rows,
+    prior: plan.prior,
+    limit: policy.max_scored,
+  });
 }
 
 function buildSet(
@@ -250,10 +307,24 @@ function buildSet(
   scratch: ScoringScratch,
   question: SetQuestion,
 ): CandidateSet {
-  const { campaigns } = release;
   const { publicationRow, language } = question;
-  const chosen = chooseCampaigns(release, plan, question);
-  const { campaignRows } = chosen;
+  return makeSet(release, plan, scratch, {
+    ...chooseCampaigns(release, plan, question),
+    publicationRow,
+    language,
+    counts: undefined,
+  });
+}
+
+function makeSet(
+  release: ClickRelease,
+  plan: PublicationPlan,
+  scratch: ScoringScratch,
+  of: ChosenCampaigns & Pick<CandidateSet, 'publicationRow' | 'language' | 'counts'>,
+): CandidateSet {
+  const { campaigns } = release;
+  const { publicationRow } = of;
+  const campaignRows = of.chosen.toRows();
   const n = campaignRows.length;
   fillFit(release, publicationRow, campaignRows, plan.fit);
   // A network's choice is waited for before its scores are.
@@ -262,17 +333,22 @@ function buildSet(
   }
   const mask = new BitSet(n);
   return {
-    ...chosen,
+    segment: of.segment,
+    passes: of.passes,
+    eligible: of.eligible,
+    chosen: of.chosen,
+    cutWith: of.cutWith,
     publicationRow,
-    language,
+    language: of.language,
     n,
-    bestCreatives: Int32Array.from(campaignRows, (c) => plan.bestCreative[c]!),
-    fit: gather(plan.fit, campaignRows),
-    advertiser: Int32Array.from(campaignRows, (c) => campaigns.advertiser[c]!),
-    competitorGroup: Int32Array.from(campaignRows, (c) => campaigns.competitorGroup[c]!),
-    mu: gather(campaigns.mu, campaignRows),
-    omega: gather(campaigns.omega, campaignRows),
-    counts: undefined,
+    campaignRows,
+    bestCreatives: gather(new Int32Array(n), plan.bestCreative, campaignRows),
+    fit: gather(new Float32Array(n), plan.fit, campaignRows),
+    advertiser: gather(new Int32Array(n), campaigns.advertiser, campaignRows),
+    competitorGroup: gather(new Int32Array(n), campaigns.competitorGroup, campaignRows),
+    mu: campaigns.mu && gather(new Float32Array(n), campaigns.mu, campaignRows),
+    omega: campaigns.omega && gather(new Float32Array(n), campaigns.omega, campaignRows),
+    counts: of.counts,
     blocks: [],
     asked: [],
     diversityBlocks: new Map(),
@@ -281,10 +357,10 @@ function buildSet(
   };
 }
 
-function gather(values: Float32Array, rows: Int32Array): Float32Array;
-function gather(values: Float32Array | undefined, rows: Int32Array): Float32Array | undefined;
-function gather(values: Float32Array | undefined, rows: Int32Array): Float32Array | undefined {
-  return values === undefined ? undefined : Float32Array.from(rows, (r) => values[r]!);
+/** Written out: `from` with a function walks an iterator, and a cut set may be made for a single request. */
+function gather<T extends Int32Array | Float32Array>(out: T, values: T, rows: Int32Array): T {
+  for (let i = 0; i < rows.length; i++) out[i] = values[rows[i]!]!;
+  return out;
 }
 
 /** Inner products of unit vectors, where not known yet; 0 where either side has none. O(new · dim). */
@@ -329,6 +405,13 @@ export interface Restrictions {
   /** Undefined when the request adds none. */
   readonly universe: BitSet | undefined;
   readonly passes: Partial<Record<FilterName, BitSet>>;
+}
+
+/** Takes out of a set what a request's restrictions rule out. */
+export function restrict(campaigns: BitSet, { universe, passes }: Restrictions): BitSet {
+  if (universe !== undefined) campaigns.and(universe);
+  for (const pass of Object.values(passes)) campaigns.and(pass);
+  return campaigns;
 }
 
 export interface RequestConstraints {

@@ -34,7 +34,7 @@ export const EnginePolicySchema = Type.Object(
     max_per_advertiser_per_send: Type.Integer({ minimum: 1, maximum: 16, default: 1 }),
     /** Items of an `offers` answer when the request does not say. */
     default_k: Type.Integer({ minimum: 1, maximum: 100, default: 10 }),
-    /** More eligible campaigns than this are cut by similarity and prior value before they are scored. */
+    /** More campaigns than this that a draw may choose from are cut by similarity and prior value before they are scored. */
     max_scored: Type.Integer({ minimum: 10, maximum: 5_000, default: 1_000 }),
     /** Log-scale standard deviations of realised against predicted clicks and opens of one send. */
     click_sigma: Type.Number({ minimum: 0, maximum: 3, default: 0.5 }),

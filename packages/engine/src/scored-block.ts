@@ -2,6 +2,7 @@ import {
   clickRelativeVariance,
   correctSelected,
   logNormalQuantile,
+  meanLogit,
   openRelativeVariance,
   Z80,
 } from '@waggle/ranking';
@@ -48,6 +49,8 @@ export interface ScoredBlock {
   readonly creativeRows: Int32Array;
   /** p(unique verified click | delivered), float64 [n]. */
   readonly pClick: Float64Array;
+  /** Mean logit that a correction for selection counts from; undefined without one. */
+  readonly meanLogit: number | undefined;
   /** p(accepted | offered), 1 in `fill`; float32 [n]. */
   readonly q: Float32Array;
   /** e: expected billable spend, micros, float64 and for scoring float32 [n]. */
@@ -86,6 +89,7 @@ export function expectedSpend(
 
 /**
  * Scores all candidates of a set in one context, by models that answer on the calling thread or from prior rates. O(n · features).
+ * @param beside the slot's candidates, where the set is not they but some to be added to them
  * @throws WAGGLE_RANKING_NAN when a feature is not a number, WAGGLE_RELEASE_UNSERVABLE for a network
  */
 export function scoreBlock(
@@ -93,11 +97,13 @@ export function scoreBlock(
   set: ScorableSet,
   context: ScoringContext,
   scratch: ScoringScratch,
+  beside?: ScoredBlock,
 ): ScoredBlock {
   const { campaigns, pctr, policy } = release;
   const { n, campaignRows } = set;
   let creativeRows = set.bestCreatives;
   const pClick = new Float64Array(n);
+  let mean: number | undefined;
   if (context.priorOnly) {
     // What a network would choose is known from some time on only: decisions without it must not depend on when.
     if (pctr.network !== undefined) creativeRows = firstCreatives(release, campaignRows);
@@ -105,7 +111,7 @@ export function scoreBlock(
   } else {
     const head = onThread(pctr);
     head.probabilities(clickContext(set, context), campaignRows, creativeRows, pClick);
-    if (head.selection !== undefined) correctSelected(head.selection, pClick, n);
+    mean = corrected(head, pClick, n, beside);
   }
   const money = moneyOf(release, set, context, pClick);
   const q = new Float32Array(n);
@@ -117,7 +123,7 @@ export function scoreBlock(
     const at = offerContext(release, set, context, money.payoutMicros, scratch);
     onThread(release.accept).probabilities(at, campaignRows, creativeRows, q);
   }
-  return blockOf(release, set, context, { creativeRows, pClick, q, money });
+  return blockOf(release, set, context, { creativeRows, pClick, meanLogit: mean, q, money });
 }
 
 /** As `scoreBlock`, where models may answer from another thread. @throws what they reject with */
@@ -125,6 +131,7 @@ export async function askBlock(
   release: RankingRelease,
   set: ScorableSet,
   context: ScoringContext,
+  beside?: ScoredBlock,
 ): Promise<ScoredBlock> {
   const { n, campaignRows, bestCreatives: creativeRows } = set;
   const ask = async <T extends Float32Array | Float64Array>(
@@ -141,15 +148,27 @@ export async function askBlock(
     return out;
   };
   const pClick = await ask(release.pctr, clickContext(set, context), new Float64Array(n));
-  const { selection } = release.pctr;
-  if (selection !== undefined) correctSelected(selection, pClick, n);
+  const mean = corrected(release.pctr, pClick, n, beside);
   const money = moneyOf(release, set, context, pClick);
   let q = new Float32Array(n).fill(1);
   if (context.mode === 'offers') {
     const at = offerContext(release, set, context, money.payoutMicros, new ScoringScratch());
     q = await ask(release.accept, at, q);
   }
-  return blockOf(release, set, context, { creativeRows, pClick, q, money });
+  return blockOf(release, set, context, { creativeRows, pClick, meanLogit: mean, q, money });
+}
+
+/** Corrects for selection where the model says how. @returns the mean logit that was counted from */
+function corrected(
+  { selection }: Pick<ServedModel, 'selection'>,
+  pClick: Float64Array,
+  n: number,
+  beside: ScoredBlock | undefined,
+): number | undefined {
+  if (selection === undefined) return undefined;
+  const mean = beside?.meanLogit ?? meanLogit(pClick, n);
+  correctSelected(selection, pClick, n, mean);
+  return mean;
 }
 
 type ClickContext = Pick<ScoringContext, 'tsMs' | 'position' | 'nAds'> & { publicationRow: number };
@@ -218,7 +237,7 @@ function blockOf(
   { campaigns, publications }: RankingRelease,
   { n, campaignRows, publicationRow, omega }: ScorableSet,
   context: ScoringContext,
-  o: Pick<ScoredBlock, 'creativeRows' | 'pClick' | 'q'> & { readonly money: Money },
+  o: Pick<ScoredBlock, 'creativeRows' | 'pClick' | 'meanLogit' | 'q'> & { readonly money: Money },
 ): ScoredBlock {
   const { creativeRows, pClick, q, money } = o;
   const { delivered } = context;
@@ -236,6 +255,7 @@ function blockOf(
     context,
     creativeRows,
     pClick,
+    meanLogit: o.meanLogit,
     q,
     spendMicros: money.spendMicros,
     spend: Float32Array.from(money.spendMicros),
@@ -259,4 +279,36 @@ export function sameContext(a: ScoringContext, b: ScoringContext): boolean {
     a.menuSize === b.menuSize &&
     a.priorOnly === b.priorOnly
   );
+}
+
+/**
+ * Puts together the block of candidates that are scored already, some of them in each of two blocks. O(n).
+ * @param source int32 [n]: candidate of `kept`, or −1 − candidate of `added`
+ */
+export function joinBlocks(kept: ScoredBlock, added: ScoredBlock, source: Int32Array): ScoredBlock {
+  const n = source.length;
+  const pick = <T extends Int32Array | Float32Array | Float64Array>(out: T, a: T, b: T): T => {
+    for (let i = 0; i < n; i++) {
+      const at = source[i]!;
+      out[i] = at < 0 ? b[-1 - at]! : a[at]!;
+    }
+    return out;
+  };
+  const { goalUnits } = kept;
+  return {
+    context: kept.context,
+    creativeRows: pick(new Int32Array(n), kept.creativeRows, added.creativeRows),
+    pClick: pick(new Float64Array(n), kept.pClick, added.pClick),
+    meanLogit: kept.meanLogit,
+    q: pick(new Float32Array(n), kept.q, added.q),
+    spendMicros: pick(new Float64Array(n), kept.spendMicros, added.spendMicros),
+    spend: pick(new Float32Array(n), kept.spend, added.spend),
+    payoutMicros: pick(new Float64Array(n), kept.payoutMicros, added.payoutMicros),
+    payout: pick(new Float32Array(n), kept.payout, added.payout),
+    relativeVariance: pick(new Float64Array(n), kept.relativeVariance, added.relativeVariance),
+    reserveMicros: pick(new Float64Array(n), kept.reserveMicros, added.reserveMicros),
+    goalUnits: goalUnits && pick(new Float32Array(n), goalUnits, added.goalUnits!),
+    rho: kept.rho && pick(new Float32Array(n), kept.rho, added.rho!),
+    draws: [],
+  };
 }

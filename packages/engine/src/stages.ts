@@ -1,11 +1,14 @@
 import type { Degradation } from '@waggle/core/contract';
 import type { BudgetState } from './budget-view.js';
 import {
+  type AskedSet,
   applyFilters,
   type CandidateCache,
   type CandidateSet,
+  type OwnSet,
   type Restrictions,
   readRestrictions,
+  restrict,
 } from './candidates.js';
 import { type Choice, choose } from './choice.js';
 import type { ChosenItem, DecisionParts, DrawMoney } from './decision.js';
@@ -26,6 +29,7 @@ import type { RequestContext, SlotContext } from './request-context.js';
 import type { RowList } from './row-list.js';
 import {
   askBlock,
+  joinBlocks,
   type ScoredBlock,
   type ScoringContext,
   sameContext,
@@ -76,17 +80,15 @@ interface Taken {
 export function runOffers(run: Run): StagesResult {
   const { release, context } = run;
   const restrictions = readRestrictions(release, context.request.constraints);
-  return offered(run, drawNow(run, context.slots[0]!, restrictions, undefined, 0));
+  return offered(run, drawNow(run, { slot: context.slots[0]!, restrictions, nth: 0 }));
 }
 
 /** As `runOffers`, of a release with networks: their scores are waited for. */
 export async function runOffersAsking(run: Run, networks: Networks): Promise<StagesResult> {
   const { release, context } = run;
   const restrictions = readRestrictions(release, context.request.constraints);
-  return offered(
-    run,
-    await drawAsking(run, networks, context.slots[0]!, restrictions, undefined, 0),
-  );
+  const question = { slot: context.slots[0]!, restrictions, nth: 0 };
+  return offered(run, await drawAsking(run, networks, question));
 }
 
 function offered(run: Run, { drawn, stale, unscored }: OneDraw): StagesResult {
@@ -148,10 +150,11 @@ export async function runFill(
       let drawn: Drawn;
       try {
         const { networks } = release;
+        const question = { slot, restrictions, taken, nth: stream++ };
         const one =
           networks === undefined
-            ? drawNow(run, slot, restrictions, taken, stream++)
-            : await drawAsking(run, networks, slot, restrictions, taken, stream++);
+            ? drawNow(run, question)
+            : await drawAsking(run, networks, question);
         ({ drawn } = one);
         stale ||= one.stale;
         if (one.unscored !== undefined) reasons.add(one.unscored);
@@ -256,15 +259,40 @@ interface OneDraw {
   readonly unscored: Unscored | undefined;
 }
 
-function drawNow(
-  run: Run,
-  slot: SlotContext,
-  restrictions: Restrictions | undefined,
-  taken: Taken | undefined,
-  nth: number,
-): OneDraw {
-  const { budget, stale } = run.money.draw(run.context.nowMs, nth);
-  const drawn = draw(run, slot, budget, restrictions, taken, nth);
+/** What one draw is asked for. */
+interface OneQuestion {
+  readonly slot: SlotContext;
+  readonly restrictions: Restrictions | undefined;
+  /** By earlier draws; undefined in `offers`. */
+  readonly taken?: Taken;
+  /** The decision's draws are numbered from 0. */
+  readonly nth: number;
+}
+
+/** Whom a draw chooses among: the set that requests share, or one of its own that is scored with its help. */
+interface Candidates {
+  readonly shared: CandidateSet;
+  readonly own: OwnSet | undefined;
+}
+
+/** Restrictions come before the cut: where the cut left out what a restricted draw may choose, it gets a set of its own. */
+function candidatesOf(run: Run, question: OneQuestion, budget: BudgetState): Candidates {
+  const { cache, context } = run;
+  const shared = cache.get(context.publicationRow, context.language, context.atMs, budget);
+  const { restrictions, taken } = question;
+  const narrowed = restrictions !== undefined || (taken !== undefined && taken.campaigns.size > 0);
+  if (shared.cutWith === -1 || !narrowed) return { shared, own: undefined };
+  const left = shared.eligible.clone().and(budget.pass);
+  if (restrictions !== undefined) restrict(left, restrictions);
+  if (taken !== undefined && taken.campaigns.size > 0) {
+    for (const row of left.toRows()) if (isTaken(run, taken, row)) left.delete(row);
+  }
+  return { shared, own: cache.choose(shared, left) };
+}
+
+function drawNow(run: Run, question: OneQuestion): OneDraw {
+  const { budget, stale } = run.money.draw(run.context.nowMs, question.nth);
+  const drawn = draw(run, question, budget, candidatesOf(run, question, budget));
   return { drawn, stale, unscored: drawn.priorOnly ? 'deadline_prior' : undefined };
 }
 
@@ -273,48 +301,56 @@ function drawNow(
  * the waiting: what ran out of money meanwhile is not chosen. Where networks do not answer in time, or not at all, prior rates
  * stand in.
  */
-async function drawAsking(
-  run: Run,
-  networks: Networks,
-  slot: SlotContext,
-  restrictions: Restrictions | undefined,
-  taken: Taken | undefined,
-  nth: number,
-): Promise<OneDraw> {
-  const { cache, context } = run;
+async function drawAsking(run: Run, networks: Networks, question: OneQuestion): Promise<OneDraw> {
+  const { context } = run;
   let unscored: Unscored | undefined;
+  let candidates: Candidates | undefined;
   for (let questions = 0; ; questions++) {
-    const { budget, stale } = run.money.draw(context.nowMs, nth);
-    const set = cache.get(context.publicationRow, context.language, context.atMs, budget);
-    const wanted = scoringContext(run, slot, set);
-    if (find(set.blocks, wanted) !== undefined) {
-      const drawn = draw(run, slot, budget, restrictions, taken, nth);
-      return { drawn, stale, unscored: undefined };
+    const { budget, stale } = run.money.draw(context.nowMs, question.nth);
+    const now = run.cache.get(context.publicationRow, context.language, context.atMs, budget);
+    // A set that was cut is another one when the money is.
+    if (candidates?.shared !== now) candidates = candidatesOf(run, question, budget);
+    const { shared, own } = candidates;
+    const wanted = scoringContext(run, question.slot, shared);
+    const block = find(shared.blocks, wanted);
+    if (block !== undefined && isScored(own, wanted)) {
+      return { drawn: draw(run, question, budget, candidates), stale, unscored: undefined };
     }
     if (unscored === undefined && (questions === MAX_QUESTIONS || run.waitMs() <= 0)) {
       unscored = 'deadline_prior';
     }
     if (unscored !== undefined) {
-      const drawn = draw(run, slot, budget, restrictions, taken, nth, true);
-      return { drawn, stale, unscored };
+      return { drawn: draw(run, question, budget, candidates, true), stale, unscored };
     }
-    unscored = await scoresOf(run, networks, set, wanted);
+    unscored = await scoresOf(run, networks, {
+      set: block === undefined ? shared : own!.added,
+      wanted,
+      beside: block,
+    });
     run.check();
   }
+}
+
+/** Candidates whose scores in a context are not known yet. */
+interface Unknown {
+  readonly set: AskedSet;
+  readonly wanted: ScoringContext;
+  /** The block that they are to be added to; undefined for the set that requests share. */
+  readonly beside: ScoredBlock | undefined;
 }
 
 /** Has a set scored and kept; requests with the same question share it. @returns why it is not */
 async function scoresOf(
   run: Run,
   networks: Networks,
-  set: CandidateSet,
-  wanted: ScoringContext,
+  unknown: Unknown,
 ): Promise<Unscored | undefined> {
+  const { set, wanted } = unknown;
   let question = set.asked.find(({ context }) => sameContext(context, wanted));
   if (question === undefined) {
     // It goes on when those who wait have left: who comes next finds it kept.
     const done = networks
-      .during(() => askAndKeep(run, set, wanted))
+      .during(() => askAndKeep(run, unknown))
       .finally(() => {
         const at = set.asked.findIndex((each) => each.done === done);
         set.asked.splice(at, 1);
@@ -338,31 +374,30 @@ async function scoresOf(
 
 async function askAndKeep(
   { release, cache }: Run,
-  set: CandidateSet,
-  wanted: ScoringContext,
+  { set, wanted, beside }: Unknown,
 ): Promise<void> {
   if (release.pctr.network !== undefined) {
     set.bestCreatives.set(await cache.askCreatives(set.publicationRow, set.campaignRows));
   }
-  keepBlock(cache, set, await askBlock(release, set, wanted));
+  const block = await askBlock(release, set, wanted, beside);
+  if (beside === undefined) keepBlock(cache, set, block);
+  else set.blocks.unshift(block);
 }
 
 /** Candidates → scores → prices → choice, for one slot. Synchronous, so that scratch memory is its own. */
 function draw(
   run: Run,
-  slot: SlotContext,
+  question: OneQuestion,
   budget: BudgetState,
-  restrictions: Restrictions | undefined,
-  taken: Taken | undefined,
-  stream: number,
+  candidates: Candidates,
   withoutScores = false,
 ): Drawn {
-  const { release, cache, context } = run;
-  const set = cache.get(context.publicationRow, context.language, context.atMs, budget);
+  const { release, context } = run;
+  const { slot, restrictions, taken, nth } = question;
   run.check();
-  const { block, priorOnly } = scored(run, set, slot, withoutScores);
+  const { set, block, priorOnly } = scored(run, candidates, slot, withoutScores);
   run.check();
-  const exploration = explorationDraw(context.seed, stream, release.policy.epsilon);
+  const exploration = explorationDraw(context.seed, nth, release.policy.epsilon);
   const base = { run, slot, budget, restrictions, taken, set, block, priorOnly, exploration };
   const shared =
     !exploration.explore &&
@@ -371,7 +406,7 @@ function draw(
     context.capacity > 0 &&
     context.k <= MAX_KEPT_K;
   if (!shared) return drawAmong(base);
-  const question: DrawQuestion = {
+  const asked: DrawQuestion = {
     budget,
     version: budget.version,
     k: context.k,
@@ -381,10 +416,10 @@ function draw(
   };
   // Only this function fills the list.
   const draws = block.draws as KeptDraw<Drawn>[];
-  const known = findDraw(draws, question);
+  const known = findDraw(draws, asked);
   if (known !== undefined) return known;
   const drawn: Drawn = { ...drawAmong(base), kept: { items: {} } };
-  keepDraw(draws, question, drawn);
+  keepDraw(draws, asked, drawn);
   return drawn;
 }
 
@@ -403,7 +438,7 @@ function drawAmong(o: {
   const { release, context } = o.run;
   const { filtered, remaining, broke } = applyFilters(release, set, budget, o.restrictions);
   if (context.capacity === 0) set.mask.clear();
-  else if (taken !== undefined && taken.campaigns.size > 0) excludeTaken(set, taken, context);
+  else if (taken !== undefined && taken.campaigns.size > 0) excludeTaken(o.run, set, taken);
   const choice = choose(release, set, block, {
     budget,
     k: context.k,
@@ -428,24 +463,36 @@ function drawAmong(o: {
   return { set, block, choice, nEligible, filtered: counts, broke, priorOnly };
 }
 
-/** The set's numbers in the slot's context, kept or computed; from priors when the deadline has passed. */
+/** The candidates' numbers in the slot's context, kept or computed; from priors when the deadline has passed. */
 function scored(
   run: Run,
-  set: CandidateSet,
+  { shared, own }: Candidates,
   slot: SlotContext,
   withoutScores: boolean,
-): { block: ScoredBlock; priorOnly: boolean } {
-  const { release, cache, scratch } = run;
-  const wanted = scoringContext(run, slot, set);
-  const kept = find(set.blocks, wanted);
-  if (kept !== undefined) return { block: kept, priorOnly: false };
-  const priorOnly = withoutScores || run.late();
-  const asked = priorOnly ? { ...wanted, priorOnly } : wanted;
-  const known = priorOnly ? find(set.blocks, asked) : undefined;
-  if (known !== undefined) return { block: known, priorOnly };
-  const block = scoreBlock(release, set, asked, scratch);
-  keepBlock(cache, set, block);
-  return { block, priorOnly };
+): Pick<Drawn, 'set' | 'block' | 'priorOnly'> {
+  const wanted = scoringContext(run, slot, shared);
+  let block = find(shared.blocks, wanted);
+  let priorOnly = false;
+  if (block === undefined || !isScored(own, wanted)) {
+    priorOnly = withoutScores || run.late();
+    const asked = priorOnly ? { ...wanted, priorOnly } : wanted;
+    block = find(shared.blocks, asked);
+    if (block === undefined) {
+      block = scoreBlock(run.release, shared, asked, run.scratch);
+      keepBlock(run.cache, shared, block);
+    }
+  }
+  if (own === undefined) return { set: shared, block, priorOnly };
+  const { set, added, source } = own;
+  const rest =
+    find(added.blocks, block.context) ??
+    scoreBlock(run.release, added, block.context, run.scratch, block);
+  return { set, block: joinBlocks(block, rest, source), priorOnly };
+}
+
+/** Whether candidates beyond the shared set are scored already, or there are none. */
+function isScored(own: OwnSet | undefined, wanted: ScoringContext): boolean {
+  return own === undefined || find(own.added.blocks, wanted) !== undefined;
 }
 
 function scoringContext(
@@ -466,7 +513,7 @@ function scoringContext(
   };
 }
 
-function keepBlock(cache: CandidateCache, set: CandidateSet, block: ScoredBlock): void {
+function keepBlock(cache: CandidateCache, set: AskedSet, block: ScoredBlock): void {
   set.blocks.unshift(block);
   if (set.blocks.length > BLOCKS_PER_SET) set.blocks.pop();
   else cache.charge(set, set.n + KEPT_DRAW_CELLS);
@@ -478,19 +525,21 @@ function find(blocks: readonly ScoredBlock[], wanted: ScoringContext): ScoredBlo
 }
 
 /** Takes out of play what the decision's earlier slots rule out. */
-function excludeTaken(set: CandidateSet, taken: Taken, context: RequestContext): void {
-  const { separation, maxPerAdvertiser } = context.diversity;
+function excludeTaken(run: Run, set: CandidateSet, taken: Taken): void {
   for (let i = 0; i < set.n; i++) {
-    const advertiser = set.advertiser[i]!;
-    const group = set.competitorGroup[i]!;
-    const holder = separation && group >= 0 ? taken.groups.get(group) : undefined;
-    if (
-      taken.campaigns.has(set.campaignRows[i]!) ||
-      (holder !== undefined && holder !== advertiser) ||
-      (maxPerAdvertiser !== undefined &&
-        (taken.perAdvertiser.get(advertiser) ?? 0) >= maxPerAdvertiser)
-    ) {
-      set.mask.delete(i);
-    }
+    if (isTaken(run, taken, set.campaignRows[i]!)) set.mask.delete(i);
   }
+}
+
+function isTaken({ release, context }: Run, taken: Taken, campaign: number): boolean {
+  const { separation, maxPerAdvertiser } = context.diversity;
+  const advertiser = release.campaigns.advertiser[campaign]!;
+  const group = release.campaigns.competitorGroup[campaign]!;
+  const holder = separation && group >= 0 ? taken.groups.get(group) : undefined;
+  return (
+    taken.campaigns.has(campaign) ||
+    (holder !== undefined && holder !== advertiser) ||
+    (maxPerAdvertiser !== undefined &&
+      (taken.perAdvertiser.get(advertiser) ?? 0) >= maxPerAdvertiser)
+  );
 }

@@ -30,13 +30,14 @@ export function meanLogit(p: Float32Array | Float64Array, nRows: number): number
 /**
  * Corrects the probabilities of a slot's candidates in place. O(n).
  * @param p [≥ nRows] of all candidates, each campaign once, with the creative that would run
+ * @param mean mean logit of the slot's candidates, where `p` holds not all of them
  */
 export function correctSelected(
   selection: SelectionCalibration,
   p: Float32Array | Float64Array,
   nRows: number,
+  mean = meanLogit(p, nRows),
 ): void {
-  const mean = meanLogit(p, nRows);
   for (let i = 0; i < nRows; i++) {
     const z = logit(p[i]!);
     p[i] = sigmoid(selectedLogit(selection, z, z - mean));

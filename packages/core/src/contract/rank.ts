@@ -179,6 +179,7 @@ export const RankResponse = Type.Object({
   request_id: Type.String(),
   mode: Type.Union([Type.Literal('offers'), Type.Literal('fill')]),
   items: Type.Array(RankItem),
+  /** Campaigns that pass everything; the release's policy says how many of them are scored (`max_scored`). */
   n_eligible: Type.Integer(),
   filtered: Type.Object(
     Object.fromEntries(
