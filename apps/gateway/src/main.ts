@@ -109,7 +109,10 @@ export async function startGateway(options: StartOptions): Promise<RunningGatewa
         // In this turn the release becomes current; its candidates are prepared from the next one on.
         setImmediate(() => void prepare(ranking));
       },
-      onRetire: retire,
+      onRetire: (loaded) => {
+        engine.forget(loaded.ranking);
+        retire(loaded);
+      },
       clock,
       logger,
     });

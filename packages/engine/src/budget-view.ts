@@ -26,7 +26,7 @@ export class BudgetView implements BudgetState {
   readonly #ids: readonly string[];
   readonly #rowOf: (campaignId: string) => number | undefined;
   readonly #ledger: LedgerPort;
-  readonly #subscription: { close(): void } | undefined;
+  #subscription: { close(): void } | undefined;
   readonly #changed = new Set<number>();
   #seenVersion = Number.NaN;
   #seenDay = Number.NaN;
@@ -75,8 +75,10 @@ export class BudgetView implements BudgetState {
     }
   }
 
+  /** Stops listening. Decisions that are still on their way have it ask again for every campaign whenever money moved. */
   close(): void {
     this.#subscription?.close();
+    this.#subscription = undefined;
   }
 
   /** True when the campaign went from having money to having none, or back. */

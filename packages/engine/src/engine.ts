@@ -38,7 +38,7 @@ export interface RankCall {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Releases whose caches are kept: the active one, the one before, and pinned ones. */
+/** Releases whose caches are kept, for callers that do not say which are retired. */
 const KEPT_RELEASES = 4;
 /** Between two steps of `prepare`; requests that are due meanwhile come first. */
 const PREPARE_PAUSE_MS = 3;
@@ -127,6 +127,15 @@ export class Engine {
         if (this.#served.get(release.id) !== served) return;
       }
     }
+  }
+
+  /**
+   * Forgets what is kept for a release that cannot be asked for any more. Decisions that began with it go on; another release of
+   * the same id stays.
+   */
+  forget(release: RankingRelease): void {
+    const served = this.#served.get(release.id);
+    if (served?.release === release) this.#drop(served);
   }
 
   /** Forgets cached work and stops listening to the ledger. */
@@ -266,11 +275,15 @@ export class Engine {
     this.#served.delete(served.release.id);
     this.#served.set(served.release.id, served);
     if (this.#served.size > KEPT_RELEASES) {
-      const [id, oldest] = this.#served.entries().next().value!;
-      oldest.view.close();
-      this.#served.delete(id);
+      this.#drop(this.#served.values().next().value!);
     }
     return served;
+  }
+
+  #drop(served: ServedRelease): void {
+    served.view.close();
+    this.#served.delete(served.release.id);
+    if (this.#last === served) this.#last = undefined;
   }
 
   #admit(release: RankingRelease): ServedRelease {

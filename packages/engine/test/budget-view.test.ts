@@ -97,3 +97,15 @@ test('news of campaigns that the release does not hold is ignored, and closing s
   view.close();
   expect(state.listeners.size).toBe(0);
 });
+
+test('a closed view hears nothing and still shows what decisions on their way need to know', () => {
+  const { port, state, set } = ledgerOf('names');
+  const view = new BudgetView(ids, rowOf, port, () => 0);
+  view.refresh(0);
+  view.close();
+  expect(state.listeners.size).toBe(0);
+  set('a', 0);
+  view.refresh(0);
+  expect([...view.available]).toEqual([0, 0, 7]);
+  expect(view.pass.has(0)).toBe(false);
+});

@@ -646,6 +646,65 @@ describe('preparing', () => {
   });
 });
 
+describe('a release that is out of service', () => {
+  test('is forgotten when the engine is told; a fill that began with it goes on with the money of the hour', async () => {
+    const heard = new Set<(campaignId: string) => void>();
+    const told = (id: string, budget: number) => {
+      ledger.set(id, budget);
+      for (const listener of heard) listener(id);
+    };
+    let retire: (() => void) | undefined;
+    let holds = 0;
+    const engine = engineFor(plain, {
+      byId: (id) => (id === curious.id ? curious : undefined),
+      ledger: {
+        availableMicros: (id, nowMs) => ledger.availableMicros(id, nowMs),
+        onChange(listener) {
+          heard.add(listener);
+          return { close: () => void heard.delete(listener) };
+        },
+        async reserve(r) {
+          holds++;
+          const outcome = await ledger.reserve(r);
+          retire?.();
+          return outcome;
+        },
+      },
+    });
+    const pin = { release: curious.id };
+    const request: RankRequestBody = {
+      mode: 'fill',
+      publication_id: busy(),
+      pin,
+      slots: [{ id: 'a' }, { id: 'b' }],
+      context: { n_ads: 2 },
+    };
+    offers(engine, {});
+    offers(engine, { pin });
+    expect(heard.size).toBe(2);
+    const names = curious.campaigns.ids;
+    retire = () => {
+      engine.forget(curious);
+      // Nobody has money for a second slot.
+      for (const id of names) told(id, 0);
+    };
+    const { items } = await engine.rank(request, call());
+    retire = undefined;
+    expect(items).toHaveLength(1);
+    expect(heard.size).toBe(1);
+    // The draw knew, so the ledger had nothing to refuse.
+    expect(holds).toBe(1);
+    for (const id of names) told(id, PLENTY);
+    expect(offers(engine, { pin }).items.length).toBeGreaterThan(0);
+    expect(heard.size).toBe(2);
+    // Another release of that id is not the one that is meant.
+    engine.forget({ ...curious });
+    expect(heard.size).toBe(2);
+    engine.close();
+    expect(heard.size).toBe(0);
+  });
+});
+
 describe('fill', () => {
   const fill = (engine: Engine, over: Partial<RankRequestBody> = {}, requestId = 'req_1') =>
     engine.rank(
