@@ -143,6 +143,11 @@ const FIRST_VARIANCE = 0.02;
 const BELIEVED_GROUPS = 5;
 const VARIANCE_ROUNDS = 8;
 const SPREAD_PROBES = 8;
+/**
+ * Expected clicks stand for trials this many times over, of which the clicks are successes: rows may then have far more
+ * clicks than expected, and the base takes the factor up.
+ */
+const MAX_LUCK = 1_000;
 
 /** A propensity below this counts as this much, so that one lucky draw does not stand for a thousand. */
 const MIN_PROPENSITY = 0.005;
@@ -199,9 +204,10 @@ export async function fitSelectionCalibration(rows: SelectionRows): Promise<Sele
   const offset = Float64Array.from(logits, (z) => Math.log(sigmoid(z)));
   const groups = [rows.publications, rows.campaigns].map((codes) => Uint32Array.from(codes));
   const [publication, campaign] = groups as [Uint32Array, Uint32Array];
+  const expected = exposure.map((n, i) => n * Math.exp(offset[i]!));
   const { dispersion } = estimateEffectPriors({
     successes,
-    trials: exposure.map((n, i) => Math.max(n * Math.exp(offset[i]!), successes[i]!)),
+    trials: expected.map((clicks, i) => Math.max(MAX_LUCK * clicks, successes[i]!)),
     levels: [
       { name: 'publication', codes: publication },
       { name: 'campaign', codes: campaign },

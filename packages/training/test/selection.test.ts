@@ -191,6 +191,43 @@ describe('selection', () => {
     expect(fit.calibration.level).toBeCloseTo(0, 1);
   });
 
+  describe('sends that differ by luck alone', () => {
+    const unlucky = (seed: number, sendSd: number) => {
+      const rng = new Rng(seed, 5);
+      const n = 2_000;
+      const advantage = Float64Array.from({ length: n }, () => 0.3 * rng.normal());
+      const logits = advantage.map((a) => a - 6);
+      // 12 clicks are expected of a row, rarely none and rarely fifty.
+      return fitSelectionCalibration({
+        logits,
+        advantage,
+        successes: logits.map((z) =>
+          rng.binomial(N_TRIALS, sigmoid(z + sendSd * rng.normal() - sendSd ** 2 / 2)),
+        ),
+        trials: new Float64Array(n).fill(N_TRIALS),
+        maturity: new Float64Array(n).fill(1),
+        publications: Uint32Array.from({ length: n }, (_, i) => i % N_PUBLICATIONS),
+        campaigns: Uint32Array.from({ length: n }, () => rng.integer(N_CAMPAIGNS)),
+      });
+    };
+
+    test.each([0.2, 0.5, 0.8])('have a variance of e^{σ²} − 1, σ = %d', async (sendSd) => {
+      const fits = await Promise.all([1, 2, 3, 4, 5].map((seed) => unlucky(seed, sendSd)));
+      const middle = fits.map((fit) => fit.variances.row).sort((a, b) => a - b)[2]!;
+      const expected = Math.exp(sendSd ** 2) - 1;
+      // Heavy tails: the estimate of 2,000 rows errs by some 15 %.
+      expect(Math.abs(middle - expected)).toBeLessThan(0.01 + 0.2 * expected);
+    });
+
+    test('move the correction little where there is nothing to correct', async () => {
+      const edges = await Promise.all(
+        Array.from({ length: 24 }, async (_, seed) => (await unlucky(seed, 0.8)).calibration.edge),
+      );
+      const rms = Math.sqrt(edges.reduce((sum, e) => sum + e * e, 0) / edges.length);
+      expect(rms).toBeLessThan(0.05);
+    });
+  });
+
   test('the highest of each slot is taken, the lower row on ties', () => {
     expect(topPerSlot([7, 7, 3, 7, 3], [1, 5, 2, 5, 2])).toEqual([1, 2]);
     expect(topPerSlot([], [])).toEqual([]);
