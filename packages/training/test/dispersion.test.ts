@@ -43,6 +43,47 @@ describe('dispersion', () => {
     near(middle(estimates.map((e) => e.clusterVariance)), clusterSd);
   });
 
+  test.each([
+    [0, 0.3],
+    [0.25, 0.3],
+    [1, 0.3],
+    [1, 0.05],
+  ])(
+    'recovers what answers of a publication share (variance %d) around a chance of %d',
+    (variance, chance) => {
+      const nClusters = 300;
+      const perCluster = 40;
+      const shocked = Math.log(chance / (1 - chance));
+      const chanceOf = (shock: number) =>
+        1 / (1 + Math.exp(-shocked - Math.sqrt(variance) * shock));
+      // Mean and variance of the chance of a cluster, by the normal density on a fine grid.
+      const grid = Array.from({ length: 2_001 }, (_, k) => (k - 1_000) / 125);
+      const density = grid.map((u) => Math.exp((-u * u) / 2) / Math.sqrt(2 * Math.PI) / 125);
+      const meanOf = (f: (u: number) => number) =>
+        grid.reduce((sum, u, k) => sum + density[k]! * f(u), 0);
+      const mean = meanOf(chanceOf);
+      // The logit shock that is right to first order: below the variance for wide shocks.
+      const expected = meanOf((u) => (chanceOf(u) - mean) ** 2) / (mean * (1 - mean)) ** 2;
+      const estimates = [1, 2, 3, 4, 5].map((seed) => {
+        const rng = new Rng(seed, 7);
+        const luck = Array.from({ length: nClusters }, () => chanceOf(rng.normal()));
+        const clusters = Uint32Array.from(
+          { length: nClusters * perCluster },
+          (_, i) => i % nClusters,
+        );
+        return estimateDispersion({
+          probability: new Float64Array(clusters.length).fill(mean),
+          successes: Float64Array.from(clusters, (g) => (rng.bernoulli(luck[g]!) ? 1 : 0)),
+          trials: new Float64Array(clusters.length).fill(1),
+          clusters,
+        });
+      });
+      const middle = estimates.map((e) => e.clusterVariance).sort((a, b) => a - b)[2]!;
+      expect(Math.abs(middle - expected)).toBeLessThan(0.02 + 0.15 * expected);
+      for (const { rowVariance } of estimates) expect(rowVariance).toBe(0);
+    },
+  );
+
   test('binomial counts keep nearly all their weight', () => {
     const sample = shocked(1, 0, 0);
     const weights = dispersionWeights(sample, estimateDispersion(sample));
