@@ -7,20 +7,26 @@ export interface DataRange {
   readonly asOfMs: number;
 }
 
+/** Events of which something is learnt: what is kept of campaigns and publications may be much older, or edited long after. */
+const EVENTS = ['sends', 'placements', 'offers', 'clicks'] as const;
+/** Opens are kept by the hour, from whose beginning they count, and conversions come of clicks: neither comes first. */
+const LATER_EVENTS = ['opens', 'conversions'] as const;
+
 /** First and last event of the tenant. @throws WAGGLE_NO_DATA when there is none */
 export async function dataRange(store: Store, tenantId: string): Promise<DataRange> {
-  const rows = await store.query<{ first: number; last: number; total: number }>(
-    `SELECT toFloat64(toUnixTimestamp64Milli(min(first))) AS first, toFloat64(toUnixTimestamp64Milli(max(last))) AS last, sum(n) AS total FROM (
-       SELECT min(ts) AS first, max(ts) AS last, count() AS n FROM sends WHERE tenant_id = {tenant:String}
-       UNION ALL SELECT min(ts), max(ts), count() FROM placements WHERE tenant_id = {tenant:String}
-       UNION ALL SELECT min(ts), max(ts), count() FROM offers WHERE tenant_id = {tenant:String}
-       UNION ALL SELECT min(ts), max(ts), count() FROM clicks WHERE tenant_id = {tenant:String}
-       UNION ALL SELECT min(updated_at), max(updated_at), count() FROM campaigns WHERE tenant_id = {tenant:String}
-     ) WHERE n > 0`,
+  const of = (table: string, first: string) =>
+    `SELECT ${first} AS first, max(ts) AS last FROM ${table} WHERE tenant_id = {tenant:String} HAVING count() > 0`;
+  const tables = [
+    ...EVENTS.map((table) => of(table, 'toNullable(min(ts))')),
+    ...LATER_EVENTS.map((table) => of(table, 'NULL')),
+  ];
+  const rows = await store.query<{ first: number | null; last: number | null }>(
+    `SELECT toFloat64(toUnixTimestamp64Milli(min(first))) AS first, toFloat64(toUnixTimestamp64Milli(max(last))) AS last
+     FROM (${tables.join(' UNION ALL ')})`,
     { params: { tenant: tenantId } },
   );
   const row = rows[0];
-  if (row === undefined || Number(row.total) === 0) {
+  if (row?.first == null || row.last == null) {
     throw pipelineError('WAGGLE_NO_DATA', `the store holds no events of tenant ${tenantId}`);
   }
   return { fromMs: Number(row.first), asOfMs: Number(row.last) + 1 };

@@ -107,6 +107,15 @@ afterAll(() => {
 
 const SUITE = ['sent', 'human', 'pcvr', 'answers', 'content_fit', 'content_quality'] as const;
 
+it('two weeks of a small network are enough to forecast from', async () => {
+  const { sends } = await json<{
+    sends: { quantiles: Record<string, (number | null)[]> }[];
+  }>('forecast');
+  expect(sends.length).toBeGreaterThan(50);
+  const known = sends.filter(({ quantiles }) => quantiles['clicks']!.every((q) => q !== null));
+  expect(known.length).toBeGreaterThan(sends.length / 2);
+}, 120_000);
+
 describe('waggle train --model', () => {
   let told: Record<string, Told>;
 

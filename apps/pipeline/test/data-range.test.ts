@@ -1,0 +1,61 @@
+import type { Store } from '@waggle/store';
+import { type TemporaryStore, temporaryStore } from '@waggle/store/testing';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { asOfOption, dataRange } from '../src/data-range.js';
+
+const ms = (ts: string): number => Date.parse(`${ts}Z`);
+
+let temporary: TemporaryStore;
+let store: Store;
+
+beforeAll(async () => {
+  temporary = await temporaryStore();
+  store = temporary.store;
+}, 60_000);
+afterAll(() => temporary.dispose());
+
+/** One row of a table whose other columns are empty. */
+const put = (table: string, tenant: string, ts: string): Promise<void> =>
+  store.insert(table, [
+    table === 'campaigns' ? { tenant_id: tenant, updated_at: ts } : { tenant_id: tenant, ts },
+  ]);
+
+describe('the time that data cover', () => {
+  it('begins with the first event and ends with the last, whenever campaigns were made and edited', async () => {
+    await put('campaigns', 'a', '2026-01-01 00:00:00.000');
+    await put('campaigns', 'a', '2026-09-09 00:00:00.000');
+    await put('sends', 'other', '2020-01-01 00:00:00.000');
+    await put('offers', 'a', '2026-03-01 07:00:00.250');
+    await put('sends', 'a', '2026-03-02 00:00:00.000');
+    await put('placements', 'a', '2026-03-03 00:00:00.000');
+    await put('clicks', 'a', '2026-03-04 00:00:00.500');
+    expect(await dataRange(store, 'a')).toEqual({
+      fromMs: ms('2026-03-01T07:00:00.250'),
+      asOfMs: ms('2026-03-04T00:00:00.501'),
+    });
+    // The hour that the first opens are kept under had begun before.
+    await put('opens', 'a', '2026-03-01 06:00:00.000');
+    await put('conversions', 'a', '2026-03-10 00:00:00.000');
+    expect(await dataRange(store, 'a')).toEqual({
+      fromMs: ms('2026-03-01T07:00:00.250'),
+      asOfMs: ms('2026-03-10T00:00:00.001'),
+    });
+  });
+
+  it('is none of campaigns or conversions alone', async () => {
+    await put('campaigns', 'b', '2026-01-01 00:00:00.000');
+    await expect(dataRange(store, 'b')).rejects.toMatchObject({ code: 'WAGGLE_NO_DATA' });
+    await put('conversions', 'b', '2026-01-01 00:00:00.000');
+    await expect(dataRange(store, 'b')).rejects.toMatchObject({ code: 'WAGGLE_NO_DATA' });
+  });
+
+  it('ends where it is asked to, though not before it began', async () => {
+    await put('clicks', 'c', '2026-03-04 00:00:00.000');
+    const at = '2026-03-05T00:00:00Z';
+    expect((await asOfOption(store, 'c', at)).asOfMs).toBe(Date.parse(at));
+    await expect(asOfOption(store, 'c', '2026-03-04T00:00:00Z')).rejects.toMatchObject({
+      code: 'WAGGLE_NO_DATA',
+    });
+    await expect(asOfOption(store, 'c', 'soon')).rejects.toMatchObject({ code: 'WAGGLE_USAGE' });
+  });
+});
