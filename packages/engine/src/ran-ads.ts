@@ -1,4 +1,4 @@
-import { logit, meanLogit } from '@waggle/ranking';
+import { boundedLogit, meanLogit } from '@waggle/ranking';
 import { BitSet } from '@waggle/retrieval';
 import type { BudgetState } from './budget-view.js';
 import { CandidateCache } from './candidates.js';
@@ -66,7 +66,7 @@ export async function scoreRanAds(
       const creatives = await cache.askCreatives(publicationRow, set.campaignRows);
       p.set(await pctr.ask(at, campaignRows, withLast(creatives, creativeRow)));
     }
-    const z = logit(p[set.n]!);
+    const z = boundedLogit(p[set.n]!);
     logits[i] = z;
     advantage[i] = z - (set.n === 0 ? z : meanLogit(p, set.n));
   }

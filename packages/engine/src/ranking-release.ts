@@ -19,7 +19,7 @@ import {
   OnlineFeatures,
 } from '@waggle/features';
 import type { Runner } from '@waggle/models';
-import { type HeadModel, logit, OnnxScorer, sigmoid } from '@waggle/ranking';
+import { boundedLogit, type HeadModel, OnnxScorer, sigmoid } from '@waggle/ranking';
 import type { Release } from '@waggle/releases';
 import { EligibilityIndex, ExactIndex, type PublicationRules, SERVABLE } from '@waggle/retrieval';
 import { type Duals, parseDuals } from './duals.js';
@@ -654,9 +654,7 @@ async function averageLogits(
     features.evaluate(at, campaignRows, creativeRows, x);
     const p =
       served.network === undefined ? served.scoreRows(x, n) : await served.network.score(x, n);
-    for (let i = 0; i < n; i++) {
-      total[i]! += logit(Math.min(1 - 1e-9, Math.max(1e-9, p[i]!))) / used;
-    }
+    for (let i = 0; i < n; i++) total[i]! += boundedLogit(p[i]!) / used;
   }
   return total;
 }

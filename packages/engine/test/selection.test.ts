@@ -217,6 +217,25 @@ describe('the correction of a model of another tool', () => {
     await after.networks?.close();
   });
 
+  test('a network that is sure of every ad gets numbers, and its fit finite ones', async () => {
+    // So far below nought that a float32 probability is 0.
+    const imported = { ...(await networkFor(ctrFeatures, { bias: -900 })), selection: SELECTION };
+    const release = await released(imported);
+    const publication = await busiest(release);
+    const { items } = (await rank(release, publication)).answer;
+    expect(items.length).toBeGreaterThan(3);
+    for (const item of items) expect(item.explain!.p_click).toBeGreaterThan(0);
+    const ads = items.map((item) => ({
+      publicationId: publication,
+      campaignId: item.campaign_id,
+      creativeId: item.creative_id,
+      ...{ tsMs: release.asOfMs, position: 1, nAds: 1 },
+    }));
+    const { logits, advantage } = await scoreRanAds(release, ads);
+    expect([...logits, ...advantage].every(Number.isFinite)).toBe(true);
+    await release.networks?.close();
+  });
+
   test('that turns the order around is refused', async () => {
     const imported = { ...(await treesFor()), selection: { level: 0, edge: -1 } };
     await expect(released(imported)).rejects.toMatchObject({

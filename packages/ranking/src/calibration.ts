@@ -35,6 +35,13 @@ export function logit(p: number): number {
   return Math.log(p) - Math.log1p(-p);
 }
 
+const MIN_PROBABILITY = 1e-9;
+
+/** `logit` of p drawn into [1e-9, 1 − 1e-9]: one candidate that a model is sure of must not make a mean of logits infinite. */
+export function boundedLogit(p: number): number {
+  return logit(Math.min(1 - MIN_PROBABILITY, Math.max(MIN_PROBABILITY, p)));
+}
+
 /** ln(1 + eˣ) without overflow: −ln(1 − σ(x)). */
 export function softplus(x: number): number {
   return Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x)));

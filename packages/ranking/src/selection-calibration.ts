@@ -1,4 +1,4 @@
-import { logit, sigmoid } from './calibration.js';
+import { boundedLogit, sigmoid } from './calibration.js';
 
 /**
  * What the best of many candidates promises too much or too little, see `fitSelectionCalibration` of @waggle/training:
@@ -20,10 +20,10 @@ export function selectedLogit(
   return logit + level + edge * advantage;
 }
 
-/** Mean logit of a slot's candidates, which an advantage is counted from. O(n). @param p [≥ nRows], nRows > 0 */
+/** Mean `boundedLogit` of a slot's candidates, which an advantage is counted from. O(n). @param p [≥ nRows], nRows > 0 */
 export function meanLogit(p: Float32Array | Float64Array, nRows: number): number {
   let mean = 0;
-  for (let i = 0; i < nRows; i++) mean += logit(p[i]!) / nRows;
+  for (let i = 0; i < nRows; i++) mean += boundedLogit(p[i]!) / nRows;
   return mean;
 }
 
@@ -39,7 +39,7 @@ export function correctSelected(
   mean = meanLogit(p, nRows),
 ): void {
   for (let i = 0; i < nRows; i++) {
-    const z = logit(p[i]!);
+    const z = boundedLogit(p[i]!);
     p[i] = sigmoid(selectedLogit(selection, z, z - mean));
   }
 }

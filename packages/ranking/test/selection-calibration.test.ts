@@ -1,9 +1,11 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import {
+  boundedLogit,
   correctSelected,
   type LinearModel,
   logit,
+  meanLogit,
   parseHeadModel,
   sealLinearModel,
   sealTreesModel,
@@ -38,6 +40,34 @@ const trees = sealTreesModel({
 });
 
 describe('correction for selection', () => {
+  test.each([
+    ['Float64Array', Float64Array],
+    ['Float32Array', Float32Array],
+  ])(
+    'a candidate that a model is sure of leaves the others numbers and their order (%s)',
+    (_, columns) => {
+      for (const sure of [0, 1]) {
+        const p = columns.from([0.002, sure, 0.004, 0.001]);
+        correctSelected({ level: 0.1, edge: -0.2 }, p, p.length);
+        const mean = meanLogit(columns.from([0.002, sure, 0.004, 0.001]), 4);
+        expect(Number.isFinite(mean)).toBe(true);
+        [0.002, sure, 0.004, 0.001].forEach((before, i) => {
+          const z = boundedLogit(before);
+          expect(p[i]).toBeCloseTo(sigmoid(z + 0.1 - 0.2 * (z - mean)), 6);
+        });
+        expect([...p.keys()].sort((a, b) => p[a]! - p[b]!)).toEqual(
+          sure === 0 ? [1, 3, 0, 2] : [3, 0, 2, 1],
+        );
+      }
+    },
+  );
+
+  test('a logit is bounded at the ends only', () => {
+    expect(boundedLogit(0.3)).toBe(logit(0.3));
+    expect(boundedLogit(0)).toBe(logit(1e-9));
+    expect(boundedLogit(1)).toBe(logit(1 - 1e-9));
+  });
+
   test('shifts every candidate by the level and by the edge times its advantage, and keeps the order', () => {
     fc.assert(
       fc.property(
