@@ -16,6 +16,8 @@ export const MAX_RELATIVE_LOSS = 0.001;
 /** |ln calibration ratio| may be this, or two standard errors where the data cannot tell better. */
 export const MAX_LOG_CALIBRATION = 0.05;
 const MIN_PUBLICATIONS = 10;
+/** Standard errors are by campaign as well: one says nothing about others. */
+export const MIN_CAMPAIGNS = 2;
 const MIN_SUCCESSES = 50;
 
 export interface GateCheck {
@@ -131,16 +133,20 @@ export function runGate(rows: GateRows, options: GateOptions): GateReport {
   let from = Number.POSITIVE_INFINITY;
   let to = Number.NEGATIVE_INFINITY;
   const publications = new Set<number>();
+  const campaigns = new Set<number>();
   for (let i = 0; i < nRows; i++) {
     trials += rows.trials[i]!;
     successes += rows.successes[i]!;
     from = Math.min(from, rows.decisionTsMs[i]!);
     to = Math.max(to, rows.decisionTsMs[i]!);
-    if (rows.trials[i]! > 0) publications.add(rows.publications[i]!);
+    if (!(rows.trials[i]! > 0)) continue;
+    publications.add(rows.publications[i]!);
+    campaigns.add(rows.campaigns[i]!);
   }
   const checks: GateCheck[] = [...earlierChecks];
   const enough =
     publications.size >= MIN_PUBLICATIONS &&
+    campaigns.size >= MIN_CAMPAIGNS &&
     successes >= MIN_SUCCESSES &&
     trials - successes >= MIN_SUCCESSES;
   checks.push({
@@ -148,7 +154,7 @@ export function runGate(rows: GateRows, options: GateOptions): GateReport {
     passed: enough,
     value: successes,
     limit: MIN_SUCCESSES,
-    explanation: `${nRows} later rows of ${publications.size} publications with ${successes} successes and ${trials - successes} failures; at least ${MIN_PUBLICATIONS} publications and ${MIN_SUCCESSES} of each are needed`,
+    explanation: `${nRows} later rows of ${publications.size} publications and ${campaigns.size} campaigns with ${successes} successes and ${trials - successes} failures; at least ${MIN_PUBLICATIONS} publications, ${MIN_CAMPAIGNS} campaigns and ${MIN_SUCCESSES} of each outcome are needed`,
   });
   let relativeLogLoss: GateReport['relativeLogLoss'] = null;
   let modelMetrics: GateMetrics | null = null;

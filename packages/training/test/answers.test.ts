@@ -106,6 +106,19 @@ describe('answers to offers', () => {
     expect(chance(1, 'low_payout')).toBeGreaterThan(1.8 * chance(1, 'irrelevant'));
   });
 
+  test('offers of one campaign, or to one publication, are a failed gate', async () => {
+    const o = offers({ seed: 1, nRows: 3_000 });
+    const alike = stringColumn(Array.from({ length: 3_000 }, () => 'same'));
+    for (const [change, why] of [
+      [{ campaign: alike }, /1 campaigns/],
+      [{ publication: alike }, /1 publications/],
+    ] as const) {
+      const { gate } = await train({ ...o, dataset: { ...o.dataset, ...change } });
+      expect(gate.passed).toBe(false);
+      expect(gate.summary).toMatch(why);
+    }
+  });
+
   test('the ONNX form with the head gives the same probabilities', async () => {
     const o = offers({ seed: 2, nRows: 3_000 });
     const { artifacts, predict, head } = await train(o);

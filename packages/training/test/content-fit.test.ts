@@ -1,8 +1,8 @@
-import { Rng } from '@waggle/core';
+import { Rng, type StringColumn } from '@waggle/core';
 import { ctrFeatures, type EntityVectors } from '@waggle/features';
 import * as ort from 'onnxruntime-node';
 import { expect, test } from 'vitest';
-import { trainContentFit } from '../src/index.js';
+import { splitByTime, trainContentFit } from '../src/index.js';
 import { at, correlation, sentAds, unitRow, vectorsOf } from './sent-ads.js';
 
 const DIM = 24;
@@ -78,6 +78,29 @@ test('where texts say nothing the fit stays near 0; without vectors only the tab
   const plain = await trainContentFit({ ...network(1).input, publications: none, campaigns: none });
   expect(plain.head.names.some((name) => name.startsWith('component_'))).toBe(false);
   expect(plain.head.components).toHaveLength(0);
+});
+
+test('later rows of one campaign or publication, or without clicks, are a failed gate', async () => {
+  const { input } = network(1);
+  const { dataset } = input;
+  const { gate } = splitByTime(dataset.decisionTsMs);
+  const judged = new Set(gate);
+  const alike = ({ dictionary, codes }: StringColumn): StringColumn => ({
+    dictionary,
+    codes: codes.map((code, i) => (judged.has(i) ? 0 : code)),
+  });
+  for (const [change, why] of [
+    [{ campaign: alike(dataset.campaign) }, /1 campaigns/],
+    [{ publication: alike(dataset.publication) }, /1 publications/],
+    [
+      { successes: dataset.successes.map((s, i) => (judged.has(i) ? 0 : s)) },
+      /no later row has a click/,
+    ],
+  ] as const) {
+    const trained = await trainContentFit({ ...input, dataset: { ...dataset, ...change } });
+    expect(trained.gate.passed).toBe(false);
+    expect(trained.gate.summary).toMatch(why);
+  }
 });
 
 test('too few clicks and broken rows are refused', async () => {

@@ -92,6 +92,31 @@ describe('gate', () => {
     expect(JSON.parse(JSON.stringify(report))).toEqual(report);
   });
 
+  test.each(['campaigns', 'publications'] as const)(
+    'rows of one of the %s fail the gate, which says why',
+    (kind) => {
+      const sample = rows(1, (truth) => truth);
+      const report = runGate({ ...sample, [kind]: new Uint32Array(sample.model.length) }, options);
+      expect(report).toMatchObject({ passed: false, released: 'prior_only', modelMetrics: null });
+      expect(report.checks.find((c) => c.name === 'enough_data')).toMatchObject({ passed: false });
+      expect(report.summary).toMatch(new RegExp(`2000 later rows of .*1 ${kind}.* are needed`));
+    },
+  );
+
+  test('campaigns without trials do not count', () => {
+    const sample = rows(1, (truth) => truth);
+    const campaigns = Uint32Array.from(sample.campaigns, (_, i) => (i < 10 ? i : 0));
+    const idle = <T extends Float64Array>(column: T) => column.map((v, i) => (i < 10 ? 0 : v));
+    const report = runGate(
+      {
+        ...{ ...sample, campaigns },
+        ...{ trials: idle(sample.trials), successes: idle(sample.successes) },
+      },
+      options,
+    );
+    expect(report.passed).toBe(false);
+  });
+
   test('a check that failed before fails the gate', () => {
     const report = runGate(
       rows(1, (truth) => truth),

@@ -19,7 +19,7 @@ import {
 } from '../dataset.js';
 import { trainingError } from '../errors.js';
 import { exportTreesOnnx } from '../export/trees-onnx.js';
-import { type GateCheck, MAX_LOG_CALIBRATION } from '../gate.js';
+import { type GateCheck, MAX_LOG_CALIBRATION, MIN_CAMPAIGNS } from '../gate.js';
 import { findLeaks, noLeakCheck } from '../leakage.js';
 import { findMoved } from '../stability.js';
 import { type SliceOfModel, sliceTable } from './slice-table.js';
@@ -179,13 +179,15 @@ export async function trainAnswers(o: AnswerTraining): Promise<TrainedAnswers> {
     seed,
   );
   const campaigns = takeCodes(dataset.campaign, split.gate);
-  const checks = [
-    leakCheck(dataset, split.train, answerOf),
-    ...classes.flatMap((name, k) =>
-      classCheck(name, k, { probability, labels: judged.y, nClasses, publications, campaigns }),
-    ),
-  ];
-  const gate = gateOnSlices('answers', slices[0]!, checks);
+  const nCampaigns = new Set(campaigns).size;
+  const checks = [leakCheck(dataset, split.train, answerOf)];
+  if (slices[0]!.publications >= 2 && nCampaigns >= MIN_CAMPAIGNS) {
+    for (const [k, name] of classes.entries()) {
+      const judging = { probability, labels: judged.y, nClasses, publications, campaigns };
+      checks.push(...classCheck(name, k, judging));
+    }
+  }
+  const gate = gateOnSlices('answers', slices[0]!, checks, nCampaigns);
   const head: AnswerHead = {
     kind: 'softmax_trees',
     classes,

@@ -4,7 +4,7 @@ import { calibrate } from '@waggle/ranking';
 import { fitCalibration } from '../calibrate.js';
 import { type TimeSplit, type TrainingDataset, take, takeCodes } from '../dataset.js';
 import { trainingError } from '../errors.js';
-import { calibrationCheck } from '../gate.js';
+import { calibrationCheck, type GateCheck, MIN_CAMPAIGNS } from '../gate.js';
 import { judgedCounts, type SliceOfModel, sliceTable } from './slice-table.js';
 import { gateOnSlices, type SuiteGate } from './suite-gate.js';
 import { firstSeen } from './suite-model.js';
@@ -45,7 +45,8 @@ export function columnsOf(
 
 /**
  * Judges a model of clicks on the latest rows, against a baseline that lacks what the model adds. Both are calibrated on the
- * same rows between fit and gate: what is compared is the order, not a season. What the model promises must come, too.
+ * same rows between fit and gate: what is compared is the order, not a season. What the model promises must come, too. Rows of
+ * one publication or campaign, or without a click, are a failed gate.
  */
 export function gateOnLaterClicks(
   name: string,
@@ -85,11 +86,25 @@ export function gateOnLaterClicks(
     }),
     seed,
   );
-  const { ratio, logStandardError } = calibrationRatio(
-    { probability: model, successes: judged.successes, trials: judged.trials },
-    judged.clusters,
-    takeCodes(dataset.campaign, split.gate),
-  );
-  const gate = gateOnSlices(name, slices[0]!, [calibrationCheck(ratio, logStandardError)]);
+  const campaigns = takeCodes(dataset.campaign, split.gate);
+  const nCampaigns = new Set(campaigns.filter((_, i) => judged.trials[i]! > 0)).size;
+  const clicks = judged.successes.reduce((sum, s) => sum + s, 0);
+  const checks: GateCheck[] = [];
+  if (clicks === 0) {
+    checks.push({
+      name: 'calibration',
+      passed: false,
+      ...{ value: null, limit: null },
+      explanation: 'no later row has a click, which says nothing of what is promised',
+    });
+  } else if (slices[0]!.publications >= 2 && nCampaigns >= MIN_CAMPAIGNS) {
+    const { ratio, logStandardError } = calibrationRatio(
+      { probability: model, successes: judged.successes, trials: judged.trials },
+      judged.clusters,
+      campaigns,
+    );
+    checks.push(calibrationCheck(ratio, logStandardError));
+  }
+  const gate = gateOnSlices(name, slices[0]!, checks, nCampaigns);
   return { slices, gate };
 }

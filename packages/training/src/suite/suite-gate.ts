@@ -1,4 +1,4 @@
-import { type GateCheck, MAX_RELATIVE_LOSS } from '../gate.js';
+import { type GateCheck, MAX_RELATIVE_LOSS, MIN_CAMPAIGNS } from '../gate.js';
 import type { SliceOfModel } from './slice-table.js';
 
 /** Why a model of the suite was or was not promoted; plain JSON. */
@@ -14,22 +14,28 @@ const MIN_PUBLICATIONS = 10;
 const MIN_ROWS = 100;
 
 /**
- * Gate of a model whose loss can be compared with a baseline's on the same later rows: enough rows and publications, the
- * upper 95 % limit of its relative loss within the house's limit, and whatever else was checked before.
+ * Gate of a model whose loss can be compared with a baseline's on the same later rows: enough rows, publications and, where they
+ * count, campaigns, the upper 97.5 % limit of its relative loss within the house's limit, and whatever else was checked before.
  */
 export function gateOnSlices(
   model: string,
   all: SliceOfModel,
   earlier: readonly GateCheck[] = [],
+  campaigns?: number,
 ): SuiteGate {
+  const ads = campaigns === undefined ? '' : ` and ${campaigns} campaigns`;
+  const adsNeeded = campaigns === undefined ? '' : ` and ${MIN_CAMPAIGNS} campaigns`;
   const checks: GateCheck[] = [
     ...earlier,
     {
       name: 'enough_data',
-      passed: all.rows >= MIN_ROWS && all.publications >= MIN_PUBLICATIONS,
+      passed:
+        all.rows >= MIN_ROWS &&
+        all.publications >= MIN_PUBLICATIONS &&
+        (campaigns ?? MIN_CAMPAIGNS) >= MIN_CAMPAIGNS,
       value: all.rows,
       limit: MIN_ROWS,
-      explanation: `${all.rows} later rows of ${all.publications} publications; at least ${MIN_ROWS} of ${MIN_PUBLICATIONS} are needed`,
+      explanation: `${all.rows} later rows of ${all.publications} publications${ads}; at least ${MIN_ROWS} of ${MIN_PUBLICATIONS} publications${adsNeeded} are needed`,
     },
   ];
   if (all.relative !== null) {
