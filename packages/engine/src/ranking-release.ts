@@ -523,20 +523,22 @@ function twinError(release: Release, why: string, cause?: unknown): Error {
   });
 }
 
-/** What the ledger must know before a release is served; never lowers what it already holds. */
+/** What the ledger must know before a release is served; the ledger ignores it where it knows newer figures. */
 export function* ledgerBudgets(release: RankingRelease): Generator<{
   campaignId: string;
   budgetMicros: number;
   dailyBudgetMicros: number;
   spentMicros: number;
+  asOfMs: number;
 }> {
-  const { campaigns } = release;
+  const { campaigns, asOfMs } = release;
   for (let r = 0; r < campaigns.n; r++) {
     yield {
       campaignId: campaigns.ids[r]!,
       budgetMicros: campaigns.budgetMicros[r]!,
       dailyBudgetMicros: campaigns.dailyBudgetMicros[r]!,
       spentMicros: campaigns.spentMicros[r]!,
+      asOfMs,
     };
   }
 }

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { cp, mkdtemp, open, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -115,7 +116,7 @@ describe('reservations', () => {
     const { ledger, close } = await openLedger();
     ledger.setBudgets(budget(1000, 0, 200));
     await ledger.reserve(want('a', 500));
-    ledger.setBudgets(budget(600, 0, 0));
+    ledger.setBudgets(budget(600, 0, 200));
     expect(ledger.availableMicros('c', T0)).toBe(0);
     expect(ledger.balances('c')).toMatchObject({
       heldMicros: 500,
@@ -377,5 +378,129 @@ describe('recovery', () => {
     expect(await ledger.reserve(want('b', 100))).toEqual({ ok: true });
     await ledger.close();
     await wal.close();
+  });
+});
+
+describe('figures of a catalog', () => {
+  const asOf = (asOfMs: number, budgetMicros: number, spentMicros = 0, dailyBudgetMicros = 0) => [
+    { campaignId: 'c', budgetMicros, dailyBudgetMicros, spentMicros, asOfMs },
+  ];
+
+  test('a rollback brings no old budget back, not even after a crash or with a snapshot between', async () => {
+    let open = await openLedger(join(root, '0'));
+    open.ledger.setBudgets(asOf(T0, 10_000));
+    await open.ledger.reserve(want('a', 1_500));
+    open.ledger.setBudgets(asOf(T0 + 1, 2_000));
+    for (const ending of ['none', 'crash', 'restart']) {
+      if (ending === 'crash') {
+        await open.wal.flush();
+        await cp(join(root, '0'), join(root, '1'), {
+          recursive: true,
+          filter: (f) => !f.endsWith('/lock'),
+        });
+      }
+      if (ending !== 'none') {
+        await open.close();
+        open = await openLedger(join(root, '1'));
+        expect(open.ledger.availableMicros('c', T0)).toBe(500);
+      }
+      open.ledger.setBudgets(asOf(T0, 10_000));
+      expect(open.ledger.availableMicros('c', T0)).toBe(500);
+    }
+    open.ledger.setBudgets(asOf(T0 + 2, 3_000));
+    expect(open.ledger.availableMicros('c', T0)).toBe(1_500);
+    await open.close();
+  });
+
+  test('money outside that settled for less comes back with a newer catalog, not with an older one', async () => {
+    const { ledger, close } = await openLedger();
+    ledger.setBudgets(asOf(T0, 5_000, 1_000));
+    ledger.setBudgets(asOf(T0 + 1, 5_000, 600));
+    expect(ledger.balances('c')).toMatchObject({ outsideMicros: 600, availableMicros: 4_400 });
+    ledger.setBudgets(asOf(T0, 5_000, 0));
+    expect(ledger.balances('c')).toMatchObject({ outsideMicros: 600, availableMicros: 4_400 });
+    await close();
+  });
+
+  test('a catalog of a time to come does not shut out those that follow it', async () => {
+    const { ledger, close } = await openLedger();
+    ledger.setBudgets(asOf(T0 + 3_650 * DAY_MS, 5_000));
+    ledger.setBudgets(asOf(T0 + DAY_MS, 4_000));
+    expect(ledger.balances('c')).toMatchObject({ budgetMicros: 4_000 });
+    await close();
+  });
+
+  test('setting the same again writes nothing', async () => {
+    const { ledger, wal, close } = await openLedger();
+    const rows = Array.from({ length: 2_500 }, (_, i) => ({
+      ...asOf(T0, 100)[0]!,
+      campaignId: `c${i}`,
+    }));
+    ledger.setBudgets(rows);
+    const before = wal.lastSequence;
+    ledger.setBudgets(rows);
+    expect([before, wal.lastSequence]).toEqual([3, 3]);
+    await close();
+  });
+
+  test('whatever is activated in whatever order, the newest counts, before and after a restart', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.uniqueArray(
+          fc.record({ at: fc.nat(50), budget: fc.nat(1_000), outside: fc.nat(1_000) }),
+          { minLength: 1, maxLength: 8, selector: (f) => f.at },
+        ),
+        fc.boolean(),
+        async (catalogs, snapshot) => {
+          const dir = await mkdtemp(join(root, 'law-'));
+          let open = await openLedger(dir);
+          for (const { at, budget, outside } of catalogs) {
+            open.ledger.setBudgets(asOf(T0 + at, budget, outside));
+          }
+          const newest = catalogs.reduce((a, b) => (b.at > a.at ? b : a));
+          const expected = { budgetMicros: newest.budget, outsideMicros: newest.outside };
+          expect(open.ledger.balances('c')).toMatchObject(expected);
+          if (snapshot) await open.ledger.snapshot();
+          await open.close();
+          open = await openLedger(dir);
+          expect(open.ledger.balances('c')).toMatchObject(expected);
+          await open.close();
+        },
+      ),
+      { numRuns: 15 },
+    );
+  });
+
+  test('a snapshot and a log of before they had a time are read', async () => {
+    const head = {
+      version: 1,
+      sequence: 2,
+      campaigns: [['c', 1_000, 300, 50, 100, 0, 20_514, 100]],
+    };
+    const references = [['a', 'c', 100, 20_514, 'd-a', 'held', 0, T0, -1]];
+    const body = `${JSON.stringify(head)}\n${JSON.stringify(references)}`;
+    const wal = await WriteAheadLog.open({ dir: root });
+    for (const r of ['x', 'a', 'b']) {
+      await wal.append(
+        Buffer.from(JSON.stringify({ t: 'reserve', c: 'c', r, a: 100, d: `d-${r}`, at: T0 })),
+      );
+    }
+    await wal.close();
+    await writeFile(
+      join(root, 'snapshot.json'),
+      `${createHash('sha256').update(body).digest('hex')}\n${body}`,
+    );
+    const { ledger, close } = await openLedger();
+    expect(ledger.balances('c')).toEqual({
+      budgetMicros: 1_000,
+      availableMicros: 750,
+      heldMicros: 200,
+      spentMicros: 0,
+      outsideMicros: 50,
+    });
+    expect(ledger.availableMicros('c', T0)).toBe(100);
+    ledger.setBudgets(asOf(T0, 900, 10));
+    expect(ledger.balances('c')).toMatchObject({ budgetMicros: 900, outsideMicros: 10 });
+    await close();
   });
 });

@@ -35,6 +35,8 @@ export interface BudgetRow {
   readonly dailyBudgetMicros: number;
   /** Money that is gone or held outside this ledger. @default 0 */
   readonly spentMicros?: number;
+  /** When these figures were true, UTC ms. @default as new as the campaign's newest */
+  readonly asOfMs?: number;
 }
 
 export interface ReserveRequest {
@@ -81,6 +83,8 @@ interface Campaign {
   budget: number;
   daily: number;
   outside: number;
+  /** When the three above were true. */
+  asOf: number;
   held: number;
   spent: number;
   /** UTC day of `dayUsed`. */
@@ -102,11 +106,13 @@ interface Reference {
   durable: Promise<unknown> | undefined;
 }
 
-type RecordBody =
+type Movement =
   | { t: 'reserve'; c: string; r: string; a: number; d: string; at: number; s?: number }
   | { t: 'release'; c: string; r: string; a: number; d: string; at: number }
   | { t: 'charge'; c: string; r: string; a: number; d: string; at: number }
   | { t: 'adjust'; c: string; r: string; a: number; d: string; at: number };
+type BudgetFigures = [id: string, budget: number, daily: number, outside: number, asOf: number];
+type RecordBody = Movement | { t: 'budgets'; rows: BudgetFigures[] };
 
 type SnapshotCampaign = [
   id: string,
@@ -117,6 +123,7 @@ type SnapshotCampaign = [
   spent: number,
   day: number,
   dayUsed: number,
+  asOf?: number,
 ];
 type SnapshotReference = [
   id: string,
@@ -137,6 +144,8 @@ interface SnapshotHead {
 }
 
 const SNAPSHOT_SLICE = 2_000;
+/** Campaigns whose figures one record holds. */
+const BUDGETS_SLICE = 1_000;
 const SNAPSHOT_FILE = 'snapshot.json';
 
 /**
@@ -177,9 +186,12 @@ export class BudgetLedger {
             clock: options.clock,
             logger: options.logger,
             records: {
-              rowsOf: (payload) => [
-                { table: 'ledger_entries', row: toRow(parse(payload), tenantId) },
-              ],
+              rowsOf(payload) {
+                const record = parse(payload);
+                return record.t === 'budgets'
+                  ? []
+                  : [{ table: 'ledger_entries', row: toRow(record, tenantId) }];
+              },
             },
             mayRemoveBefore: () => (ledger?.snapshotSequence ?? 0) + 1,
             ...(options.intervalMs === undefined ? {} : { intervalMs: options.intervalMs }),
@@ -217,19 +229,44 @@ export class BudgetLedger {
   }
 
   /**
-   * Budgets of a release's catalog. Held and charged money stays as it is; `spentMicros` replaces the previous
-   * figure but never lowers it. A campaign left out keeps its budget. O(rows).
+   * Budgets of a release's catalog. Held and charged money stays as it is. Figures replace those of an earlier or the
+   * same time and are ignored when newer ones are known, so that a release rolled back to brings no old budget back;
+   * they survive a restart. A campaign left out keeps its own. O(rows).
+   * @throws WAGGLE_LEDGER_AMOUNT
    */
   setBudgets(rows: Iterable<BudgetRow>): void {
+    const changed: BudgetFigures[] = [];
+    // A catalog of a time to come must not shut out all that follow it.
+    const latestMs = this.#clock.nowMs() + DAY_MS;
+    let outdated = 0;
     for (const row of rows) {
-      checkAmount(row.budgetMicros, 'budgetMicros');
-      checkAmount(row.dailyBudgetMicros, 'dailyBudgetMicros');
-      checkAmount(row.spentMicros ?? 0, 'spentMicros');
-      const campaign = this.#campaign(row.campaignId);
-      campaign.budget = row.budgetMicros;
-      campaign.daily = row.dailyBudgetMicros;
-      campaign.outside = Math.max(campaign.outside, row.spentMicros ?? 0);
-      this.#changed(row.campaignId);
+      const { campaignId, budgetMicros, dailyBudgetMicros, spentMicros = 0 } = row;
+      checkAmount(budgetMicros, 'budgetMicros');
+      checkAmount(dailyBudgetMicros, 'dailyBudgetMicros');
+      checkAmount(spentMicros, 'spentMicros');
+      const known = this.#campaigns.get(campaignId)?.asOf ?? 0;
+      const asOf = Math.min(row.asOfMs ?? known, latestMs);
+      if (asOf < known) {
+        outdated++;
+        continue;
+      }
+      const figures: BudgetFigures = [
+        campaignId,
+        budgetMicros,
+        dailyBudgetMicros,
+        spentMicros,
+        asOf,
+      ];
+      if (this.#setFigures(figures)) changed.push(figures);
+    }
+    for (let i = 0; i < changed.length; i += BUDGETS_SLICE) {
+      this.#writeBudgets(changed.slice(i, i + BUDGETS_SLICE));
+    }
+    if (outdated > 0) {
+      this.#logger.info(
+        { campaigns: outdated },
+        'budgets stay at newer figures than the release’s',
+      );
     }
   }
 
@@ -581,7 +618,7 @@ export class BudgetLedger {
     // Copied in one go, because totals and references must agree; written out in slices, because text takes longer.
     const campaigns: SnapshotCampaign[] = [];
     for (const [id, c] of this.#campaigns) {
-      campaigns.push([id, c.budget, c.daily, c.outside, c.held, c.spent, c.day, c.dayUsed]);
+      campaigns.push([id, c.budget, c.daily, c.outside, c.held, c.spent, c.day, c.dayUsed, c.asOf]);
     }
     const references: SnapshotReference[] = [];
     for (const [id, r] of this.#references) {
@@ -634,8 +671,9 @@ export class BudgetLedger {
       }
       const [head, ...slices] = body.split('\n');
       const snapshot = JSON.parse(head!) as SnapshotHead;
-      for (const [id, budget, daily, outside, held, spent, day, dayUsed] of snapshot.campaigns) {
-        this.#campaigns.set(id, { budget, daily, outside, held, spent, day, dayUsed });
+      for (const entry of snapshot.campaigns) {
+        const [id, budget, daily, outside, held, spent, day, dayUsed, asOf = 0] = entry;
+        this.#campaigns.set(id, { budget, daily, outside, asOf, held, spent, day, dayUsed });
       }
       for (const slice of slices) {
         for (const entry of JSON.parse(slice) as SnapshotReference[]) {
@@ -667,6 +705,10 @@ export class BudgetLedger {
 
   /** Applies a record that was promised, without checks; applying it twice changes nothing. */
   #replay(record: RecordBody): void {
+    if (record.t === 'budgets') {
+      for (const figures of record.rows) this.#setFigures(figures);
+      return;
+    }
     const campaign = this.#campaign(record.c);
     const day = Math.floor(record.at / DAY_MS);
     const reference = this.#references.get(record.t === 'adjust' ? `adjust:${record.r}` : record.r);
@@ -719,7 +761,7 @@ export class BudgetLedger {
   }
 
   /** Makes a change durable; undoes it in memory when the log refuses it. */
-  async #write(record: RecordBody, reference: Reference, undo: () => void): Promise<void> {
+  async #write(record: Movement, reference: Reference, undo: () => void): Promise<void> {
     const durable = this.#wal.append(Buffer.from(JSON.stringify(record)));
     reference.durable = durable;
     // Whoever asks for the same reference meanwhile shares this outcome.
@@ -735,6 +777,24 @@ export class BudgetLedger {
     } finally {
       if (reference.durable === durable) reference.durable = undefined;
     }
+    this.#written();
+  }
+
+  #writeBudgets(rows: BudgetFigures[]): void {
+    if (this.#closed) return;
+    try {
+      this.#wal.appendLater(JSON.stringify({ t: 'budgets', rows } satisfies RecordBody));
+      this.#written();
+    } catch (err) {
+      this.#logger.warn(
+        { err, campaigns: rows.length },
+        'budgets are not in the ledger’s log; free some space, or an older release could bring old ones back after a restart',
+      );
+    }
+  }
+
+  /** The log has one more record. */
+  #written(): void {
     this.#forwarder?.notify();
     if (++this.#sinceSnapshot >= this.#snapshotEvery && !this.#closed) {
       this.#sinceSnapshot = 0;
@@ -742,6 +802,24 @@ export class BudgetLedger {
         this.#logger.warn({ err }, 'no snapshot of the ledger; its log grows until the next one');
       });
     }
+  }
+
+  /** @returns whether anything was changed by them */
+  #setFigures([id, budget, daily, outside, asOf]: BudgetFigures): boolean {
+    const known = this.#campaigns.get(id);
+    if (known !== undefined) {
+      if (asOf < known.asOf) return false;
+      if (
+        asOf === known.asOf &&
+        budget === known.budget &&
+        daily === known.daily &&
+        outside === known.outside
+      )
+        return false;
+    }
+    Object.assign(this.#campaign(id), { budget, daily, outside, asOf });
+    this.#changed(id);
+    return true;
   }
 
   #hold(campaign: Campaign, reference: Reference): void {
@@ -764,7 +842,16 @@ export class BudgetLedger {
   #campaign(id: string): Campaign {
     let campaign = this.#campaigns.get(id);
     if (campaign === undefined) {
-      campaign = { budget: 0, daily: 0, outside: 0, held: 0, spent: 0, day: 0, dayUsed: 0 };
+      campaign = {
+        budget: 0,
+        daily: 0,
+        outside: 0,
+        asOf: 0,
+        held: 0,
+        spent: 0,
+        day: 0,
+        dayUsed: 0,
+      };
       this.#campaigns.set(id, campaign);
     }
     return campaign;
@@ -836,7 +923,7 @@ function parse(payload: Uint8Array): RecordBody {
   ) as RecordBody;
 }
 
-function toRow(record: RecordBody, tenantId: string): LedgerRow {
+function toRow(record: Movement, tenantId: string): LedgerRow {
   return {
     tenant_id: tenantId,
     event_id: eventId(record.t, record.r),
