@@ -95,6 +95,34 @@ describe('reservations', () => {
     await close();
   });
 
+  test('a clock that jumps ahead and back leaves each day its own budget, over restarts', async () => {
+    let open = await openLedger();
+    open.ledger.setBudgets(budget(10_000, 300));
+    await open.ledger.reserve(want('a', 250));
+    const wrong = T0 + 60 * DAY_MS;
+    expect(await open.ledger.reserve(want('b', 300, wrong))).toEqual({ ok: true });
+    for (let restart = 0; restart < 2; restart++) {
+      expect(open.ledger.availableMicros('c', wrong)).toBe(0);
+      expect(open.ledger.availableMicros('c', T0)).toBe(50);
+      expect(open.ledger.availableMicros('c', T0 + DAY_MS)).toBe(300);
+      await open.close();
+      open = await openLedger();
+    }
+    await open.ledger.release('a');
+    expect(open.ledger.availableMicros('c', T0)).toBe(300);
+    await open.close();
+  });
+
+  test('settling old days does not push out the day that is limited now', async () => {
+    const { ledger, close } = await openLedger();
+    ledger.setBudgets(budget(100_000, 300));
+    for (let d = 0; d < 40; d++) await ledger.reserve(want(`r${d}`, 300, T0 + d * DAY_MS));
+    for (let d = 0; d < 39; d++) await ledger.charge(`r${d}`, 200);
+    expect(ledger.availableMicros('c', T0 + 39 * DAY_MS)).toBe(0);
+    expect(ledger.availableMicros('c', T0 + 38 * DAY_MS)).toBe(100);
+    await close();
+  });
+
   test('an unknown campaign, money spent elsewhere and impossible amounts are refused', async () => {
     const { ledger, close } = await openLedger();
     expect(await ledger.reserve(want('a', 1))).toEqual({
@@ -242,19 +270,30 @@ test('accounts balance, budgets hold and state survives restarts and crashes, wh
       let open = await openLedger(dir);
       const limits = budget(2000, 900);
       open.ledger.setBudgets(limits);
+      /** What each reference keeps of its day. */
+      const kept = new Map<string, { day: number; amount: number }>();
+      const onDay = (day: number) =>
+        [...kept.values()].reduce((sum, k) => sum + (k.day === day ? k.amount : 0), 0);
       for (const s of steps) {
         const before = open.ledger.balances('c');
         switch (s.do) {
           case 'reserve':
             await open.ledger
               .reserve(want(`r${s.ref}`, s.amount, T0 + s.day * DAY_MS))
-              .catch(expectKnown);
+              .then(({ ok }) => {
+                if (ok && !kept.has(`r${s.ref}`)) kept.set(`r${s.ref}`, s);
+              }, expectKnown);
             break;
           case 'release':
-            await open.ledger.release(`r${s.ref}`).catch(expectKnown);
+            await open.ledger.release(`r${s.ref}`).then(({ applied }) => {
+              if (applied) kept.set(`r${s.ref}`, { day: 0, amount: 0 });
+            }, expectKnown);
             break;
           case 'charge':
-            await open.ledger.charge(`r${s.ref}`, s.amount).catch(expectKnown);
+            await open.ledger.charge(`r${s.ref}`, s.amount).then(({ applied, chargedMicros }) => {
+              const { day } = kept.get(`r${s.ref}`)!;
+              if (applied) kept.set(`r${s.ref}`, { day, amount: chargedMicros });
+            }, expectKnown);
             break;
           case 'snapshot':
             await open.ledger.snapshot();
@@ -282,9 +321,10 @@ test('accounts balance, budgets hold and state survives restarts and crashes, wh
         expect(b.heldMicros + b.spentMicros).toBeLessThanOrEqual(2000);
         expect(Math.min(b.availableMicros, b.heldMicros, b.spentMicros)).toBeGreaterThanOrEqual(0);
         for (let day = 0; day < 4; day++) {
+          expect(onDay(day)).toBeLessThanOrEqual(900);
           const free = open.ledger.availableMicros('c', T0 + day * DAY_MS);
           expect(free).toBeGreaterThanOrEqual(0);
-          expect(free).toBeLessThanOrEqual(Math.min(900, b.availableMicros));
+          expect(free).toBe(Math.max(0, Math.min(900 - onDay(day), b.availableMicros)));
         }
       }
       await open.close();

@@ -87,9 +87,8 @@ interface Campaign {
   asOf: number;
   held: number;
   spent: number;
-  /** UTC day of `dayUsed`. */
-  day: number;
-  dayUsed: number;
+  /** What is held and charged by UTC day; the day that money was held on last stands last. */
+  days: Map<number, number>;
 }
 
 interface Reference {
@@ -124,6 +123,8 @@ type SnapshotCampaign = [
   day: number,
   dayUsed: number,
   asOf?: number,
+  /** Days before that one and what was used on each, in turns. */
+  earlier?: number[],
 ];
 type SnapshotReference = [
   id: string,
@@ -144,6 +145,8 @@ interface SnapshotHead {
 }
 
 const SNAPSHOT_SLICE = 2_000;
+/** Days on which a campaign's money is counted: more than a clock that jumps, or late reports, hold money on. */
+const DAYS_KEPT = 16;
 /** Campaigns whose figures one record holds. */
 const BUDGETS_SLICE = 1_000;
 const SNAPSHOT_FILE = 'snapshot.json';
@@ -618,7 +621,10 @@ export class BudgetLedger {
     // Copied in one go, because totals and references must agree; written out in slices, because text takes longer.
     const campaigns: SnapshotCampaign[] = [];
     for (const [id, c] of this.#campaigns) {
-      campaigns.push([id, c.budget, c.daily, c.outside, c.held, c.spent, c.day, c.dayUsed, c.asOf]);
+      const days = [...c.days].flat();
+      const [day = 0, dayUsed = 0] = days.splice(-2);
+      const { budget, daily, outside, held, spent, asOf } = c;
+      campaigns.push([id, budget, daily, outside, held, spent, day, dayUsed, asOf, days]);
     }
     const references: SnapshotReference[] = [];
     for (const [id, r] of this.#references) {
@@ -672,8 +678,12 @@ export class BudgetLedger {
       const [head, ...slices] = body.split('\n');
       const snapshot = JSON.parse(head!) as SnapshotHead;
       for (const entry of snapshot.campaigns) {
-        const [id, budget, daily, outside, held, spent, day, dayUsed, asOf = 0] = entry;
-        this.#campaigns.set(id, { budget, daily, outside, asOf, held, spent, day, dayUsed });
+        const [id, budget, daily, outside, held, spent, day, dayUsed, asOf = 0, earlier = []] =
+          entry;
+        const days = new Map<number, number>();
+        for (let i = 0; i < earlier.length; i += 2) days.set(earlier[i]!, earlier[i + 1]!);
+        if (day > 0) days.set(day, dayUsed);
+        this.#campaigns.set(id, { budget, daily, outside, asOf, held, spent, days });
       }
       for (const slice of slices) {
         for (const entry of JSON.parse(slice) as SnapshotReference[]) {
@@ -823,20 +833,18 @@ export class BudgetLedger {
   }
 
   #hold(campaign: Campaign, reference: Reference): void {
-    // A late caller's money counts on the day that is limited now.
-    if (reference.day < campaign.day) reference.day = campaign.day;
     campaign.held += reference.amount;
-    useDay(campaign, reference.day, reference.amount);
+    holdOn(campaign, reference.day, reference.amount);
   }
 
   #unhold(campaign: Campaign, reference: Reference): void {
     campaign.held -= reference.amount;
-    useDay(campaign, reference.day, -reference.amount);
+    settleOn(campaign, reference.day, -reference.amount);
   }
 
   #spend(campaign: Campaign, day: number, amount: number): void {
     campaign.spent += amount;
-    useDay(campaign, day, amount);
+    settleOn(campaign, day, amount);
   }
 
   #campaign(id: string): Campaign {
@@ -849,8 +857,7 @@ export class BudgetLedger {
         asOf: 0,
         held: 0,
         spent: 0,
-        day: 0,
-        dayUsed: 0,
+        days: new Map(),
       };
       this.#campaigns.set(id, campaign);
     }
@@ -880,20 +887,21 @@ export class BudgetLedger {
 function available(campaign: Campaign, day: number): number {
   const total = campaign.budget - campaign.outside - campaign.held - campaign.spent;
   if (campaign.daily === 0) return Math.max(0, total);
-  // A day before the counted one is a late caller: it may use what that later day has left.
-  const used = day > campaign.day ? 0 : campaign.dayUsed;
-  const today = campaign.daily - used;
+  const today = campaign.daily - (campaign.days.get(day) ?? 0);
   return Math.max(0, Math.min(total, today));
 }
 
-/** Counts money on its UTC day; only the latest day is kept, earlier ones no longer limit anything. */
-function useDay(campaign: Campaign, day: number, amount: number): void {
-  if (day < campaign.day) return;
-  if (day > campaign.day) {
-    campaign.day = day;
-    campaign.dayUsed = 0;
-  }
-  campaign.dayUsed += amount;
+function holdOn({ days }: Campaign, day: number, amount: number): void {
+  const used = days.get(day) ?? 0;
+  days.delete(day);
+  days.set(day, used + amount);
+  if (days.size > DAYS_KEPT) days.delete(days.keys().next().value!);
+}
+
+/** What settles comes days later: it makes no day count that does not any more. */
+function settleOn({ days }: Campaign, day: number, amount: number): void {
+  const used = days.get(day);
+  if (used !== undefined) days.set(day, Math.max(0, used + amount));
 }
 
 function settlement(reference: Reference, applied: boolean, refusedMicros: number): Settlement {
