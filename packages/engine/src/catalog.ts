@@ -195,20 +195,24 @@ const SENDS_SQL = `SELECT publication_id,
 
 /**
  * Per campaign: money that is gone or held outside this deployment's budget ledger, whose own entries (named
- * `wl_…`) are left out because it remembers them itself. A reference counts what was charged for it; while nothing was
+ * `wl_…`) are left out because it remembers them itself, and with them what a platform's books say of the same
+ * references, whenever the ledger came to know them. A reference counts what was charged for it; while nothing was
  * charged and it was not released, what it reserved. Adjustments are added as they are.
  */
 const COMMITTED_SQL = `SELECT campaign_id, sum(micros) AS committed_micros FROM (
     SELECT campaign_id, reference_id,
-      sumIf(amount_micros, type = 'ledger.charge') AS charged,
-      countIf(type = 'ledger.charge') AS n_charges,
-      countIf(type = 'ledger.release') AS n_releases,
-      sumIf(amount_micros, type = 'ledger.reserve') AS reserved,
-      sumIf(amount_micros, type = 'ledger.adjust') AS adjusted,
-      if(n_charges > 0, charged, if(n_releases > 0, 0, reserved)) + adjusted AS micros
-    FROM ledger_entries FINAL
-    WHERE tenant_id = {tenant:String} AND toUnixTimestamp64Milli(ts) <= {as_of:Int64}
-      AND NOT startsWith(event_id, '${LEDGER_EVENT_PREFIX}')
+      sumIf(amount_micros, counts AND type = 'ledger.charge') AS charged,
+      countIf(counts AND type = 'ledger.charge') AS n_charges,
+      countIf(counts AND type = 'ledger.release') AS n_releases,
+      sumIf(amount_micros, counts AND type = 'ledger.reserve') AS reserved,
+      sumIf(amount_micros, counts AND type = 'ledger.adjust') AS adjusted,
+      multiIf(countIf(own) > 0, 0, n_charges > 0, charged, n_releases > 0, 0, reserved) + adjusted AS micros
+    FROM (
+      SELECT campaign_id, reference_id, type, amount_micros, startsWith(event_id, '${LEDGER_EVENT_PREFIX}') AS own,
+        NOT own AND toUnixTimestamp64Milli(ts) <= {as_of:Int64} AS counts
+      FROM ledger_entries FINAL
+      WHERE tenant_id = {tenant:String}
+    )
     GROUP BY campaign_id, reference_id
   ) GROUP BY campaign_id`;
 

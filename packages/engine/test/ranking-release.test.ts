@@ -385,9 +385,30 @@ describe('catalog', () => {
         decision_id: '',
       },
     ]);
-    expect(
-      spent(await buildCatalog(world.store, { tenantId: TENANT, asOfMs: world.asOfMs })),
-    ).toEqual(expected);
+    const again = async () =>
+      spent(await buildCatalog(world.store, { tenantId: TENANT, asOfMs: world.asOfMs }));
+    expect(await again()).toEqual(expected);
+
+    // The platform's books have a reference too that the live ledger came to know later.
+    const entry = (event_id: string, reference_id: string, ms: number) => ({
+      tenant_id: TENANT,
+      event_id,
+      type: 'ledger.reserve',
+      ts: new Date(ms).toISOString(),
+      campaign_id: ids[0],
+      reference_id,
+      amount_micros: 700,
+      decision_id: '',
+    });
+    await world.store.insert('ledger_entries', [
+      entry('led_1', 'plc_both', world.asOfMs - 1000),
+      entry('led_2', 'plc_theirs', world.asOfMs - 1000),
+    ]);
+    expect(await again()).toEqual(expected.map((micros, i) => micros + (i === 0 ? 1_400 : 0)));
+    await world.store.insert('ledger_entries', [
+      entry('wl_reserve_plc_both', 'plc_both', world.asOfMs + 1000),
+    ]);
+    expect(await again()).toEqual(expected.map((micros, i) => micros + (i === 0 ? 700 : 0)));
   });
 
   test('open rates are shrunk towards the network’s, sends deliver what they delivered lately', async () => {
