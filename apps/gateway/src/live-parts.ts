@@ -1,9 +1,9 @@
 import { join } from 'node:path';
-import { type Clock, isWaggleError, type Logger } from '@waggle/core';
+import type { Clock, Logger } from '@waggle/core';
 import type { Store } from '@waggle/store';
 import { BudgetLedger, DecisionLog, EventJournal } from '@waggle/store/ledger';
 import { WriteAheadLog } from '@waggle/store/wal';
-import type { ForwarderStatus, JournalPort, LedgerPort } from './ports.js';
+import type { ForwarderStatus, JournalPort, LedgerPort, PlacementReport } from './ports.js';
 import type { ShutdownStep } from './server.js';
 
 /** Answers are small and kept for a day: short segments let them go soon after. */
@@ -71,7 +71,7 @@ export async function openLiveParts(o: {
           const { failure } = ledgerWal.status();
           return failure === undefined ? { ok: true } : { ok: false, detail: failure.message };
         },
-        release: (placementId) => releaseHold(ledger, placementId),
+        follow: (reports) => followPlacements(ledger, reports),
       },
       journalPort: {
         append: (events) => journal.append(events),
@@ -99,13 +99,43 @@ export async function openLiveParts(o: {
   }
 }
 
-async function releaseHold(ledger: BudgetLedger, placementId: string): Promise<void> {
-  try {
-    await ledger.release(placementId);
-  } catch (error) {
-    // Most placements come from offers and hold nothing here.
-    if (isWaggleError(error) && error.code === 'WAGGLE_LEDGER_UNKNOWN_REFERENCE') return;
-    throw error;
+async function followPlacements(
+  ledger: BudgetLedger,
+  reports: readonly PlacementReport[],
+): Promise<void> {
+  const byPlacement = new Map<string, PlacementReport[]>();
+  for (const report of reports) {
+    const steps = byPlacement.get(report.placementId);
+    if (steps === undefined) byPlacement.set(report.placementId, [report]);
+    else steps.push(report);
+  }
+  await Promise.all(
+    Array.from(byPlacement.values(), async (steps) => {
+      for (const step of steps) await followPlacement(ledger, step);
+    }),
+  );
+}
+
+async function followPlacement(ledger: BudgetLedger, report: PlacementReport): Promise<void> {
+  const { type, placementId, campaignId, reservedMicros, decisionId, atMs } = report;
+  const money = {
+    campaignId,
+    referenceId: placementId,
+    amountMicros: reservedMicros,
+    decisionId,
+    nowMs: atMs,
+  };
+  switch (type) {
+    case 'placement.reserved':
+    // What runs was reserved, whether or not that was told.
+    case 'placement.sent':
+      await ledger.commit(money);
+      return;
+    case 'placement.cancelled':
+    case 'placement.no_show':
+      await ledger.cancel(money);
+      return;
+    default:
   }
 }
 

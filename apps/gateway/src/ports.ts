@@ -74,13 +74,24 @@ export interface JournalPort {
   forwarder(): ForwarderStatus;
 }
 
+/** What a posted event says about a placement's money. */
+export interface PlacementReport {
+  readonly type: string;
+  readonly placementId: string;
+  readonly campaignId: string;
+  readonly reservedMicros: number;
+  readonly decisionId: string;
+  /** When it happened, UTC ms. */
+  readonly atMs: number;
+}
+
 export interface LedgerPort {
   status(): { readonly ok: boolean; readonly detail?: string };
   /**
-   * Gives back the money that a placement holds, durably. Placements that this ledger never held, and those
-   * settled before, change nothing.
+   * Lets money follow what became of placements, durably: what is committed is held, whatever the budget says; what will
+   * not run is given back. Twice is once.
    */
-  release(placementId: string): Promise<void>;
+  follow(reports: readonly PlacementReport[]): Promise<void>;
 }
 
 /** Keeps `fill` answers across restarts. */

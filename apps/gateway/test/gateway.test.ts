@@ -159,6 +159,54 @@ describe('a gateway on a sample network', () => {
     expect([Number(row!.n), Number(row!.micros)]).toEqual([1, placement.reserved_micros]);
   });
 
+  test('what publishers accepted is spoken for before 202, once, and after a restart', async () => {
+    let gateway = await start();
+    const { campaign_id, creative_id } = (await offers(gateway)).items[0]!;
+    const report = (type: string, i: number, reserved_micros: number) => ({
+      type,
+      event_id: `evt_accepted_${type}_${i}`,
+      ts: new Date(network.asOfMs).toISOString(),
+      placement_id: `plc_accepted_${i}`,
+      publication_id: network.ids.publications[0],
+      campaign_id,
+      creative_id,
+      position: 1,
+      n_ads: 1,
+      mode: 'on_demand',
+      pricing: 'cpc',
+      price_micros: 1,
+      reserved_micros,
+      delivered: 0,
+    });
+    const isOffered = () =>
+      offers(gateway, { constraints: { candidates: [campaign_id] } }).then(
+        () => true,
+        () => false,
+      );
+    const say = async (...events: object[]) => {
+      const { status, json } = await post(gateway, '/v1/events', { events });
+      expect([status, json.accepted + json.duplicates]).toEqual([202, events.length]);
+    };
+    expect(await isOffered()).toBe(true);
+    const reserved = Array.from({ length: 50 }, (_, i) => report('placement.reserved', i, 9e12));
+    await say(...reserved);
+    expect(await isOffered()).toBe(false);
+    await gateway.close();
+    gateway = await start();
+    expect(await isOffered()).toBe(false);
+    await say(...reserved);
+    // One of them ends before it is told of.
+    await say(report('placement.no_show', 50, 9e12), report('placement.reserved', 50, 9e12));
+    await say(...reserved.map((_, i) => report('placement.cancelled', i, 9e12)));
+    expect(await isOffered()).toBe(true);
+    await gateway.close();
+    const [row] = await network.store.query<{ n: number; micros: number }>(
+      `SELECT count() AS n, sum(if(type = 'ledger.reserve', amount_micros, -amount_micros)) AS micros
+       FROM ledger_entries FINAL WHERE startsWith(reference_id, 'plc_accepted_')`,
+    );
+    expect([Number(row!.n), Number(row!.micros)]).toEqual([101, 0]);
+  });
+
   test('carries events and decisions to the store, each once', async () => {
     const gateway = await start();
     const answer = await offers(gateway, { request_id: 'req_of_this_test' });

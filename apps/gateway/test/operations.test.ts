@@ -109,7 +109,7 @@ describe('readiness', () => {
   test('depends on the ledger', async () => {
     const { app } = testGateway({
       parts: {
-        ledger: { status: () => ({ ok: false, detail: 'disk full' }), release: async () => {} },
+        ledger: { status: () => ({ ok: false, detail: 'disk full' }), follow: async () => {} },
       },
     });
     const response = await app.inject('/readyz');

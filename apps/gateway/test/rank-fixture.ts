@@ -103,7 +103,7 @@ export function testGateway(
       current: () => release,
       status: () => ({ release: release?.id, loadedAtMs: NOW_MS, swaps: 1 }),
     },
-    ledger: { status: () => ({ ok: true }), release: async () => {} },
+    ledger: { status: () => ({ ok: true }), follow: async () => {} },
     journal,
     clock: clock as Clock,
     logger: silentLogger,

@@ -234,7 +234,9 @@ describe('settling', () => {
 
 type Step =
   | { do: 'reserve'; ref: number; amount: number; day: number }
+  | { do: 'commit'; ref: number; amount: number; day: number }
   | { do: 'release'; ref: number }
+  | { do: 'cancel'; ref: number }
   | { do: 'charge'; ref: number; amount: number }
   | { do: 'snapshot' }
   | { do: 'restart' }
@@ -249,7 +251,17 @@ const step: fc.Arbitrary<Step> = fc.oneof(
       day: fc.nat(2),
     }),
   },
+  {
+    weight: 1,
+    arbitrary: fc.record({
+      do: fc.constant('commit' as const),
+      ref: fc.nat(30),
+      amount: fc.nat(400),
+      day: fc.nat(2),
+    }),
+  },
   { weight: 2, arbitrary: fc.record({ do: fc.constant('release' as const), ref: fc.nat(30) }) },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant('cancel' as const), ref: fc.nat(30) }) },
   {
     weight: 3,
     arbitrary: fc.record({
@@ -272,6 +284,7 @@ test('accounts balance, budgets hold and state survives restarts and crashes, wh
       open.ledger.setBudgets(limits);
       /** What each reference keeps of its day. */
       const kept = new Map<string, { day: number; amount: number }>();
+      let beyond = 0;
       const onDay = (day: number) =>
         [...kept.values()].reduce((sum, k) => sum + (k.day === day ? k.amount : 0), 0);
       for (const s of steps) {
@@ -283,6 +296,21 @@ test('accounts balance, budgets hold and state survives restarts and crashes, wh
               .then(({ ok }) => {
                 if (ok && !kept.has(`r${s.ref}`)) kept.set(`r${s.ref}`, s);
               }, expectKnown);
+            break;
+          case 'commit':
+            await open.ledger
+              .commit(want(`r${s.ref}`, s.amount, T0 + s.day * DAY_MS))
+              .then(({ applied }) => {
+                if (!applied) return;
+                kept.set(`r${s.ref}`, s);
+                // What nobody was asked for may pass the budgets; nothing else does.
+                beyond += s.amount;
+              });
+            break;
+          case 'cancel':
+            await open.ledger.cancel(want(`r${s.ref}`, 0)).then(({ applied }) => {
+              if (applied) kept.set(`r${s.ref}`, { day: 0, amount: 0 });
+            });
             break;
           case 'release':
             await open.ledger.release(`r${s.ref}`).then(({ applied }) => {
@@ -318,10 +346,12 @@ test('accounts balance, budgets hold and state survives restarts and crashes, wh
         expect(b.availableMicros + b.heldMicros + b.spentMicros + b.outsideMicros).toBe(
           b.budgetMicros,
         );
-        expect(b.heldMicros + b.spentMicros).toBeLessThanOrEqual(2000);
-        expect(Math.min(b.availableMicros, b.heldMicros, b.spentMicros)).toBeGreaterThanOrEqual(0);
+        const all = [...kept.values()].reduce((sum, { amount }) => sum + amount, 0);
+        expect(b.heldMicros + b.spentMicros).toBe(all);
+        expect(all).toBeLessThanOrEqual(2000 + beyond);
+        expect(Math.min(b.heldMicros, b.spentMicros)).toBeGreaterThanOrEqual(0);
         for (let day = 0; day < 4; day++) {
-          expect(onDay(day)).toBeLessThanOrEqual(900);
+          expect(onDay(day)).toBeLessThanOrEqual(900 + beyond);
           const free = open.ledger.availableMicros('c', T0 + day * DAY_MS);
           expect(free).toBeGreaterThanOrEqual(0);
           expect(free).toBe(Math.max(0, Math.min(900 - onDay(day), b.availableMicros)));
@@ -418,6 +448,88 @@ describe('recovery', () => {
     expect(await ledger.reserve(want('b', 100))).toEqual({ ok: true });
     await ledger.close();
     await wal.close();
+  });
+});
+
+describe('commitments that are reported', () => {
+  test('are held once, beyond the budget too, whoever held them first, and survive a crash', async () => {
+    const live = join(root, 'live');
+    const first = await openLedger(live);
+    first.ledger.setBudgets(budget(1_000, 300));
+    await first.ledger.reserve(want('fill', 100));
+    expect(await first.ledger.commit(want('fill', 999))).toEqual({ applied: false });
+    const answers = await Promise.all([1, 2].map(() => first.ledger.commit(want('a', 5_000))));
+    expect(answers).toEqual([{ applied: true }, { applied: false }]);
+    await first.ledger.commit({ ...want('b', 70), campaignId: 'unheard-of' });
+    await cp(live, join(root, 'copy'), { recursive: true, filter: (f) => !f.endsWith('/lock') });
+    await first.close();
+    for (const dir of ['copy', 'live']) {
+      const { ledger, close } = await openLedger(join(root, dir));
+      ledger.setBudgets(budget(1_000, 300));
+      expect(ledger.balances('c')).toMatchObject({ heldMicros: 5_100, availableMicros: -4_100 });
+      expect(ledger.availableMicros('c', T0)).toBe(0);
+      expect(ledger.availableMicros('c', T0 + DAY_MS)).toBe(0);
+      expect(ledger.balances('unheard-of')).toMatchObject({ heldMicros: 70 });
+      expect(await ledger.reserve(want('c', 1))).toMatchObject({ ok: false, availableMicros: 0 });
+      expect(await ledger.charge('fill', 400)).toMatchObject({ chargedMicros: 100 });
+      expect(await ledger.cancel(want('a', 0))).toEqual({ applied: true });
+      expect(ledger.balances('c')).toMatchObject({ heldMicros: 0, spentMicros: 100 });
+      expect(ledger.availableMicros('c', T0)).toBe(200);
+      await close();
+    }
+  });
+
+  test('that were cancelled before hold nothing, also after a restart', async () => {
+    let open = await openLedger();
+    open.ledger.setBudgets(budget(1_000));
+    expect(await open.ledger.cancel(want('a', 0))).toEqual({ applied: true });
+    for (let restart = 0; restart < 2; restart++) {
+      expect(await open.ledger.commit(want('a', 400))).toEqual({ applied: false });
+      expect(open.ledger.availableMicros('c', T0)).toBe(1_000);
+      await open.close();
+      open = await openLedger();
+    }
+    await open.close();
+  });
+
+  test('count once, however late they are told again', async () => {
+    const clock = manualClock(T0);
+    const wal = await WriteAheadLog.open({ dir: root });
+    const ledger = await BudgetLedger.open({ wal, clock, logger: silentLogger });
+    ledger.setBudgets(budget(1_000));
+    for (let day = 0; day < 20; day++) {
+      await ledger.commit(want('a', 400));
+      await ledger.cancel(want('b', 0, T0 + DAY_MS));
+      await ledger.commit(want('b', 300, T0 + DAY_MS / 2));
+      if (day === 3) await ledger.charge('a', 250);
+      expect(ledger.availableMicros('c', clock.nowMs())).toBe(day < 3 ? 600 : 750);
+      await ledger.snapshot();
+      clock.advance(DAY_MS);
+    }
+    await ledger.close();
+    await wal.close();
+  });
+
+  test('stay exact whatever they add up to', async () => {
+    const { ledger, close } = await openLedger();
+    ledger.setBudgets(budget(1_000));
+    for (let i = 0; i < 5; i++) await ledger.commit(want(`r${i}`, Number.MAX_SAFE_INTEGER - i));
+    expect(ledger.balances('c')).toMatchObject({ heldMicros: Number.MAX_SAFE_INTEGER });
+    for (let i = 0; i < 5; i++) await ledger.cancel(want(`r${i}`, 0));
+    expect(ledger.balances('c')).toMatchObject({ heldMicros: 0, availableMicros: 1_000 });
+    await close();
+  });
+
+  test('leave room to give spending back by hand', async () => {
+    const { ledger, close } = await openLedger();
+    ledger.setBudgets(budget(1_000));
+    const adjust = (referenceId: string, amountMicros: number) =>
+      ledger.adjust({ campaignId: 'c', referenceId, amountMicros, nowMs: T0 });
+    await adjust('k', 500);
+    await ledger.commit(want('a', 2_000));
+    expect(await adjust('l', -100)).toEqual({ applied: true });
+    await expect(adjust('m', 1)).rejects.toMatchObject({ code: 'WAGGLE_LEDGER_AMOUNT' });
+    await close();
   });
 });
 

@@ -4,10 +4,11 @@ import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { Static } from 'typebox';
 import { registerNdjsonParser } from '../body-parsers.js';
 import { gatewayError } from '../errors.js';
-import { checkEvents, type ShapedEvent } from '../event-checks.js';
-import { eventsRequestSchema } from '../event-contract.js';
+import { checkEvents, parseTimestampMs, type ShapedEvent } from '../event-checks.js';
+import { eventsRequestSchema, kindOfType } from '../event-contract.js';
 import { idempotencyScope } from '../idempotency.js';
 import { protectedRoute } from '../openapi.js';
+import type { PlacementReport } from '../ports.js';
 import { notReady } from '../readiness.js';
 import type { RouteContext } from './route-context.js';
 
@@ -58,7 +59,7 @@ export function eventRoutes(app: FastifyInstance, context: RouteContext): void {
     const result = await admission.track(
       append().then(async (appended) => {
         // Also for duplicates: a crash between the two steps is mended by the client's repeat.
-        await Promise.all(freedPlacements(events).map((id) => ledger.release(id)));
+        await ledger.follow(events.filter(isPlacement).map(reportOf));
         return appended;
       }),
     );
@@ -78,7 +79,10 @@ export function eventRoutes(app: FastifyInstance, context: RouteContext): void {
           `Up to ${EVENTS_LIMITS.maxEvents} events and ${EVENTS_LIMITS.bodyBytes} bytes, as {"events":[…]} or as ` +
           'NDJSON (application/x-ndjson), one event a line. All or nothing: one wrong event refuses the request. ' +
           'A repeated event_id counts as a duplicate when the content is the same; other content under the id of a ' +
-          'recent event (some 200,000 are remembered) is refused with 409 WAGGLE_EVENT_CONFLICT.',
+          'recent event (some 200,000 are remembered) is refused with 409 WAGGLE_EVENT_CONFLICT. ' +
+          'placement.reserved holds its reserved_micros of the campaign’s budget before the answer, once for each ' +
+          'placement_id, beyond the budget too, since it happened; what fill holds for a placement is not held again. ' +
+          'placement.cancelled and placement.no_show give it back. Reports of more than 7 days ago move no money.',
         tags: ['events'],
         consumes: ['application/json', 'application/x-ndjson'],
         ...protectedRoute,
@@ -102,9 +106,17 @@ export function eventRoutes(app: FastifyInstance, context: RouteContext): void {
   );
 }
 
-/** Placements that will not run: what they hold goes back to their campaigns. */
-function freedPlacements(events: readonly ShapedEvent[]): string[] {
-  return events
-    .filter(({ type }) => type === 'placement.cancelled' || type === 'placement.no_show')
-    .map((event) => event['placement_id'] as string);
+function isPlacement({ type }: ShapedEvent): boolean {
+  return kindOfType(type) === 'placements';
+}
+
+function reportOf(event: ShapedEvent): PlacementReport {
+  return {
+    type: event.type,
+    placementId: event['placement_id'] as string,
+    campaignId: event['campaign_id'] as string,
+    reservedMicros: event['reserved_micros'] as number,
+    decisionId: event['decision_id'] as string,
+    atMs: parseTimestampMs(event.ts)!,
+  };
 }

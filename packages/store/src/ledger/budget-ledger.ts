@@ -22,7 +22,7 @@ export interface BudgetLedgerOptions {
   readonly decisionSequence?: () => number;
   /** A snapshot is taken by itself after so many records. @default 50_000 */
   readonly snapshotEvery?: number;
-  /** Settled references are remembered so long for idempotence. @default 7 days */
+  /** Settled references are remembered so long for idempotence; reports older than that are not. @default 7 days */
   readonly keepSettledMs?: number;
   readonly intervalMs?: number;
   readonly maxBackoffMs?: number;
@@ -48,6 +48,9 @@ export interface ReserveRequest {
   /** UTC milliseconds; its day is the one whose daily budget is used. */
   readonly nowMs: number;
 }
+
+/** What became of a placement, told by whoever runs it. `nowMs` is when it happened. */
+export type Report = ReserveRequest;
 
 export type ReserveResult =
   | { readonly ok: true }
@@ -349,27 +352,71 @@ export class BudgetLedger {
       since: this.#decisionSequence?.() ?? -1,
       durable: undefined,
     };
-    this.#hold(campaign, reference);
-    this.#references.set(referenceId, reference);
-    this.#changed(campaignId);
-    const { since } = reference;
-    await this.#write(
-      {
-        t: 'reserve',
-        c: campaignId,
-        r: referenceId,
-        a: amountMicros,
-        d: decisionId,
-        at: nowMs,
-        ...(since < 0 ? {} : { s: since }),
-      },
-      reference,
-      () => {
-        this.#unhold(campaign, reference);
-        this.#references.delete(referenceId);
-      },
-    );
+    await this.#holdDurably(referenceId, campaign, reference);
     return { ok: true };
+  }
+
+  /**
+   * Holds money that somebody has committed already, beyond the budget too: then nothing is available. A reference that
+   * is known, whatever its amount, stays as it is.
+   * @throws WAGGLE_LEDGER_AMOUNT, and the log's errors: then nothing is held
+   */
+  async commit(report: Report): Promise<{ applied: boolean }> {
+    this.#assertOpen();
+    const { campaignId, referenceId, amountMicros, decisionId, nowMs } = report;
+    checkAmount(amountMicros, 'amountMicros');
+    const known = this.#references.get(referenceId);
+    if (known !== undefined) {
+      await known.durable;
+      return { applied: false };
+    }
+    if (this.#mayBeForgotten(nowMs)) return { applied: false };
+    const campaign = this.#campaign(campaignId);
+    await this.#holdDurably(referenceId, campaign, {
+      campaign: campaignId,
+      // Sums stay exact.
+      amount: Math.min(amountMicros, Number.MAX_SAFE_INTEGER - campaign.held - campaign.spent),
+      day: Math.floor(nowMs / DAY_MS),
+      decision: decisionId,
+      state: 'held',
+      charged: 0,
+      atMs: nowMs,
+      since: -1,
+      durable: undefined,
+    });
+    return { applied: true };
+  }
+
+  /**
+   * Gives back what a reference holds. One that is not known yet holds nothing later either: reports come in any order.
+   * @throws the log's errors: then it is still held
+   */
+  async cancel(report: Omit<Report, 'amountMicros'>): Promise<{ applied: boolean }> {
+    this.#assertOpen();
+    const { campaignId, referenceId, decisionId, nowMs } = report;
+    if (this.#references.has(referenceId)) {
+      const { applied } = await this.release(referenceId);
+      return { applied };
+    }
+    if (this.#mayBeForgotten(nowMs)) return { applied: false };
+    const reference: Reference = {
+      campaign: campaignId,
+      amount: 0,
+      day: Math.floor(nowMs / DAY_MS),
+      decision: decisionId,
+      state: 'released',
+      charged: 0,
+      atMs: nowMs,
+      since: -1,
+      durable: undefined,
+    };
+    this.#references.set(referenceId, reference);
+    await this.#write(
+      { t: 'release', c: campaignId, r: referenceId, a: 0, d: decisionId, at: nowMs },
+      reference,
+      () => this.#references.delete(referenceId),
+    );
+    return { applied: true };
   }
 
   /**
@@ -378,14 +425,13 @@ export class BudgetLedger {
    */
   async release(referenceId: string): Promise<Settlement> {
     this.#assertOpen();
-    const reference = this.#reference(referenceId);
-    if (reference.state !== 'held') {
-      await reference.durable;
-      return settlement(reference, false, 0);
-    }
+    const reference = await this.#durableReference(referenceId);
+    if (reference.state !== 'held') return settlement(reference, false, 0);
     const campaign = this.#campaign(reference.campaign);
+    const nowMs = this.#clock.nowMs();
     this.#unhold(campaign, reference);
     reference.state = 'released';
+    reference.atMs = Math.max(reference.atMs, nowMs);
     this.#changed(reference.campaign);
     await this.#write(
       {
@@ -394,7 +440,7 @@ export class BudgetLedger {
         r: referenceId,
         a: reference.amount,
         d: reference.decision,
-        at: this.#clock.nowMs(),
+        at: nowMs,
       },
       reference,
       () => {
@@ -414,11 +460,8 @@ export class BudgetLedger {
   async charge(referenceId: string, amountMicros: number): Promise<Settlement> {
     this.#assertOpen();
     checkAmount(amountMicros, 'amountMicros');
-    const reference = this.#reference(referenceId);
-    if (reference.state === 'charged') {
-      await reference.durable;
-      return settlement(reference, false, 0);
-    }
+    const reference = await this.#durableReference(referenceId);
+    if (reference.state === 'charged') return settlement(reference, false, 0);
     if (reference.state === 'released') {
       throw ledgerError('WAGGLE_LEDGER_CONFLICT', `reference ${referenceId} was released`, {
         details: { referenceId },
@@ -432,6 +475,7 @@ export class BudgetLedger {
     this.#unhold(campaign, reference);
     reference.state = 'charged';
     reference.charged = charged;
+    reference.atMs = Math.max(reference.atMs, nowMs);
     this.#spend(campaign, reference.day, charged);
     this.#changed(reference.campaign);
     await this.#write(
@@ -487,7 +531,7 @@ export class BudgetLedger {
       );
     }
     const total = campaign.budget - campaign.outside - campaign.held - campaign.spent;
-    if (amountMicros > total || campaign.spent + amountMicros < 0) {
+    if (amountMicros > Math.max(0, total) || campaign.spent + amountMicros < 0) {
       throw ledgerError(
         'WAGGLE_LEDGER_AMOUNT',
         `an adjustment of ${amountMicros} micros is not possible`,
@@ -617,7 +661,8 @@ export class BudgetLedger {
     // records on top changes nothing. While the log refuses records, flush() throws and no snapshot is taken.
     await this.#wal.flush();
     const sequence = this.#wal.durableSequence;
-    const oldest = this.#clock.nowMs() - this.#keepSettledMs;
+    // A report may lie a day ahead of the clock.
+    const oldest = this.#clock.nowMs() - this.#keepSettledMs - DAY_MS;
     // Copied in one go, because totals and references must agree; written out in slices, because text takes longer.
     const campaigns: SnapshotCampaign[] = [];
     for (const [id, c] of this.#campaigns) {
@@ -741,15 +786,31 @@ export class BudgetLedger {
         return;
       }
       case 'release':
-        if (reference?.state !== 'held') return;
+        if (reference === undefined) {
+          this.#references.set(record.r, {
+            campaign: record.c,
+            amount: 0,
+            day,
+            decision: record.d,
+            state: 'released',
+            charged: 0,
+            atMs: record.at,
+            since: -1,
+            durable: undefined,
+          });
+          return;
+        }
+        if (reference.state !== 'held') return;
         this.#unhold(campaign, reference);
         reference.state = 'released';
+        reference.atMs = Math.max(reference.atMs, record.at);
         return;
       case 'charge':
         if (reference?.state !== 'held') return;
         this.#unhold(campaign, reference);
         reference.state = 'charged';
         reference.charged = record.a;
+        reference.atMs = Math.max(reference.atMs, record.at);
         this.#spend(campaign, reference.day, record.a);
         return;
       case 'adjust':
@@ -768,6 +829,35 @@ export class BudgetLedger {
         });
         return;
     }
+  }
+
+  /** Holds at once, resolves when that is durable. */
+  async #holdDurably(id: string, campaign: Campaign, reference: Reference): Promise<void> {
+    this.#hold(campaign, reference);
+    this.#references.set(id, reference);
+    this.#changed(reference.campaign);
+    const { since } = reference;
+    await this.#write(
+      {
+        t: 'reserve',
+        c: reference.campaign,
+        r: id,
+        a: reference.amount,
+        d: reference.decision,
+        at: reference.atMs,
+        ...(since < 0 ? {} : { s: since }),
+      },
+      reference,
+      () => {
+        this.#unhold(campaign, reference);
+        this.#references.delete(id);
+      },
+    );
+  }
+
+  /** Whether something of that time may have been settled and forgotten since: it does not count again. */
+  #mayBeForgotten(atMs: number): boolean {
+    return atMs < this.#clock.nowMs() - this.#keepSettledMs;
   }
 
   /** Makes a change durable; undoes it in memory when the log refuses it. */
@@ -862,6 +952,15 @@ export class BudgetLedger {
       this.#campaigns.set(id, campaign);
     }
     return campaign;
+  }
+
+  /** A reference whose latest change is durable: nothing builds on what may be undone. */
+  async #durableReference(id: string): Promise<Reference> {
+    for (;;) {
+      const reference = this.#reference(id);
+      if (reference.durable === undefined) return reference;
+      await reference.durable.catch(() => {});
+    }
   }
 
   #reference(id: string): Reference {
