@@ -80,7 +80,8 @@ export function rankRoutes(app: FastifyInstance, context: RouteContext): void {
         summary: 'Rank campaigns for a publication, or fill the slots of a send',
         description:
           `Body up to ${RANK_LIMITS.bodyBytes} bytes. With an Idempotency-Key header, the same body gets the ` +
-          'same answer for 24 hours and another body gets 409.',
+          'same answer for 24 hours and another body gets 409. fill holds reserved_micros of each item until ' +
+          'placement.cancelled or placement.no_show is posted for its placement_id; a hold does not expire.',
         tags: ['decisions'],
         ...protectedRoute,
         body: RankRequest,
