@@ -79,11 +79,11 @@ const gateway = defineErrors({
   WAGGLE_OVERLOADED: {
     summary:
       'The gateway is over its load limit and refuses work that it could not answer in time.',
-    remedy: 'Retry after the seconds in Retry-After; add gateway replicas if it stays.',
+    remedy: 'Retry after the seconds in Retry-After; if it stays, give the gateway more cores or send less.',
   },
   WAGGLE_SHUTTING_DOWN: {
     summary: 'The gateway is shutting down.',
-    remedy: 'Retry: another replica, or this one after its restart, will answer.',
+    remedy: 'Retry after a moment: the gateway answers again after its restart.',
   },
   WAGGLE_PORT_IN_USE: {
     summary: 'Another process listens on the port.',

@@ -5,7 +5,7 @@ import {
   stringColumn,
   stringListColumn,
 } from '@waggle/core';
-import { LEDGER_EVENT_PREFIX } from '@waggle/store/ledger';
+import { LEDGER_EVENT_PREFIX, LEDGER_ID_PATTERN } from '@waggle/store/ledger';
 import { engineError } from './errors.js';
 
 /** The part of a `Store` (@waggle/store) that a catalog needs. */
@@ -84,9 +84,17 @@ export async function buildCatalog(store: CatalogStore, request: CatalogRequest)
       Math.round(recent > 0 ? recent : Number(row['active_subscribers']) * DELIVERED_SHARE),
     );
   };
-  const committedOf = new Map(
-    spent.map((row) => [row['campaign_id'] as string, Number(row['committed_micros'])]),
-  );
+  const spentOf = new Map<string, number>();
+  const sharesOf = new Map<string, string[]>();
+  for (const row of spent) {
+    const id = row['campaign_id'] as string;
+    const micros = Math.max(0, Number(row['committed_micros']));
+    if (!row['live']) spentOf.set(id, micros);
+    else if (micros > 0) {
+      const share = `${row['ledger'] as string}=${micros}`;
+      sharesOf.set(id, [...(sharesOf.get(id) ?? []), share]);
+    }
+  }
 
   return {
     publications: table(publications, meta, {
@@ -135,9 +143,11 @@ export async function buildCatalog(store: CatalogStore, request: CatalogRequest)
       ...numbers(campaigns, 'flight_start_ms', 'flight_end_ms'),
       spent_micros: numericColumn(
         'f64',
-        Float64Array.from(campaigns, (row) =>
-          Math.max(0, committedOf.get(row['campaign_id'] as string) ?? 0),
-        ),
+        Float64Array.from(campaigns, (row) => spentOf.get(row['campaign_id'] as string) ?? 0),
+      ),
+      // `<ledger id>=<micros>` for each live ledger: whoever serves leaves its own out.
+      ledger_micros: stringListColumn(
+        campaigns.map((row) => sharesOf.get(row['campaign_id'] as string) ?? []),
       ),
     }),
     creatives: table(
@@ -194,27 +204,36 @@ const SENDS_SQL = `SELECT publication_id,
   GROUP BY publication_id`;
 
 /**
- * Per campaign: money that is gone or held outside this deployment's budget ledger, whose own entries (named
- * `wl_…`) are left out because it remembers them itself, and with them what a platform's books say of the same
- * references, whenever the ledger came to know them. A reference counts what was charged for it; while nothing was
- * charged and it was not released, what it reserved. Adjustments are added as they are.
+ * Per campaign and whose books say it: money that is gone or held. `ledger` is the id of a live budget ledger, or ''
+ * for entries of the time before these had ids; a platform's own entries are not `live` and count up to the as-of
+ * time, without references that a live ledger has, whenever it came to know them. What live ledgers hold counts as it
+ * stands, since it is spoken for. A reference counts what was charged for it; while nothing was charged and it was not
+ * released, what it reserved. Adjustments are added as they are.
  */
-const COMMITTED_SQL = `SELECT campaign_id, sum(micros) AS committed_micros FROM (
-    SELECT campaign_id, reference_id,
-      sumIf(amount_micros, counts AND type = 'ledger.charge') AS charged,
-      countIf(counts AND type = 'ledger.charge') AS n_charges,
-      countIf(counts AND type = 'ledger.release') AS n_releases,
-      sumIf(amount_micros, counts AND type = 'ledger.reserve') AS reserved,
-      sumIf(amount_micros, counts AND type = 'ledger.adjust') AS adjusted,
-      multiIf(countIf(own) > 0, 0, n_charges > 0, charged, n_releases > 0, 0, reserved) + adjusted AS micros
-    FROM (
-      SELECT campaign_id, reference_id, type, amount_micros, startsWith(event_id, '${LEDGER_EVENT_PREFIX}') AS own,
-        NOT own AND toUnixTimestamp64Milli(ts) <= {as_of:Int64} AS counts
-      FROM ledger_entries FINAL
-      WHERE tenant_id = {tenant:String}
+const COMMITTED_SQL = `SELECT campaign_id, live, ledger,
+    sum(if(known AND NOT live, 0, committed) + adjusted) AS committed_micros
+  FROM (
+    SELECT *, max(live) OVER (PARTITION BY campaign_id, reference_id) AS known FROM (
+      SELECT campaign_id, reference_id, live, ledger,
+        sumIf(amount_micros, counts AND type = 'ledger.charge') AS charged,
+        countIf(counts AND type = 'ledger.charge') AS n_charges,
+        countIf(counts AND type = 'ledger.release') AS n_releases,
+        sumIf(amount_micros, counts AND type = 'ledger.reserve') AS reserved,
+        sumIf(amount_micros, counts AND type = 'ledger.adjust') AS adjusted,
+        multiIf(n_charges > 0, charged, n_releases > 0, 0, reserved) AS committed
+      FROM (
+        SELECT campaign_id, reference_id, type, amount_micros,
+          startsWith(event_id, '${LEDGER_EVENT_PREFIX}') AS live,
+          extract(event_id, '${LEDGER_ID_PATTERN}') AS ledger,
+          live OR toUnixTimestamp64Milli(ts) <= {as_of:Int64} AS counts
+        FROM ledger_entries FINAL
+        WHERE tenant_id = {tenant:String}
+      )
+      GROUP BY campaign_id, reference_id, live, ledger
     )
-    GROUP BY campaign_id, reference_id
-  ) GROUP BY campaign_id`;
+  )
+  GROUP BY campaign_id, live, ledger
+  ORDER BY campaign_id, live, ledger`;
 
 function table(
   rows: readonly Row[],

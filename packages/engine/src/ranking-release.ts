@@ -22,6 +22,7 @@ import type { Runner } from '@waggle/models';
 import { boundedLogit, type HeadModel, OnnxScorer, sigmoid } from '@waggle/ranking';
 import type { Release } from '@waggle/releases';
 import { EligibilityIndex, ExactIndex, type PublicationRules, SERVABLE } from '@waggle/retrieval';
+import type { LedgerShare } from '@waggle/store/ledger';
 import { type Duals, parseDuals } from './duals.js';
 import { engineError } from './errors.js';
 import { Networks, within } from './networks.js';
@@ -75,8 +76,10 @@ export interface CampaignColumns {
   readonly bidMicros: Float64Array;
   readonly budgetMicros: Float64Array;
   readonly dailyBudgetMicros: Float64Array;
-  /** Committed before the release was built. */
+  /** Committed before the release was built, by no live ledger. */
   readonly spentMicros: Float64Array;
+  /** What live ledgers had committed when the release was built. */
+  readonly ledgerShares: readonly (readonly LedgerShare[])[];
   /** 1 where a goal unit is an eligible open, 0 where it is a click. */
   readonly goalOpens: Uint8Array;
   /** Servable creatives of campaign c: creativeRows[creativeOffsets[c] … creativeOffsets[c + 1]). */
@@ -529,6 +532,7 @@ export function* ledgerBudgets(release: RankingRelease): Generator<{
   budgetMicros: number;
   dailyBudgetMicros: number;
   spentMicros: number;
+  ledgers: readonly LedgerShare[];
   asOfMs: number;
 }> {
   const { campaigns, asOfMs } = release;
@@ -538,6 +542,7 @@ export function* ledgerBudgets(release: RankingRelease): Generator<{
       budgetMicros: campaigns.budgetMicros[r]!,
       dailyBudgetMicros: campaigns.dailyBudgetMicros[r]!,
       spentMicros: campaigns.spentMicros[r]!,
+      ledgers: campaigns.ledgerShares[r]!,
       asOfMs,
     };
   }
@@ -625,6 +630,7 @@ async function campaignColumns(o: {
     budgetMicros: numericData(campaignTable, 'budget_micros', 'f64'),
     dailyBudgetMicros: numericData(campaignTable, 'daily_budget_micros', 'f64'),
     spentMicros: numericData(campaignTable, 'spent_micros', 'f64'),
+    ledgerShares: ledgerShares(campaignTable),
     goalOpens: Uint8Array.from({ length: n }, (_, r) => (stringAt(goal, r) === 'opens' ? 1 : 0)),
     creativeOffsets,
     creativeRows,
@@ -635,6 +641,20 @@ async function campaignColumns(o: {
     mu: float32(prices(ids, duals.mu)),
     omega: float32(prices(ids, duals.omega)),
   };
+}
+
+/** Releases of the time before ledgers had ids have none. */
+function ledgerShares(campaigns: ColumnTable): LedgerShare[][] {
+  if (campaigns.columns['ledger_micros'] === undefined) {
+    return Array.from({ length: campaigns.nRows }, () => []);
+  }
+  const column = stringListData(campaigns, 'ledger_micros');
+  return Array.from({ length: campaigns.nRows }, (_, row) =>
+    stringsAt(column, row).map((share) => {
+      const [ledgerId, micros] = share.split('=') as [string, string];
+      return { ledgerId, micros: Number(micros) };
+    }),
+  );
 }
 
 /** Mean logit of each campaign over a spread of publications, position 1. */

@@ -6,7 +6,14 @@ import type { DecisionRow, RankResponseBody } from '@waggle/core/contract';
 import { BudgetLedger, DecisionLog } from '@waggle/store/ledger';
 import { WriteAheadLog } from '@waggle/store/wal';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { Engine, ledgerBudgets, parsePolicy, type RankingRelease, replay } from '../src/index.js';
+import {
+  buildCatalog,
+  Engine,
+  ledgerBudgets,
+  parsePolicy,
+  type RankingRelease,
+  replay,
+} from '../src/index.js';
 import { openTestWorld, TENANT, type TestWorld } from './support/world.js';
 
 let world: TestWorld;
@@ -97,4 +104,49 @@ test('fills against the durable ledger never pass a budget, survive a restart, a
     if (logged.explored) explored++;
   }
   expect(explored).toBeGreaterThan(20);
+});
+
+test('two ledgers on one store see what the other holds with the next release, wherever it was built', async () => {
+  const clock = manualClock(world.asOfMs);
+  const logger = silentLogger;
+  const open = async (name: string) => {
+    const wal = await WriteAheadLog.open({ dir: join(dir, name), logger });
+    const ledger = await BudgetLedger.open({ wal, clock, logger, tenantId: TENANT });
+    ledger.setBudgets(ledgerBudgets(release));
+    ledger.start(world.store);
+    return { wal, ledger };
+  };
+  const pair = [await open('ledger-a'), await open('ledger-b')];
+  const nowMs = clock.nowMs();
+  const { ids, budgetMicros } = release.campaigns;
+  const free = (campaignId: string) => pair[0]!.ledger.balances(campaignId)!.availableMicros;
+  const campaignId = ids.find((id) => free(id) > 1_000_000)!;
+  const budget = budgetMicros[release.campaigns.ids.indexOf(campaignId)]!;
+  const share = Math.floor(free(campaignId) / 2);
+  const left = free(campaignId) - 2 * share;
+  for (const [i, { ledger }] of pair.entries()) {
+    const hold = { campaignId, referenceId: `plc_two_${i}`, decisionId: '', nowMs };
+    await ledger.commit({ ...hold, amountMicros: share });
+    expect(free(campaignId)).toBe(left + share);
+    await ledger.idle();
+  }
+  const catalog = await buildCatalog(world.store, { tenantId: TENANT, asOfMs: world.asOfMs });
+  const next = await world.release({ catalog });
+  for (const { ledger, wal } of pair) {
+    ledger.setBudgets(ledgerBudgets(next));
+    const balances = ledger.balances(campaignId)!;
+    expect(balances).toMatchObject({ availableMicros: left, heldMicros: share });
+    expect(balances.heldMicros + balances.spentMicros + balances.outsideMicros).toBe(budget - left);
+    expect(
+      await ledger.reserve({
+        campaignId,
+        referenceId: 'plc_more',
+        amountMicros: left + 1,
+        decisionId: '',
+        nowMs,
+      }),
+    ).toMatchObject({ ok: false });
+    await ledger.close();
+    await wal.close();
+  }
 });

@@ -144,7 +144,7 @@ describe('reservations', () => {
     const { ledger, close } = await openLedger();
     ledger.setBudgets(budget(1000, 0, 200));
     await ledger.reserve(want('a', 500));
-    ledger.setBudgets(budget(600, 0, 200));
+    ledger.setBudgets(budget(600, 0, 0));
     expect(ledger.availableMicros('c', T0)).toBe(0);
     expect(ledger.balances('c')).toMatchObject({
       heldMicros: 500,
@@ -580,6 +580,49 @@ describe('figures of a catalog', () => {
     ledger.setBudgets(asOf(T0 + DAY_MS, 4_000));
     expect(ledger.balances('c')).toMatchObject({ budgetMicros: 4_000 });
     await close();
+  });
+
+  test('a ledger leaves out its own share, by an id that stays, and counts those of others', async () => {
+    const shares = (...ledgers: [string, number][]) => [
+      {
+        ...asOf(T0, 1_000, 50)[0]!,
+        ledgers: ledgers.map(([ledgerId, micros]) => ({ ledgerId, micros })),
+      },
+    ];
+    const first = await openLedger(join(root, '1'));
+    const second = await openLedger(join(root, '2'));
+    const { id } = first.ledger;
+    expect(id).toMatch(/^[0-9a-f]{12}$/);
+    await first.ledger.commit(want('a', 300));
+    for (const { ledger } of [first, second]) {
+      ledger.setBudgets(shares([id, 300], [second.ledger.id, 200], ['0123456789ab', 10], ['', 7]));
+    }
+    // Neither of them has entries of the time before ledgers had ids.
+    expect(first.ledger.availableMicros('c', T0)).toBe(1_000 - 50 - 300 - 200 - 10 - 7);
+    expect(second.ledger.availableMicros('c', T0)).toBe(1_000 - 50 - 300 - 10 - 7);
+    await first.close();
+    await second.close();
+    const again = await openLedger(join(root, '1'));
+    expect(again.ledger.id).toBe(id);
+    await again.close();
+    await writeFile(join(root, '1', 'ledger.json'), '{}');
+    await expect(openLedger(join(root, '1'))).rejects.toMatchObject({
+      code: 'WAGGLE_LEDGER_CORRUPT',
+    });
+  });
+
+  test('entries of the time before ids belong to the ledger that has them', async () => {
+    const wal = await WriteAheadLog.open({ dir: root });
+    await wal.append(
+      Buffer.from(JSON.stringify({ t: 'reserve', c: 'c', r: 'a', a: 100, d: 'd', at: T0 })),
+    );
+    await wal.close();
+    for (let restart = 0; restart < 2; restart++) {
+      const { ledger, close } = await openLedger();
+      ledger.setBudgets([{ ...asOf(T0, 1_000)[0]!, ledgers: [{ ledgerId: '', micros: 100 }] }]);
+      expect(ledger.balances('c')).toMatchObject({ heldMicros: 100, outsideMicros: 0 });
+      await close();
+    }
   });
 
   test('setting the same again writes nothing', async () => {

@@ -10,6 +10,7 @@ import {
   DecisionLog,
   EventJournal,
   LEDGER_EVENT_PREFIX,
+  LEDGER_ID_PATTERN,
 } from '../src/ledger/index.js';
 import { type TemporaryStore, temporaryStore } from '../src/testing/index.js';
 import { WriteAheadLog } from '../src/wal/index.js';
@@ -347,6 +348,9 @@ test('a store that gives up in the middle of a batch gets it again under the sam
 test('ledger entries reach the store, each once', async () => {
   const nowMs = Date.parse('2026-03-02T12:00:00Z');
   const wal = await WriteAheadLog.open({ dir: root });
+  // Of the time before ledgers had ids: it was perhaps sent already, and keeps its name.
+  const old = { t: 'reserve', c: 'c', r: 'old', a: 1, d: 'd', at: nowMs };
+  await wal.append(Buffer.from(JSON.stringify(old)));
   const ledger = await BudgetLedger.open({ wal, ...common, tenantId: 't' });
   ledger.setBudgets([{ campaignId: 'c', budgetMicros: 1000, dailyBudgetMicros: 0 }]);
   const reserve = (referenceId: string) =>
@@ -371,12 +375,15 @@ test('ledger entries reach the store, each once', async () => {
     ['ledger.reserve', 'a', 100],
     ['ledger.reserve', 'b', 100],
     ['ledger.reserve', 'b', 100],
+    ['ledger.reserve', 'o', 1],
   ]);
-  for (const { event_id } of rows) {
-    expect(event_id.startsWith(LEDGER_EVENT_PREFIX)).toBe(true);
+  for (const { event_id, reference_id } of rows) {
+    const own = new RegExp(LEDGER_ID_PATTERN).exec(event_id);
+    if (reference_id === 'old') expect(event_id).toBe(`${LEDGER_EVENT_PREFIX}reserve_old`);
+    else expect(own?.[1]).toBe(ledger.id);
     expect(event_id.length).toBeLessThanOrEqual(64);
   }
-  expect(new Set(rows.map((r) => r.event_id)).size).toBe(5);
+  expect(new Set(rows.map((r) => r.event_id)).size).toBe(6);
   await ledger.close();
   await wal.close();
 });

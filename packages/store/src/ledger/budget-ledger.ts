@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { type Clock, DAY_MS, type Logger, WaggleError } from '@waggle/core';
 import type { LedgerRow } from '@waggle/core/contract';
@@ -35,8 +35,16 @@ export interface BudgetRow {
   readonly dailyBudgetMicros: number;
   /** Money that is gone or held outside this ledger. @default 0 */
   readonly spentMicros?: number;
+  /** What budget ledgers hold or have charged, this one among them or not; its own share is left out. */
+  readonly ledgers?: readonly LedgerShare[];
   /** When these figures were true, UTC ms. @default as new as the campaign's newest */
   readonly asOfMs?: number;
+}
+
+export interface LedgerShare {
+  /** '' = entries of the time before ledgers had ids. */
+  readonly ledgerId: string;
+  readonly micros: number;
 }
 
 export interface ReserveRequest {
@@ -79,8 +87,10 @@ export interface Balances {
   readonly outsideMicros: number;
 }
 
-/** Ledger entries in the store begin with this: whoever sums money spent outside a ledger leaves them out. */
+/** A budget ledger's entries in the store are named `wl_<ledger id>_<type>_<reference>`, old ones without the id. */
 export const LEDGER_EVENT_PREFIX = 'wl_';
+/** Tells the ledger id, as its group, from the name of an entry. */
+export const LEDGER_ID_PATTERN = `^${LEDGER_EVENT_PREFIX}([0-9a-f]{12})_`;
 
 interface Campaign {
   budget: number;
@@ -153,6 +163,14 @@ const DAYS_KEPT = 16;
 /** Campaigns whose figures one record holds. */
 const BUDGETS_SLICE = 1_000;
 const SNAPSHOT_FILE = 'snapshot.json';
+const IDENTITY_FILE = 'ledger.json';
+
+/** Which ledger this is, for good. */
+interface Identity {
+  readonly id: string;
+  /** Records up to this one are of the time before it had an id, and so are the names of their entries. */
+  readonly since: number;
+}
 
 /**
  * Money that campaigns may still commit: a reservation is checked and held in one step, before anything is awaited,
@@ -168,6 +186,7 @@ export class BudgetLedger {
   readonly #decisionSequence: (() => number) | undefined;
   readonly #snapshotEvery: number;
   readonly #keepSettledMs: number;
+  readonly #identity: Identity;
   readonly #campaigns = new Map<string, Campaign>();
   readonly #references = new Map<string, Reference>();
   readonly #listeners = new Set<(campaignId: string) => void>();
@@ -184,6 +203,7 @@ export class BudgetLedger {
   static async open(options: BudgetLedgerOptions): Promise<BudgetLedger> {
     let ledger: BudgetLedger | undefined;
     const tenantId = options.tenantId ?? '';
+    const identity = await identityOf(options.wal);
     const forwarder =
       tenantId === ''
         ? undefined
@@ -192,23 +212,28 @@ export class BudgetLedger {
             clock: options.clock,
             logger: options.logger,
             records: {
-              rowsOf(payload) {
+              rowsOf(payload, sequence) {
                 const record = parse(payload);
-                return record.t === 'budgets'
-                  ? []
-                  : [{ table: 'ledger_entries', row: toRow(record, tenantId) }];
+                if (record.t === 'budgets') return [];
+                const ledgerId = sequence > identity.since ? identity.id : '';
+                return [{ table: 'ledger_entries', row: toRow(record, tenantId, ledgerId) }];
               },
             },
             mayRemoveBefore: () => (ledger?.snapshotSequence ?? 0) + 1,
             ...(options.intervalMs === undefined ? {} : { intervalMs: options.intervalMs }),
             ...(options.maxBackoffMs === undefined ? {} : { maxBackoffMs: options.maxBackoffMs }),
           });
-    ledger = new BudgetLedger(options, forwarder);
+    ledger = new BudgetLedger(options, forwarder, identity);
     await ledger.#recover();
     return ledger;
   }
 
-  private constructor(options: BudgetLedgerOptions, forwarder: Forwarder | undefined) {
+  private constructor(
+    options: BudgetLedgerOptions,
+    forwarder: Forwarder | undefined,
+    identity: Identity,
+  ) {
+    this.#identity = identity;
     this.#wal = options.wal;
     this.#clock = options.clock;
     this.#logger = options.logger;
@@ -216,6 +241,11 @@ export class BudgetLedger {
     this.#decisionSequence = options.decisionSequence;
     this.#snapshotEvery = options.snapshotEvery ?? 50_000;
     this.#keepSettledMs = options.keepSettledMs ?? 7 * DAY_MS;
+  }
+
+  /** Names this ledger's directory among all that send to one store. */
+  get id(): string {
+    return this.#identity.id;
   }
 
   /** Grows with every change of any campaign's money. */
@@ -237,7 +267,7 @@ export class BudgetLedger {
   /**
    * Budgets of a release's catalog. Held and charged money stays as it is. Figures replace those of an earlier or the
    * same time and are ignored when newer ones are known, so that a release rolled back to brings no old budget back;
-   * they survive a restart. A campaign left out keeps its own. O(rows).
+   * they survive a restart. Of the same time, the money outside is the greater one. A campaign left out keeps its own. O(rows).
    * @throws WAGGLE_LEDGER_AMOUNT
    */
   setBudgets(rows: Iterable<BudgetRow>): void {
@@ -246,7 +276,11 @@ export class BudgetLedger {
     const latestMs = this.#clock.nowMs() + DAY_MS;
     let outdated = 0;
     for (const row of rows) {
-      const { campaignId, budgetMicros, dailyBudgetMicros, spentMicros = 0 } = row;
+      const { campaignId, budgetMicros, dailyBudgetMicros } = row;
+      let spentMicros = row.spentMicros ?? 0;
+      for (const { ledgerId, micros } of row.ledgers ?? []) {
+        if (!this.#isOwn(ledgerId)) spentMicros += micros;
+      }
       checkAmount(budgetMicros, 'budgetMicros');
       checkAmount(dailyBudgetMicros, 'dailyBudgetMicros');
       checkAmount(spentMicros, 'spentMicros');
@@ -904,11 +938,18 @@ export class BudgetLedger {
     }
   }
 
+  #isOwn(ledgerId: string): boolean {
+    const { id, since } = this.#identity;
+    return ledgerId === '' ? since > 0 : ledgerId === id;
+  }
+
   /** @returns whether anything was changed by them */
-  #setFigures([id, budget, daily, outside, asOf]: BudgetFigures): boolean {
+  #setFigures([id, budget, daily, found, asOf]: BudgetFigures): boolean {
     const known = this.#campaigns.get(id);
+    let outside = found;
     if (known !== undefined) {
       if (asOf < known.asOf) return false;
+      if (asOf === known.asOf) outside = Math.max(found, known.outside);
       if (
         asOf === known.asOf &&
         budget === known.budget &&
@@ -1030,10 +1071,32 @@ function parse(payload: Uint8Array): RecordBody {
   ) as RecordBody;
 }
 
-function toRow(record: Movement, tenantId: string): LedgerRow {
+/** Reads which ledger the directory is, or makes it one. @throws WAGGLE_LEDGER_CORRUPT */
+async function identityOf(wal: WriteAheadLog): Promise<Identity> {
+  const path = join(wal.dir, IDENTITY_FILE);
+  const text = await readIfPresent(path);
+  if (text === undefined) {
+    const identity = { id: randomBytes(6).toString('hex'), since: wal.durableSequence };
+    await writeDurably(path, JSON.stringify(identity));
+    return identity;
+  }
+  try {
+    const { id, since } = JSON.parse(text) as Partial<Identity>;
+    if (typeof id !== 'string' || !/^[0-9a-f]{12}$/.test(id) || !Number.isSafeInteger(since))
+      throw new Error('no id');
+    return { id, since: since! };
+  } catch (cause) {
+    throw ledgerError('WAGGLE_LEDGER_CORRUPT', `${path} cannot be read`, {
+      cause,
+      details: { path },
+    });
+  }
+}
+
+function toRow(record: Movement, tenantId: string, ledgerId: string): LedgerRow {
   return {
     tenant_id: tenantId,
-    event_id: eventId(record.t, record.r),
+    event_id: eventId(record.t, record.r, ledgerId),
     type: `ledger.${record.t}`,
     ts: new Date(record.at).toISOString(),
     campaign_id: record.c,
@@ -1044,9 +1107,10 @@ function toRow(record: Movement, tenantId: string): LedgerRow {
 }
 
 /** A reference has one entry of each type, so its id follows from both: sending it twice is once. */
-function eventId(type: string, reference: string): string {
-  const id = `${LEDGER_EVENT_PREFIX}${type}_${reference}`;
+function eventId(type: string, reference: string, ledgerId: string): string {
+  const head = `${LEDGER_EVENT_PREFIX}${ledgerId === '' ? '' : `${ledgerId}_`}${type}_`;
+  const id = `${head}${reference}`;
   return id.length <= 64
     ? id
-    : `${LEDGER_EVENT_PREFIX}${type}_${createHash('sha256').update(reference).digest('hex').slice(0, 40)}`;
+    : `${head}${createHash('sha256').update(reference).digest('hex').slice(0, 40)}`;
 }

@@ -18,7 +18,7 @@ export interface ForwardedRow {
 /** What the records of a log are. */
 export type RecordForm =
   /** Rows of one record; empty for records that concern only the log's owner. */
-  | { readonly rowsOf: (payload: Uint8Array) => readonly ForwardedRow[] }
+  | { readonly rowsOf: (payload: Uint8Array, sequence: number) => readonly ForwardedRow[] }
   /** Each record is one row of this table, as JSON in UTF-8 without a line break: it is sent as it is. */
   | { readonly linesFor: string };
 
@@ -225,7 +225,7 @@ export class Forwarder {
   /** @returns the last sequence that is in the store now */
   async #forwardRows(
     first: number,
-    rowsOf: (payload: Uint8Array) => readonly ForwardedRow[],
+    rowsOf: (payload: Uint8Array, sequence: number) => readonly ForwardedRow[],
   ): Promise<number> {
     const { wal, batchRows = 20_000 } = this.#options;
     const byTable = new Map<string, object[]>();
@@ -233,7 +233,7 @@ export class Forwarder {
     let rows = 0;
     let bytes = 0;
     for await (const { sequence, payload } of wal.read(first)) {
-      for (const { table, row } of rowsOf(payload)) {
+      for (const { table, row } of rowsOf(payload, sequence)) {
         let list = byTable.get(table);
         if (list === undefined) {
           list = [];
