@@ -117,8 +117,10 @@ const wal = defineErrors({
       'Copy the directory away, then restore it or move the named segment aside; records before it are intact.',
   },
   WAGGLE_WAL_LOCKED: {
-    summary: 'Another process holds the write-ahead log.',
-    remedy: 'Stop that process, or give this one its own directory.',
+    summary:
+      'Another process, here or in another container or machine, holds the write-ahead log or has taken it over.',
+    remedy:
+      'Stop that process, or give this one its own directory; a process that lost its log must be restarted.',
   },
   WAGGLE_WAL_DISK_FULL: {
     summary: 'The disk that holds the write-ahead log is full.',

@@ -734,6 +734,7 @@ export class BudgetLedger {
       add(`\n${JSON.stringify(references.slice(i, i + SNAPSHOT_SLICE))}`);
       await new Promise((wake) => setImmediate(wake));
     }
+    await this.#wal.assertHeld();
     await writeDurably(
       join(this.#wal.dir, SNAPSHOT_FILE),
       `${hash.digest('hex')}\n${parts.join('')}`,

@@ -294,6 +294,7 @@ export class Forwarder {
   }
 
   async #writeCursor(sequence: number): Promise<void> {
+    await this.#options.wal.assertHeld();
     await writeDurably(this.#cursorPath, JSON.stringify({ sequence, log: this.#logId }));
     this.#cursor = sequence;
   }

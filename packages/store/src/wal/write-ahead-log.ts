@@ -1,7 +1,7 @@
 import { type FileHandle, open, readdir, readFile, rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { type Clock, type Logger, silentLogger, systemClock, WaggleError } from '@waggle/core';
-import { DirectoryLock } from '../directory-lock.js';
+import { DirectoryLock, type DirectoryLockOptions, type HeldBy } from '../directory-lock.js';
 import { walError } from '../errors.js';
 import {
   MAX_RECORD_BYTES,
@@ -27,6 +27,8 @@ export interface WriteAheadLogOptions {
   readonly lossWindowMs?: number;
   /** The file system; tests put a failing one here. */
   readonly files?: WalFiles;
+  /** Times of the lock, the same for everybody who may open the directory; tests cannot wait for the usual ones. */
+  readonly lock?: Pick<DirectoryLockOptions, 'heartbeatMs' | 'staleMs'>;
 }
 
 /** What the log needs of the file system. */
@@ -103,17 +105,21 @@ export class WriteAheadLog {
     const dir = resolve(options.dir);
     const logger = options.logger ?? silentLogger;
     const files = options.files ?? nodeFiles;
-    let lock: DirectoryLock | { heldBy: number };
+    let lock: DirectoryLock | HeldBy;
     try {
-      lock = await DirectoryLock.acquire(dir);
+      lock = await DirectoryLock.acquire(dir, {
+        ...options.lock,
+        onWait: ({ heldBy, host }, staleMs) =>
+          logger.warn(
+            { dir, pid: heldBy, host, stale_ms: staleMs },
+            'the log was last held in another container or on another machine; waiting for a sign of life from there',
+          ),
+        onLost: () => logger.error({ err: lostError(dir) }, 'the log cannot be written any more'),
+      });
     } catch (err) {
       throw ioError(err, `open ${dir}`);
     }
-    if (!(lock instanceof DirectoryLock)) {
-      throw walError('WAGGLE_WAL_LOCKED', `process ${lock.heldBy} holds ${dir}`, {
-        details: { pid: lock.heldBy, dir },
-      });
-    }
+    if (!(lock instanceof DirectoryLock)) throw lockedError(lock, dir);
     try {
       const { segments, lastSequence } = await recover(dir, files, logger);
       const log = new WriteAheadLog(dir, options, files, lock, segments, lastSequence);
@@ -181,7 +187,7 @@ export class WriteAheadLog {
   /**
    * @param payload bytes of the record, at most 16 MiB; copied when the batch is written: do not change them before
    * @returns the record's sequence, once it is durable
-   * @throws WAGGLE_WAL_DISK_FULL, WAGGLE_WAL_READ_ONLY, WAGGLE_WAL_IO: the record is not in the log;
+   * @throws WAGGLE_WAL_DISK_FULL, WAGGLE_WAL_READ_ONLY, WAGGLE_WAL_IO, WAGGLE_WAL_LOCKED: the record is not in the log;
    *   WAGGLE_WAL_CLOSED, WAGGLE_WAL_RECORD_TOO_LARGE
    */
   append(payload: Uint8Array): Promise<number> {
@@ -320,8 +326,9 @@ export class WriteAheadLog {
     return this.#durableSequence;
   }
 
-  /** Removes whole segments whose records all lie before `sequence`. */
+  /** Removes whole segments whose records all lie before `sequence`. @throws WAGGLE_WAL_LOCKED, WAGGLE_WAL_IO */
   async truncateBefore(sequence: number): Promise<void> {
+    await this.assertHeld();
     let removed = 0;
     while (this.#segments.length > 1 && this.#segments[1]!.first <= sequence) {
       const segment = this.#segments.shift()!;
@@ -333,6 +340,22 @@ export class WriteAheadLog {
         throw ioError(err, 'truncate the log');
       });
     }
+  }
+
+  /**
+   * For files of others in the directory, before they are written. A process that stood still for long may have been
+   * taken for dead by one that it cannot see, and must not write any more.
+   * @throws WAGGLE_WAL_LOCKED, WAGGLE_WAL_IO
+   */
+  async assertHeld(): Promise<void> {
+    if (this.#lock.isSure()) return;
+    let isOurs: boolean;
+    try {
+      isOurs = await this.#lock.confirm();
+    } catch (err) {
+      throw ioError(err, 'look after the lock');
+    }
+    if (!isOurs) throw lostError(this.dir);
   }
 
   /** Makes everything durable that can be, and gives the directory back. Idempotent. */
@@ -437,6 +460,7 @@ export class WriteAheadLog {
 
   /** Writes and syncs a batch; on failure the file ends where it ended before, or is cut before the next use. */
   async #commit(batch: readonly Waiting[]): Promise<void> {
+    await this.assertHeld();
     if (this.#dirtyTail) await this.#cutTail();
     if (this.#file === undefined || this.#active().end >= this.#segmentBytes) {
       await this.#rotate(batch[0]!.sequence);
@@ -632,6 +656,30 @@ function segmentName(first: number): string {
 function corruptError(path: string, offset: number): WaggleError {
   return walError('WAGGLE_WAL_CORRUPT', `${path} is damaged at byte ${offset}`, {
     details: { path, offset },
+  });
+}
+
+function lockedError({ heldBy, host }: HeldBy, dir: string): WaggleError {
+  if (host === undefined) {
+    return walError('WAGGLE_WAL_LOCKED', `process ${heldBy} holds ${dir}`, {
+      details: { pid: heldBy, dir },
+    });
+  }
+  return walError(
+    'WAGGLE_WAL_LOCKED',
+    `process ${heldBy} in another container or machine (${host}) holds ${dir}`,
+    {
+      details: { pid: heldBy, host, dir },
+      remedy: `Stop it there, or give this one its own directory: only one process may write to ${dir}.`,
+    },
+  );
+}
+
+function lostError(dir: string): WaggleError {
+  return walError('WAGGLE_WAL_LOCKED', `another process has taken over ${dir}`, {
+    details: { dir },
+    remedy:
+      'Restart this process. It stood still for so long that it was taken for dead; give each process its own directory.',
   });
 }
 
