@@ -56,6 +56,10 @@ const gateway = defineErrors({
     summary: 'The Idempotency-Key header is empty, too long or not printable ASCII.',
     remedy: 'Use 1 to 255 printable ASCII characters; a UUID is a good key.',
   },
+  WAGGLE_IDEMPOTENCY_UNREADABLE: {
+    summary: 'The stored answer of this Idempotency-Key cannot be read from the disk.',
+    remedy: 'Check the disk of the data directory, then repeat the request with the same key.',
+  },
   WAGGLE_EVENT_ENTITY_UNKNOWN: {
     summary:
       'An event names a publication, campaign or creative that the active release does not know.',
@@ -133,6 +137,7 @@ export const STATUS_BY_CODE: Readonly<Record<ErrorCode, number>> = {
   WAGGLE_DEADLINE_EXCEEDED: 504,
   // Nothing was acknowledged; the same request may be sent again once the disk is well.
   WAGGLE_DECISION_NOT_RECORDED: 503,
+  WAGGLE_IDEMPOTENCY_UNREADABLE: 503,
   WAGGLE_WAL_DISK_FULL: 503,
   WAGGLE_WAL_READ_ONLY: 503,
   WAGGLE_WAL_IO: 503,

@@ -94,7 +94,22 @@ export interface LedgerPort {
   follow(reports: readonly PlacementReport[]): Promise<void>;
 }
 
+/** An answer as it is kept across restarts. */
+export interface AnswerRecord {
+  /** Tenant, route and key. */
+  readonly scope: string;
+  readonly digest: string;
+  readonly status: number;
+  readonly body: string;
+  readonly storedAtMs: number;
+}
+
 /** Keeps `fill` answers across restarts. */
 export interface IdempotencyJournal {
-  append(record: Uint8Array): Promise<void>;
+  /** Durable before it resolves. @returns the record's place; places rise */
+  append(record: AnswerRecord): Promise<number>;
+  /** The record, or undefined when it has expired and is gone. */
+  read(place: number): Promise<AnswerRecord | undefined>;
+  /** Everything before this place has expired. */
+  readonly firstPlace: number;
 }

@@ -1,7 +1,11 @@
+import { mkdtemp, readdir, rename, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { manualClock, silentLogger } from '@waggle/core';
 import type { RankRequestBody } from '@waggle/core/contract';
+import { WriteAheadLog } from '@waggle/store/wal';
 import fc from 'fast-check';
-import { describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { type AnswerLog, DurableAnswers } from '../src/durable-answers.js';
 import { IdempotencyCache } from '../src/idempotency.js';
 import { CLICK, OFFERS, rankResponse, testGateway } from './rank-fixture.js';
@@ -161,6 +165,110 @@ class MemoryLog implements AnswerLog {
   }
 }
 
+describe('answers with effects', () => {
+  let dir: string;
+  beforeEach(async () => {
+    dir = await mkdtemp(join(tmpdir(), 'waggle-answers-'));
+  });
+  afterEach(() => rm(dir, { recursive: true, force: true }));
+
+  const maxBytes = 20_000;
+  const body = (name: string) => JSON.stringify({ name, rest: 'x'.repeat(500) });
+  const open = async (clock = manualClock(0)) => {
+    const log = await WriteAheadLog.open({ dir });
+    const journal = new DurableAnswers({ log, clock, ttlMs: DAY_MS });
+    const cache = new IdempotencyCache({
+      clock,
+      logger: silentLogger,
+      ttlMs: DAY_MS,
+      maxBytes,
+      journal,
+    });
+    await journal.restoreInto(cache, silentLogger);
+    const runs: string[] = [];
+    const ask = (key: string, durable: boolean, digest = 'd') =>
+      cache.answer(key, digest, durable, async () => {
+        runs.push(key);
+        return { status: 200, body: body(key) };
+      });
+    return { log, cache, clock, runs, ask };
+  };
+
+  test('outlive any number of others, in memory', async () => {
+    const { log, cache, runs, ask } = await open();
+    await ask('fill', true);
+    const read = vi.spyOn(log, 'read');
+    for (let i = 0; i < 200; i++) await ask(`offers ${i}`, false);
+    expect(cache.evicted).toBeGreaterThan(150);
+    expect(await ask('fill', true)).toEqual({ status: 200, body: body('fill'), replayed: true });
+    expect(read).not.toHaveBeenCalled();
+    expect(runs.filter((key) => key === 'fill')).toHaveLength(1);
+    await log.close();
+  });
+
+  test('leave half of the memory to others', async () => {
+    const { log, cache, ask } = await open();
+    for (let i = 0; i < 5; i++) await ask(`offers ${i}`, false);
+    for (let i = 0; i < 200; i++) await ask(`fill ${i}`, true);
+    for (let i = 0; i < 5; i++) expect((await ask(`offers ${i}`, false)).replayed).toBe(true);
+    expect(cache.evicted).toBe(0);
+    await log.close();
+  });
+
+  test.each(['before', 'after'])(
+    'are read back when memory has dropped them, %s a restart',
+    async (when) => {
+      let gateway = await open();
+      const keys = Array.from({ length: 100 }, (_, i) => `fill ${i}`);
+      for (const key of keys) await gateway.ask(key, true);
+      if (when === 'after') {
+        await gateway.log.close();
+        gateway = await open(gateway.clock);
+      }
+      const { log, cache, clock, runs, ask } = gateway;
+      runs.length = 0;
+      expect([cache.size, cache.evicted]).toEqual([keys.length, 0]);
+      expect(cache.bytes).toBeLessThanOrEqual(maxBytes + 96 * keys.length);
+      for (const key of keys) {
+        expect(await ask(key, true)).toEqual({ status: 200, body: body(key), replayed: true });
+      }
+      await expect(ask('fill 0', false, 'other')).rejects.toMatchObject({
+        code: 'WAGGLE_IDEMPOTENCY_CONFLICT',
+      });
+      // Dropped again by those that followed, and asked for by several at once, one of them with another body.
+      const read = vi.spyOn(log, 'read');
+      const [wrong, ...right] = await Promise.allSettled([
+        ask('fill 1', true, 'other'),
+        ask('fill 1', true),
+        ask('fill 1', true),
+      ]);
+      expect(wrong.status).toBe('rejected');
+      expect(right.map(({ status }) => status)).toEqual(['fulfilled', 'fulfilled']);
+      expect(read).toHaveBeenCalledTimes(1);
+      expect(runs).toEqual([]);
+      clock.advance(DAY_MS + 1);
+      const late = await Promise.all([ask('fill 2', true), ask('fill 2', true)]);
+      expect([late.map(({ replayed }) => replayed), runs]).toEqual([[false, true], ['fill 2']]);
+      await log.close();
+    },
+  );
+
+  test('are not made again while the disk cannot be read', async () => {
+    const { log, runs, ask } = await open();
+    for (let i = 0; i < 100; i++) await ask(`fill ${i}`, true);
+    runs.length = 0;
+    const files = (await readdir(dir)).filter((name) => name.endsWith('.wal'));
+    for (const name of files) await rename(join(dir, name), join(dir, `${name}.away`));
+    await expect(ask('fill 0', true)).rejects.toMatchObject({
+      code: 'WAGGLE_IDEMPOTENCY_UNREADABLE',
+    });
+    for (const name of files) await rename(join(dir, `${name}.away`), join(dir, name));
+    expect((await ask('fill 0', true)).body).toBe(body('fill 0'));
+    expect(runs).toEqual([]);
+    await log.close();
+  });
+});
+
 describe('stored answers', () => {
   const make = (log: AnswerLog, clock = manualClock(0)) => {
     const journal = new DurableAnswers({ log, clock, ttlMs: DAY_MS });
@@ -201,10 +309,12 @@ describe('stored answers', () => {
   });
 
   test('damaged records are skipped', async () => {
-    const { cache } = make(new MemoryLog());
-    expect(cache.restore(Buffer.from('{"v":1'))).toBe(false);
-    expect(cache.restore(Buffer.from('{"v":2,"scope":"a","body":""}'))).toBe(false);
-    expect(cache.restore(Buffer.from('null'))).toBe(false);
+    const log = new MemoryLog();
+    for (const text of ['{"v":1', '{"v":2,"scope":"a","body":""}', 'null']) {
+      await log.append(Buffer.from(text));
+    }
+    const { cache, journal } = make(log);
+    await journal.restoreInto(cache, silentLogger);
     expect(cache.size).toBe(0);
   });
 
