@@ -143,7 +143,7 @@ export async function startGateway(options: StartOptions): Promise<RunningGatewa
     if (first !== undefined) await releases.request(first.served.id);
     watcher = releaseStore.watch(
       (id) => void releases.request(id),
-      (error) => void releases.refuse(error),
+      (error) => releases.refuse(error),
     );
     // So that it is known before anybody asks whether, and why, the active one is not served.
     await watcher.looked;

@@ -18,10 +18,14 @@ export interface ReleaseSwitchOptions<R> {
   readonly logger: Logger;
 }
 
+/** A refused release is tried again after this long, then after twice as long, and so on up to `RETRY_MAX_MS`. */
+const RETRY_FIRST_MS = 5_000;
+const RETRY_MAX_MS = 300_000;
+
 /**
  * Holds the release in service and replaces it by another one as a whole. Requests read one reference, so
  * each sees one release from start to end, and none waits for a swap. A release that does not load is
- * reported and the one in service stays.
+ * reported, the one in service stays, and it is tried again: files still being copied, or too many open at once, pass.
  */
 export class ReleaseSwitch<R> implements ReleasesPort {
   readonly #options: ReleaseSwitchOptions<R>;
@@ -32,6 +36,10 @@ export class ReleaseSwitch<R> implements ReleasesPort {
   #rejected: RejectedRelease | undefined;
   #wanted: string | undefined;
   #working: Promise<void> | undefined;
+  #retry: NodeJS.Timeout | undefined;
+  /** Tries of the wanted release that failed since it was asked for. */
+  #failures = 0;
+  #closed = false;
 
   constructor(options: ReleaseSwitchOptions<R>) {
     this.#options = options;
@@ -62,21 +70,18 @@ export class ReleaseSwitch<R> implements ReleasesPort {
 
   /**
    * Asks for a release; resolves when it, or a later one asked for meanwhile, is in service or was refused.
-   * Releases asked for while another loads are skipped but the last: only that one is wanted any more.
+   * Releases asked for while another loads are skipped but the last: only that one is wanted any more. One that was
+   * refused is tried at once when it is asked for again.
    */
   request(id: string): Promise<void> {
-    this.#wanted = id;
-    this.#working ??= this.#work();
-    return this.#working;
+    this.#failures = 0;
+    return this.#ask(id);
   }
 
-  /** Notes why what is asked for is not served, until something is asked for that loads. @param id where it is known */
-  refuse(
-    { code, message, remedy = 'Build the release again.' }: WaggleError,
-    id?: string,
-  ): RejectedRelease {
-    this.#rejected = { ...(id !== undefined && { release: id }), code, message, remedy };
-    return this.#rejected;
+  /** Notes why what is asked for is not served and not known, until something is asked for that loads. */
+  refuse(error: WaggleError): void {
+    clearTimeout(this.#retry);
+    this.#reject(error);
   }
 
   /** Resolves when nothing is being loaded. */
@@ -86,6 +91,8 @@ export class ReleaseSwitch<R> implements ReleasesPort {
 
   /** Retires what is held. Nothing is current afterwards. */
   async close(): Promise<void> {
+    this.#closed = true;
+    clearTimeout(this.#retry);
     this.#wanted = undefined;
     await this.#working;
     for (const held of [this.#current, this.#previous]) {
@@ -93,6 +100,30 @@ export class ReleaseSwitch<R> implements ReleasesPort {
     }
     this.#current = undefined;
     this.#previous = undefined;
+  }
+
+  #ask(id: string): Promise<void> {
+    clearTimeout(this.#retry);
+    this.#wanted = id;
+    this.#working ??= this.#work();
+    return this.#working;
+  }
+
+  #reject(
+    { code, message, remedy = 'Build the release again.' }: WaggleError,
+    id?: string,
+  ): RejectedRelease {
+    this.#rejected = { ...(id !== undefined && { release: id }), code, message, remedy };
+    return this.#rejected;
+  }
+
+  /** @returns the pause before the next try; undefined when there will be none */
+  #retryLater(id: string): number | undefined {
+    if (this.#closed || this.#wanted !== undefined) return undefined;
+    const pauseMs = Math.min(RETRY_FIRST_MS * 2 ** this.#failures++, RETRY_MAX_MS);
+    this.#retry = setTimeout(() => void this.#ask(id), pauseMs);
+    this.#retry.unref();
+    return pauseMs;
   }
 
   async #work(): Promise<void> {
@@ -136,10 +167,16 @@ export class ReleaseSwitch<R> implements ReleasesPort {
           'release in service',
         );
       } catch (thrown) {
-        const { code, remedy } = this.refuse(toWaggleError(thrown), id);
+        const known = this.#rejected;
+        const { code, remedy } = this.#reject(toWaggleError(thrown), id);
         const kept = this.#current?.served.id;
+        const retry_in_ms = this.#retryLater(id);
+        if (known?.release === id && known.code === code) {
+          logger.debug({ release: id, kept, code, retry_in_ms }, 'release refused again');
+          continue;
+        }
         logger.error(
-          { release: id, kept, code, err: thrown },
+          { release: id, kept, code, retry_in_ms, err: thrown },
           `release refused, ${kept === undefined ? 'none is served' : 'the previous one stays in service'}; ${remedy}`,
         );
       }

@@ -36,6 +36,70 @@ describe('a release switch', () => {
     expect(releases.status().rejected).toBeUndefined();
   });
 
+  describe('whose wanted release was refused', () => {
+    beforeEach(() => void vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] }));
+    afterEach(() => void vi.useRealTimers());
+
+    const refusing = () => {
+      const loads: string[] = [];
+      let refuses = true;
+      const releases = make(async (id) => {
+        loads.push(id);
+        if (id === 'rel_b' && refuses) throw new Error('EMFILE: too many open files');
+        return id;
+      });
+      return {
+        releases,
+        loads,
+        pass: () => {
+          refuses = false;
+        },
+      };
+    };
+
+    test('tries it again at growing pauses, until it loads', async () => {
+      const { releases, loads, pass } = refusing();
+      await releases.request('rel_a');
+      await releases.request('rel_b');
+      let tries = 2;
+      for (const pauseS of [5, 10, 20, 40, 80, 160, 300, 300]) {
+        await vi.advanceTimersByTimeAsync(pauseS * 1_000 - 1);
+        expect(loads).toHaveLength(tries);
+        await vi.advanceTimersByTimeAsync(1);
+        expect(loads).toHaveLength(++tries);
+      }
+      expect(releases.status().rejected?.release).toBe('rel_b');
+      pass();
+      await vi.advanceTimersByTimeAsync(300_000);
+      expect(releases.status()).toMatchObject({ release: 'rel_b', swaps: 2 });
+      expect(releases.status().rejected).toBeUndefined();
+      expect(vi.getTimerCount()).toBe(0);
+    });
+
+    test('tries it at once when it is asked for again, and begins with short pauses', async () => {
+      const { releases, loads } = refusing();
+      await releases.request('rel_b');
+      await vi.advanceTimersByTimeAsync(5_000);
+      await releases.request('rel_b');
+      expect(loads).toHaveLength(3);
+      await vi.advanceTimersByTimeAsync(5_000);
+      expect(loads).toHaveLength(4);
+    });
+
+    test.each<[string, (releases: ReleaseSwitch<string>) => Promise<void>]>([
+      ['another one is asked for', (releases) => releases.request('rel_a')],
+      ['it is closed', (releases) => releases.close()],
+    ])('leaves it alone once %s', async (_what, then) => {
+      const { releases, pass } = refusing();
+      await releases.request('rel_a');
+      await releases.request('rel_b');
+      await then(releases);
+      pass();
+      await vi.advanceTimersByTimeAsync(3_600_000);
+      expect(releases.current()?.id).not.toBe('rel_b');
+    });
+  });
+
   test('serves the old release until the new one is complete', async () => {
     let finish: (() => void) | undefined;
     const releases = make((id) =>
@@ -165,6 +229,24 @@ describe('a gateway on a release store', () => {
     await app.close();
     expect([...seen.keys()].sort()).toEqual([...ids].sort());
     expect(releases.status().swaps).toBeGreaterThanOrEqual(15);
+  });
+
+  test('takes a release that was refused as soon as it is whole and activated again', async () => {
+    const { store, ids, releases } = await openAll();
+    await store.activate(ids[0]);
+    const file = join(dir, ids[0], 'engine', 'policy.json');
+    await writeFile(file, '{"name":"o');
+    const watcher = store.watch((id) => void releases.request(id));
+    await until(() => releases.status().rejected !== undefined);
+    await writeFile(file, '{"name":"one"}');
+    const startedMs = performance.now();
+    await store.activate(ids[0]);
+    await until(() => releases.current() !== undefined);
+    // Told, rather than tried again after a pause.
+    expect(performance.now() - startedMs).toBeLessThan(4_000);
+    expect(releases.ranking()).toBe('one');
+    watcher.close();
+    await releases.close();
   });
 
   test('refuses a damaged release, says so, and takes it once it is whole', async () => {

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { type FSWatcher, watch as watchPath } from 'node:fs';
-import { mkdir, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
+import { mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import {
   type Clock,
@@ -157,34 +157,20 @@ export class ReleaseStore {
 
   /** Id of the active release; undefined before the first. @throws WAGGLE_RELEASE_CORRUPT, _IO */
   async active(): Promise<string | undefined> {
-    let text: string;
-    try {
-      text = await readFile(join(this.dir, ACTIVE), 'utf8');
-    } catch (cause) {
-      if (isMissing(cause)) return undefined;
-      throw ioError(cause, 'reading the active pointer');
-    }
-    const id = text.slice(0, -1);
-    if (!text.endsWith('\n') || !isReleaseId(id)) {
-      throw releaseError(
-        'WAGGLE_RELEASE_CORRUPT',
-        `the active pointer holds ${JSON.stringify(text.slice(0, 40))}`,
-        { remedy: 'Activate a release by id: `waggle release activate <id>`.' },
-      );
-    }
-    return id;
+    return (await this.#pointer())?.id;
   }
 
   /**
-   * Makes a release the active one, after opening it in full. The swap is one rename.
+   * Makes a release the active one, after opening it in full. The swap is one rename. Activating the active one again
+   * tells those who watch to look at it again.
    * @throws what `open` throws, WAGGLE_RELEASE_NO_SPACE, _READ_ONLY; the pointer is then unchanged
    */
   activate(id: string): Promise<void> {
     return this.#exclusively(async () => {
       await this.open(id);
       const from = await this.#activeOrNone();
-      if (from === id) return;
-      await this.#promote({ at: this.#nowText(), action: 'activate', id, from: from ?? null });
+      if (from === id) await this.#pointAt(id, async () => {});
+      else await this.#promote({ at: this.#nowText(), action: 'activate', id, from: from ?? null });
     });
   }
 
@@ -236,8 +222,8 @@ export class ReleaseStore {
   }
 
   /**
-   * Calls back with the id whenever the active release changes, or its folder is replaced because it was built again, by file
-   * system events and, where those are missing, by a slow poll. The first call comes at once when a release is active, before
+   * Calls back with the id whenever the active release changes, is activated again, or its folder is replaced because it was
+   * built again, by file system events and, where those are missing, by a slow poll. The first call comes at once when a release is active, before
    * `looked` resolves. Never throws; a pointer that cannot be read is told to `onUnreadable`, once, and the last one kept.
    */
   watch(
@@ -259,10 +245,11 @@ export class ReleaseStore {
       do {
         again = false;
         try {
-          const id = await this.active();
+          const pointer = await this.#pointer();
           unreadable = undefined;
-          if (id === undefined) continue;
-          const state = `${id} ${await this.#folderIdentity(id)}`;
+          if (pointer === undefined) continue;
+          const { id, identity } = pointer;
+          const state = `${id} ${identity} ${await this.#folderIdentity(id)}`;
           if (!closed && state !== last) {
             last = state;
             onChange(id);
@@ -306,6 +293,34 @@ export class ReleaseStore {
         events?.close();
       },
     };
+  }
+
+  /** What the active pointer says, and which of all pointers so far it is. */
+  async #pointer(): Promise<{ id: string; identity: string } | undefined> {
+    let text: string;
+    let identity: string;
+    try {
+      const file = await open(join(this.dir, ACTIVE), 'r');
+      try {
+        const { ino, mtimeMs } = await file.stat();
+        identity = `${ino} ${mtimeMs}`;
+        text = await file.readFile('utf8');
+      } finally {
+        await file.close();
+      }
+    } catch (cause) {
+      if (isMissing(cause)) return undefined;
+      throw ioError(cause, 'reading the active pointer');
+    }
+    const id = text.slice(0, -1);
+    if (!text.endsWith('\n') || !isReleaseId(id)) {
+      throw releaseError(
+        'WAGGLE_RELEASE_CORRUPT',
+        `the active pointer holds ${JSON.stringify(text.slice(0, 40))}`,
+        { remedy: 'Activate a release by id: `waggle release activate <id>`.' },
+      );
+    }
+    return { id, identity };
   }
 
   /** Changes when a folder of that name takes the place of another one. */
@@ -393,24 +408,29 @@ export class ReleaseStore {
     }
   }
 
-  /** The new pointer is on the disk before the history grows, and swapped in after. */
-  async #promote(promotion: Promotion): Promise<void> {
-    const doing = `making release ${promotion.id} active`;
+  #promote(promotion: Promotion): Promise<void> {
+    return this.#pointAt(promotion.id, () =>
+      appendDurably(join(this.dir, HISTORY), `${JSON.stringify(promotion)}\n`),
+    );
+  }
+
+  /** The new pointer is on the disk before `record` runs, and swapped in after. */
+  async #pointAt(id: string, record: () => Promise<void>): Promise<void> {
     try {
       const pointer = await stageReplacement(
         join(this.dir, ACTIVE),
         this.#temporaryPath(),
-        Buffer.from(`${promotion.id}\n`),
+        Buffer.from(`${id}\n`),
       );
       try {
-        await appendDurably(join(this.dir, HISTORY), `${JSON.stringify(promotion)}\n`);
+        await record();
         await pointer.commit();
       } catch (cause) {
         await pointer.discard();
         throw cause;
       }
     } catch (cause) {
-      throw ioError(cause, doing);
+      throw ioError(cause, `making release ${id} active`);
     }
   }
 

@@ -374,6 +374,29 @@ describe('promotion', () => {
     expect(heard).toHaveLength(3);
   });
 
+  test('watchers hear of a release that is activated again, and the history does not', async () => {
+    const store = open();
+    const { id } = await store.create(input('a'));
+    await store.activate(id);
+    let heard = 0;
+    let wake = () => {};
+    const watcher = open().watch(() => {
+      heard++;
+      wake();
+    });
+    await watcher.looked;
+    const again = new Promise<void>((resolve) => {
+      wake = resolve;
+    });
+    await store.activate(id);
+    await again;
+    // Looking without news says nothing.
+    await open().watch(() => {}).looked;
+    expect(heard).toBe(2);
+    expect(await store.history()).toHaveLength(1);
+    watcher.close();
+  });
+
   test('watchers hear of a damaged release again when it has been built again under its id', async () => {
     const store = open();
     const { id } = await store.create(input('a'));
