@@ -10,43 +10,56 @@ export interface AnswerLog {
 }
 
 /** How finely the log is cut behind answers that have expired. */
-const CHECKPOINT_MS = 600_000;
+const STRETCH_MS = 600_000;
+
+/** A piece of the log that is given up as a whole. */
+interface Stretch {
+  /** Its first sequence. */
+  readonly sequence: number;
+  /** Times of its answers; clocks may go back. */
+  readonly fromMs: number;
+  untilMs: number;
+}
 
 /** Keeps `fill` answers in a write-ahead log: durable before they are given out, cut once they have expired. */
 export class DurableAnswers implements IdempotencyJournal {
   readonly #log: AnswerLog;
   readonly #clock: Clock;
+  readonly #logger: Logger;
   readonly #ttlMs: number;
-  /** First sequence of each stretch of the log and when it was written. */
-  readonly #checkpoints: { sequence: number; atMs: number }[] = [];
+  #stretches: Stretch[] = [];
+  #firstPlace = 0;
 
-  constructor(o: { log: AnswerLog; clock: Clock; ttlMs: number }) {
+  constructor(o: { log: AnswerLog; clock: Clock; logger: Logger; ttlMs: number }) {
     this.#log = o.log;
     this.#clock = o.clock;
+    this.#logger = o.logger;
     this.#ttlMs = o.ttlMs;
   }
 
   get firstPlace(): number {
-    return this.#checkpoints[0]?.sequence ?? 0;
+    return this.#firstPlace;
   }
 
-  /** Fills the cache from the log, once, before requests are taken. */
-  async restoreInto(cache: IdempotencyCache, logger: Logger): Promise<void> {
+  /** Fills the cache from the log and cuts off what has expired; once, before requests are taken. */
+  async restoreInto(cache: IdempotencyCache): Promise<void> {
     let restored = 0;
     let skipped = 0;
+    let last = -1;
     for await (const { sequence, payload } of this.#log.read(0)) {
       const record = decode(payload);
+      if (record !== undefined) this.#note(sequence, record.storedAtMs);
       if (record !== undefined && cache.restore(record, sequence)) restored++;
       else skipped++;
-      if (this.#checkpoints.length === 0)
-        this.#checkpoints.push({ sequence, atMs: this.#clock.nowMs() });
+      last = sequence;
     }
-    if (restored + skipped > 0) logger.info({ restored, skipped }, 'stored fill answers');
+    if (restored + skipped > 0) this.#logger.info({ restored, skipped }, 'stored fill answers');
+    await this.#cut(last + 1);
   }
 
   async append(record: AnswerRecord): Promise<number> {
     const sequence = await this.#log.append(encode(record));
-    await this.#cutBefore(sequence);
+    if (this.#note(sequence, record.storedAtMs)) await this.#cut(sequence);
     return sequence;
   }
 
@@ -57,22 +70,33 @@ export class DurableAnswers implements IdempotencyJournal {
     return undefined;
   }
 
-  async #cutBefore(sequence: number): Promise<void> {
-    const nowMs = this.#clock.nowMs();
-    const last = this.#checkpoints.at(-1);
-    if (last !== undefined && nowMs - last.atMs < CHECKPOINT_MS) return;
-    this.#checkpoints.push({ sequence, atMs: nowMs });
-    // A stretch has expired when the one after it began longer ago than answers are kept.
-    let expired = 0;
-    while (
-      expired + 1 < this.#checkpoints.length &&
-      nowMs - this.#checkpoints[expired + 1]!.atMs > this.#ttlMs
-    ) {
-      expired++;
+  /** @returns true when the record began another stretch */
+  #note(sequence: number, atMs: number): boolean {
+    const last = this.#stretches.at(-1);
+    if (last !== undefined && Math.abs(atMs - last.fromMs) < STRETCH_MS) {
+      last.untilMs = Math.max(last.untilMs, atMs);
+      return false;
     }
-    if (expired === 0) return;
-    this.#checkpoints.splice(0, expired);
-    await this.#log.truncateBefore(this.#checkpoints[0]!.sequence);
+    this.#stretches.push({ sequence, fromMs: atMs, untilMs: atMs });
+    return true;
+  }
+
+  /** Gives up the stretches at the front that have expired. @param end where the log ends when all of them have */
+  async #cut(end: number): Promise<void> {
+    const nowMs = this.#clock.nowMs();
+    const kept = this.#stretches.findIndex(({ untilMs }) => nowMs - untilMs <= this.#ttlMs);
+    this.#stretches = kept < 0 ? [] : this.#stretches.slice(kept);
+    const firstPlace = this.#stretches[0]?.sequence ?? end;
+    if (firstPlace <= this.#firstPlace) return;
+    this.#firstPlace = firstPlace;
+    try {
+      await this.#log.truncateBefore(firstPlace);
+    } catch (err) {
+      this.#logger.warn(
+        { err },
+        'the log of fill answers could not be cut; it is tried again with later ones',
+      );
+    }
   }
 }
 

@@ -161,6 +161,7 @@ export async function startGateway(options: StartOptions): Promise<RunningGatewa
     const answers = new DurableAnswers({
       log: live.answers,
       clock,
+      logger,
       ttlMs: config.idempotencyTtlMs,
     });
     const idempotency = new IdempotencyCache({
@@ -170,7 +171,7 @@ export async function startGateway(options: StartOptions): Promise<RunningGatewa
       maxBytes: config.idempotencyMaxBytes,
       journal: answers,
     });
-    await answers.restoreInto(idempotency, logger);
+    await answers.restoreInto(idempotency);
 
     let draining = false;
     const app = buildApp({

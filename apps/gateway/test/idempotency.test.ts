@@ -10,7 +10,8 @@ import { type AnswerLog, DurableAnswers } from '../src/durable-answers.js';
 import { IdempotencyCache } from '../src/idempotency.js';
 import { CLICK, OFFERS, rankResponse, testGateway } from './rank-fixture.js';
 
-const DAY_MS = 86_400_000;
+const HOUR_MS = 3_600_000;
+const DAY_MS = 24 * HOUR_MS;
 const FILL: RankRequestBody = { mode: 'fill', publication_id: 'pub_1', slots: [{ id: 'slot_1' }] };
 
 // `inject` starts when it is awaited: an async function starts it at once.
@@ -174,9 +175,9 @@ describe('answers with effects', () => {
 
   const maxBytes = 20_000;
   const body = (name: string) => JSON.stringify({ name, rest: 'x'.repeat(500) });
-  const open = async (clock = manualClock(0)) => {
-    const log = await WriteAheadLog.open({ dir });
-    const journal = new DurableAnswers({ log, clock, ttlMs: DAY_MS });
+  const open = async (clock = manualClock(0), options: { segmentBytes?: number } = {}) => {
+    const log = await WriteAheadLog.open({ dir, ...options });
+    const journal = new DurableAnswers({ log, clock, logger: silentLogger, ttlMs: DAY_MS });
     const cache = new IdempotencyCache({
       clock,
       logger: silentLogger,
@@ -184,7 +185,7 @@ describe('answers with effects', () => {
       maxBytes,
       journal,
     });
-    await journal.restoreInto(cache, silentLogger);
+    await journal.restoreInto(cache);
     const runs: string[] = [];
     const ask = (key: string, durable: boolean, digest = 'd') =>
       cache.answer(key, digest, durable, async () => {
@@ -253,6 +254,23 @@ describe('answers with effects', () => {
     },
   );
 
+  test('leave the disk a day later, with a restart every day', async () => {
+    const clock = manualClock(0);
+    const segments: number[] = [];
+    for (let day = 0; day < 5; day++) {
+      const { log, ask } = await open(clock, { segmentBytes: 4_000 });
+      for (let hour = 0; hour < 24; hour++) {
+        await ask(`${day} ${hour}`, true);
+        clock.advance(HOUR_MS);
+      }
+      await log.close();
+      segments.push((await readdir(dir)).length);
+    }
+    // Five answers a segment; what lies in one with a younger answer stays with it.
+    expect(segments[0]).toBeGreaterThanOrEqual(4);
+    for (const n of segments.slice(1)) expect(n).toBeLessThanOrEqual(segments[0]! + 2);
+  });
+
   test('are not made again while the disk cannot be read', async () => {
     const { log, runs, ask } = await open();
     for (let i = 0; i < 100; i++) await ask(`fill ${i}`, true);
@@ -271,7 +289,7 @@ describe('answers with effects', () => {
 
 describe('stored answers', () => {
   const make = (log: AnswerLog, clock = manualClock(0)) => {
-    const journal = new DurableAnswers({ log, clock, ttlMs: DAY_MS });
+    const journal = new DurableAnswers({ log, clock, logger: silentLogger, ttlMs: DAY_MS });
     const cache = new IdempotencyCache({
       clock,
       logger: silentLogger,
@@ -291,7 +309,7 @@ describe('stored answers', () => {
     expect(log.records).toHaveLength(1);
 
     const second = make(log, first.clock);
-    await second.journal.restoreInto(second.cache, silentLogger);
+    await second.journal.restoreInto(second.cache);
     const again = await second.cache.answer('t\n/v1/rank\nk', 'digest', true, async () => {
       throw new Error('must not run');
     });
@@ -308,13 +326,53 @@ describe('stored answers', () => {
     expect(log.records.length).toBeLessThanOrEqual(26);
   });
 
+  test('that are old are cut off by their own time, however often the process restarts', async () => {
+    const log = new MemoryLog();
+    const clock = manualClock(0);
+    const run = async () => ({ status: 200, body: '{}' });
+    const kept: number[] = [];
+    for (let day = 0; day < 6; day++) {
+      const { journal, cache } = make(log, clock);
+      await journal.restoreInto(cache);
+      kept.push(log.records.length);
+      for (let hour = 0; hour < 20; hour++) {
+        clock.advance(HOUR_MS);
+        await cache.answer(`${day} ${hour}`, 'd', true, run);
+      }
+      clock.advance(4 * HOUR_MS);
+    }
+    expect(kept).toEqual([0, 20, 20, 20, 20, 20]);
+    clock.advance(DAY_MS);
+    const last = make(log, clock);
+    await last.journal.restoreInto(last.cache);
+    expect(log.records).toEqual([]);
+    await last.cache.answer('k', 'd', true, run);
+    expect((await last.cache.answer('k', 'd', true, run)).replayed).toBe(true);
+  });
+
+  test('stay while one among the older ones is young, as after a clock was set back', async () => {
+    const log = new MemoryLog();
+    const clock = manualClock(10 * DAY_MS);
+    const first = make(log, clock);
+    const run = async () => ({ status: 200, body: '{}' });
+    await first.cache.answer('ahead', 'd', true, run);
+    clock.set(0);
+    await first.cache.answer('behind', 'd', true, run);
+    clock.set(10 * DAY_MS + HOUR_MS);
+    const second = make(log, clock);
+    await second.journal.restoreInto(second.cache);
+    expect(log.records).toHaveLength(2);
+    expect((await second.cache.answer('ahead', 'd', true, run)).replayed).toBe(true);
+    expect((await second.cache.answer('behind', 'd', true, run)).replayed).toBe(false);
+  });
+
   test('damaged records are skipped', async () => {
     const log = new MemoryLog();
     for (const text of ['{"v":1', '{"v":2,"scope":"a","body":""}', 'null']) {
       await log.append(Buffer.from(text));
     }
     const { cache, journal } = make(log);
-    await journal.restoreInto(cache, silentLogger);
+    await journal.restoreInto(cache);
     expect(cache.size).toBe(0);
   });
 
