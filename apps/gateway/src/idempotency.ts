@@ -10,6 +10,12 @@ export interface StoredAnswer {
   readonly body: string;
 }
 
+/** An answer that was just made. */
+export interface MadeAnswer extends StoredAnswer {
+  /** Something failed for the moment and the answer has no effects: like a failure, it is not kept. */
+  readonly passing?: boolean;
+}
+
 interface Entry extends StoredAnswer {
   readonly digest: string;
   readonly storedAtMs: number;
@@ -112,7 +118,7 @@ export class IdempotencyCache {
     scope: string,
     digest: string,
     durable: boolean,
-    run: () => Promise<StoredAnswer>,
+    run: () => Promise<MadeAnswer>,
   ): Promise<StoredAnswer & { replayed: boolean }> {
     for (;;) {
       const known = this.#live(scope) ?? this.#flights.get(scope);
@@ -141,9 +147,10 @@ export class IdempotencyCache {
     scope: string,
     digest: string,
     durable: boolean,
-    run: () => Promise<StoredAnswer>,
+    run: () => Promise<MadeAnswer>,
   ): Promise<StoredAnswer> {
-    const { status, body } = await run();
+    const { status, body, passing = false } = await run();
+    if (passing) return { status, body };
     const record = { scope, digest, status, body, storedAtMs: this.#options.clock.nowMs() };
     if (!durable) {
       this.#keep(this.#cheap, record, false);

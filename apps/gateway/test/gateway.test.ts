@@ -2,6 +2,7 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { silentLogger } from '@waggle/core';
 import { RankResponse, type RankResponseBody, SCORE_TERMS } from '@waggle/core/contract';
+import { BudgetLedger } from '@waggle/store/ledger';
 import { Compile } from 'typebox/compile';
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
 import { type GatewayConfig, gatewayConfig } from '../src/config.js';
@@ -283,6 +284,49 @@ describe('a gateway on a sample network', () => {
     expect(after.text).toBe(before.text);
     expect(after.headers.get('idempotent-replayed')).toBe('true');
     expect((await post(second, '/v1/rank', { ...body, k: 1 }, key)).status).toBe(409);
+  });
+
+  test('decides a fill anew that found the ledger silent, unless it holds money', async () => {
+    const gateway = await start();
+    const real = BudgetLedger.prototype.reserve;
+    let failing = 0;
+    const reserve = vi.spyOn(BudgetLedger.prototype, 'reserve').mockImplementation(function (
+      this: BudgetLedger,
+      request,
+    ) {
+      return --failing === 0
+        ? Promise.reject(new Error('no space left'))
+        : real.call(this, request);
+    });
+    const fill = async (key: string, failingReserve = 0) => {
+      failing = failingReserve;
+      const { text, headers, json } = await post(
+        gateway,
+        '/v1/rank',
+        {
+          mode: 'fill',
+          publication_id: network.ids.publications[0],
+          deadline_ms: 10_000,
+          slots: [{ id: 'slot_1' }, { id: 'slot_2' }],
+        },
+        { 'idempotency-key': key },
+      );
+      const { items, degraded } = json as RankResponseBody;
+      return { text, n: items.length, degraded, replayed: headers.get('idempotent-replayed') };
+    };
+    try {
+      const empty = await fill('empty', 1);
+      expect([empty.n, empty.degraded.includes('ledger_unavailable')]).toEqual([0, true]);
+      const again = await fill('empty');
+      expect([again.n, again.replayed]).toEqual([2, null]);
+      expect((await fill('empty')).text).toBe(again.text);
+
+      const half = await fill('half', 2);
+      expect([half.n, half.degraded.includes('ledger_unavailable')]).toEqual([1, true]);
+      expect((await fill('half')).text).toBe(half.text);
+    } finally {
+      reserve.mockRestore();
+    }
   });
 
   test('swaps and rolls back releases without a failed request', async () => {

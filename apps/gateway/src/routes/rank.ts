@@ -58,10 +58,13 @@ export function rankRoutes(app: FastifyInstance, context: RouteContext): void {
   ): Promise<string> => {
     // `fill` sets money aside, so its answer outlives the process; offers are cheap to rank again.
     const durable = body.mode === 'fill' && body.test !== true;
-    const answer = await idempotency.answer(scope, request.bodyDigest, durable, async () => ({
-      status: 200,
-      body: reply.serialize(await decide(request, body)) as string,
-    }));
+    const answer = await idempotency.answer(scope, request.bodyDigest, durable, async () => {
+      const response = await decide(request, body);
+      // Without the ledger a repeat may be answered better; but what some slots hold must not be held again.
+      const passing =
+        response.degraded.includes('ledger_unavailable') && !(durable && response.items.length > 0);
+      return { status: 200, body: reply.serialize(response) as string, passing };
+    });
     if (answer.replayed) reply.header('idempotent-replayed', 'true');
     reply.header('content-type', JSON_TYPE);
     return answer.body;
@@ -80,8 +83,10 @@ export function rankRoutes(app: FastifyInstance, context: RouteContext): void {
         summary: 'Rank campaigns for a publication, or fill the slots of a send',
         description:
           `Body up to ${RANK_LIMITS.bodyBytes} bytes. With an Idempotency-Key header, the same body gets the ` +
-          'same answer for 24 hours and another body gets 409. fill holds reserved_micros of each item until ' +
-          'placement.cancelled or placement.no_show is posted for its placement_id; a hold does not expire.',
+          'same answer for 24 hours and another body gets 409. Answers of `offers` are forgotten earlier when memory is ' +
+          'full; one that lists `ledger_unavailable` and holds no money is not kept, so that a repeat is decided anew. ' +
+          'fill holds reserved_micros of each item until placement.cancelled or placement.no_show is posted for its ' +
+          'placement_id; a hold does not expire.',
         tags: ['decisions'],
         ...protectedRoute,
         body: RankRequest,
