@@ -11,6 +11,7 @@ import { IdempotencyCache } from './idempotency.js';
 import { GatewayMetrics } from './metrics.js';
 import { registerOpenApi } from './openapi.js';
 import type {
+  ClockSource,
   EnginePort,
   IdempotencyJournal,
   JournalPort,
@@ -31,6 +32,8 @@ export interface GatewayParts {
   readonly ledger: LedgerPort;
   readonly journal: JournalPort;
   readonly clock: Clock;
+  /** @default 'system' */
+  readonly clockSource?: ClockSource;
   readonly logger: Logger;
   readonly config: GatewayConfig;
   /** Stored answers; made from the configuration when absent (then nothing outlives the process). */
@@ -86,6 +89,7 @@ export function buildApp(parts: GatewayParts): FastifyInstance {
     maxInFlight: config.maxInFlight,
   });
   const isDraining = parts.isDraining ?? (() => false);
+  const clockSource = parts.clockSource ?? 'system';
   const metrics = new GatewayMetrics({
     inFlight: () => admission.inFlight,
     eventLoopDelayMs: () => admission.takeDelayMs(),
@@ -100,7 +104,7 @@ export function buildApp(parts: GatewayParts): FastifyInstance {
       evicted: idempotency.evicted,
       replayed: idempotency.replayed,
     }),
-    ready: () => readiness({ ...parts, isDraining }).status === 'ready',
+    ready: () => readiness({ ...parts, clockSource, isDraining }).status === 'ready',
   });
   const context: RouteContext = {
     engine: parts.engine,
@@ -108,6 +112,7 @@ export function buildApp(parts: GatewayParts): FastifyInstance {
     journal: parts.journal,
     ledger: parts.ledger,
     clock,
+    clockSource,
     logger,
     config,
     metrics,

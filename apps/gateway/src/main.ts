@@ -22,6 +22,7 @@ import type { GatewayConfig } from './config.js';
 import { DurableAnswers } from './durable-answers.js';
 import { IdempotencyCache } from './idempotency.js';
 import { openLiveParts } from './live-parts.js';
+import type { ClockSource, ServedRelease } from './ports.js';
 import { notReady } from './readiness.js';
 import { rehearse } from './rehearsal.js';
 import { type LoadedForServing, ReleaseSwitch } from './release-switch.js';
@@ -76,7 +77,7 @@ export async function startGateway(options: StartOptions): Promise<RunningGatewa
   const releaseStore = new ReleaseStore({ dir: join(dir, 'releases'), clock: systemClock, logger });
   const load = (id: string) => loadForServing(releaseStore, id, logger);
   const first = await firstRelease(releaseStore, load, logger);
-  const clock = options.clock ?? chooseClock(config, first, logger);
+  const { clock, source: clockSource } = chooseClock(options, first);
   const live = await openLiveParts({
     dir,
     tenantId: first?.ranking.tenantId ?? config.tenantId,
@@ -97,6 +98,14 @@ export async function startGateway(options: StartOptions): Promise<RunningGatewa
   const steps: ShutdownStep[] = [...live.shutdown];
   let watcher: ReturnType<ReleaseStore['watch']> | undefined;
   try {
+    const warnOfClock = (served: ServedRelease): void => {
+      const wanted = wantsDataClock(config, served) ? 'data' : 'system';
+      if (options.clock !== undefined || wanted === clockSource) return;
+      logger.warn(
+        { release: served.id, clock: clockSource, wanted },
+        'this release is served by the clock that the gateway began with; restart it to change the clock',
+      );
+    };
     let preloaded = first;
     const releases = new ReleaseSwitch<RankingRelease>({
       load: async (id) => {
@@ -104,8 +113,9 @@ export async function startGateway(options: StartOptions): Promise<RunningGatewa
         preloaded = undefined;
         return ready ?? load(id);
       },
-      onSwap: ({ ranking }) => {
+      onSwap: ({ ranking, served }) => {
         live.ledger.setBudgets(ledgerBudgets(ranking));
+        warnOfClock(served);
         // In this turn the release becomes current; its candidates are prepared from the next one on.
         setImmediate(() => void prepare(ranking));
       },
@@ -180,6 +190,7 @@ export async function startGateway(options: StartOptions): Promise<RunningGatewa
       ledger: live.ledgerPort,
       journal: live.journalPort,
       clock,
+      clockSource,
       logger,
       config,
       idempotency,
@@ -285,19 +296,24 @@ async function firstRelease(
 }
 
 function chooseClock(
-  config: GatewayConfig,
+  { config, logger, clock }: StartOptions,
   first: LoadedForServing<RankingRelease> | undefined,
-  logger: Logger,
-): Clock {
-  if (first === undefined || config.clock === 'system') return systemClock;
-  const { lineage } = first.served.summary() as { lineage?: { sample?: unknown } };
-  if (config.clock === 'auto' && lineage?.sample !== true) return systemClock;
+): { readonly clock: Clock; readonly source: ClockSource } {
+  const system = { clock: clock ?? systemClock, source: 'system' } as const;
+  if (clock !== undefined || first === undefined || !wantsDataClock(config, first.served)) {
+    return system;
+  }
   const startMs = first.ranking.asOfMs;
-  logger.info(
+  logger.warn(
     { start: new Date(startMs).toISOString() },
-    'the clock starts at the time of the sample data',
+    'the clock starts at the end of the release’s data, so events of today are refused as future; for the system’s time say --clock system',
   );
-  return clockStartingAt(startMs);
+  return { clock: clockStartingAt(startMs), source: 'data' };
+}
+
+function wantsDataClock(config: GatewayConfig, served: ServedRelease): boolean {
+  const { lineage } = served.summary() as { lineage?: { sample?: unknown } };
+  return config.clock === 'data' || (config.clock === 'auto' && lineage?.sample === true);
 }
 
 function linkStore(

@@ -34,6 +34,9 @@ export interface ServedRelease {
   summary(): Readonly<Record<string, unknown>>;
 }
 
+/** `data`: the clock started at the end of the release's data. */
+export type ClockSource = 'system' | 'data';
+
 export interface ReleaseStatus {
   readonly release: string | undefined;
   readonly loadedAtMs: number | undefined;

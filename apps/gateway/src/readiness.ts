@@ -14,6 +14,7 @@ const Check = Type.Object({
 export const ReadyResponse = Type.Object({
   status: Type.Union([Type.Literal('ready'), Type.Literal('not_ready')]),
   release: Type.Optional(Type.String()),
+  clock: Type.Union([Type.Literal('system'), Type.Literal('data')]),
   checks: Type.Record(Type.String(), Check),
 });
 type ReadyResponseBody = Static<typeof ReadyResponse>;
@@ -33,7 +34,7 @@ export function notReady(releases: ReleasesPort): WaggleError {
  * durable here), so it is reported and does not take every replica out of service at once.
  */
 export function readiness(
-  o: Pick<RouteContext, 'releases' | 'ledger' | 'journal' | 'isDraining'>,
+  o: Pick<RouteContext, 'releases' | 'ledger' | 'journal' | 'clockSource' | 'isDraining'>,
 ): ReadyResponseBody {
   const { rejected, release } = o.releases.status();
   const ledger = o.ledger.status();
@@ -70,6 +71,7 @@ export function readiness(
   return {
     status: ready ? 'ready' : 'not_ready',
     ...(release === undefined ? {} : { release }),
+    clock: o.clockSource,
     checks,
   };
 }

@@ -1,6 +1,6 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { silentLogger } from '@waggle/core';
+import { type Logger, silentLogger } from '@waggle/core';
 import { RankResponse, type RankResponseBody, SCORE_TERMS } from '@waggle/core/contract';
 import { BudgetLedger } from '@waggle/store/ledger';
 import { Compile } from 'typebox/compile';
@@ -25,10 +25,13 @@ afterEach(async () => {
 afterAll(() => network.close());
 
 /** A gateway on the sample network: real engine, releases, ledger and logs, forwarding to the network's store. */
-async function start(config: Partial<GatewayConfig> = {}): Promise<RunningGateway> {
+async function start(
+  config: Partial<GatewayConfig> = {},
+  logger: Logger = silentLogger,
+): Promise<RunningGateway> {
   const gateway = await startGateway({
     config: gatewayConfig({ dir: network.dir, port: 0, ...config }),
-    logger: silentLogger,
+    logger,
     store: network.store,
   });
   running.push(gateway);
@@ -404,7 +407,8 @@ describe('a gateway on a sample network', () => {
 test('a gateway without a release is alive, not ready, and serves the first one that is activated', async () => {
   const { mkdtemp, rm, cp } = await import('node:fs/promises');
   const dir = await mkdtemp(join(network.dir, 'fresh-'));
-  const gateway = await start({ dir, clock: 'data' });
+  const warn = vi.fn();
+  const gateway = await start({ dir, clock: 'data' }, { ...silentLogger, warn });
   expect(gateway.releaseId).toBeUndefined();
   expect((await fetch(`${gateway.url}/healthz`)).status).toBe(200);
   expect((await fetch(`${gateway.url}/readyz`)).status).toBe(503);
@@ -413,7 +417,12 @@ test('a gateway without a release is alive, not ready, and serves the first one 
   ).toBe(503);
   await cp(join(network.dir, 'releases'), join(dir, 'releases'), { recursive: true });
   await vi.waitUntil(() => gateway.releaseId !== undefined, PATIENCE);
-  expect((await fetch(`${gateway.url}/readyz`)).status).toBe(200);
+  const ready = await fetch(`${gateway.url}/readyz`);
+  expect([ready.status, await ready.json()]).toMatchObject([200, { clock: 'system' }]);
+  expect(warn).toHaveBeenCalledWith(
+    expect.objectContaining({ clock: 'system', wanted: 'data' }),
+    expect.stringContaining('restart'),
+  );
   await gateway.close();
   running.length = 0;
   await rm(dir, { recursive: true, force: true });

@@ -9,6 +9,11 @@ const ReleaseResponse = Type.Object({
   release: Type.String(),
   loaded_at: Type.Optional(Type.String()),
   swaps: Type.Integer(),
+  /** What the times of events are compared with. */
+  clock: Type.Object({
+    source: Type.Union([Type.Literal('system'), Type.Literal('data')]),
+    now: Type.String(),
+  }),
   manifest: Type.Unknown(),
   rejected: Type.Optional(
     Type.Object({
@@ -22,7 +27,7 @@ const ReleaseResponse = Type.Object({
 
 /** What operators and their machines ask. Health and the API document are open; the rest needs a key where keys are set. */
 export function operationRoutes(app: FastifyInstance, context: RouteContext): void {
-  const { metrics, releases } = context;
+  const { metrics, releases, clock, clockSource } = context;
 
   app.get(
     '/healthz',
@@ -93,6 +98,7 @@ export function operationRoutes(app: FastifyInstance, context: RouteContext): vo
         release: served.id,
         ...(loadedAtMs === undefined ? {} : { loaded_at: new Date(loadedAtMs).toISOString() }),
         swaps,
+        clock: { source: clockSource, now: new Date(clock.nowMs()).toISOString() },
         manifest: served.summary(),
         ...(rejected === undefined ? {} : { rejected }),
       };

@@ -4,7 +4,7 @@ import type { Admission } from '../admission.js';
 import type { GatewayConfig } from '../config.js';
 import type { IdempotencyCache } from '../idempotency.js';
 import type { GatewayMetrics } from '../metrics.js';
-import type { EnginePort, JournalPort, LedgerPort, ReleasesPort } from '../ports.js';
+import type { ClockSource, EnginePort, JournalPort, LedgerPort, ReleasesPort } from '../ports.js';
 
 /** What routes share. */
 export interface RouteContext {
@@ -13,6 +13,7 @@ export interface RouteContext {
   readonly journal: JournalPort;
   readonly ledger: LedgerPort;
   readonly clock: Clock;
+  readonly clockSource: ClockSource;
   readonly logger: Logger;
   readonly config: GatewayConfig;
   readonly metrics: GatewayMetrics;

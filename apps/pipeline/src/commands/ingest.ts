@@ -5,6 +5,7 @@ import type { CommandContext } from '../context.js';
 import { pipelineError } from '../errors.js';
 import { checkNdjson, ingestFiles } from '../ingest-files.js';
 import { count, table } from '../output.js';
+import { madeBySimulator } from '../simulated-network.js';
 
 export interface IngestReport {
   readonly files: readonly { path: string; table: string; rows: number }[];
@@ -33,11 +34,18 @@ export async function ingest(
     let rows = 0;
     for (const [i, file] of files.entries()) {
       progress({ step: file.table, done: i, total: files.length, unit: 'files' });
-      const loaded = await store.load(
-        file.table,
-        { path: file.path, format: file.format },
-        { deduplicationToken: await sha256OfFile(file.path), signal: context.signal },
-      );
+      const sha256 = await sha256OfFile(file.path);
+      const load = (into: string) =>
+        store.load(
+          into,
+          { path: file.path, format: file.format },
+          { deduplicationToken: sha256, signal: context.signal },
+        );
+      // The mark first: cut short in between, a sample network is never without it.
+      if (file.table === 'publications' && (await madeBySimulator(file.path, sha256))) {
+        await load('simulated_publications');
+      }
+      const loaded = await load(file.table);
       rows += loaded.rows;
       report.push({ path: file.path, table: file.table, rows: loaded.rows });
     }

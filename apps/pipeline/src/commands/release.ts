@@ -22,6 +22,7 @@ import { pipelineError } from '../errors.js';
 import { type ModelName, openRegistry, type ServableModel } from '../model-registry.js';
 import { table } from '../output.js';
 import { releaseStore } from '../release-store.js';
+import { isSimulated } from '../simulated-network.js';
 
 /** What a release serves with: the trained models, or the prior alone. */
 export type ServableModels = Readonly<Record<ModelName, ServableModel>>;
@@ -150,7 +151,7 @@ export async function gatherRelease(
       tenant_id: tenantId,
       data_from: new Date(range.fromMs).toISOString(),
       data_as_of: new Date(range.asOfMs).toISOString(),
-      sample: tenantId === 'ten_sample',
+      sample: await isSimulated(store, tenantId, context.signal),
       models: each(({ model }, name) => imported[name]?.version ?? model.version),
       features: Object.fromEntries(sets.map((set) => [set.name, set.fingerprint])),
       embedding_model: snapshot.embeddingModel,
