@@ -18,6 +18,12 @@ const pipeline = defineErrors({
     remedy:
       'Run `waggle models gate <version>`, on data later than it learned from; or release it on your word with --ungated, which every answer then says.',
   },
+  WAGGLE_POLICY_INVALID: {
+    summary:
+      'The policy file of a release cannot be read, or does not match the schema of policies.',
+    remedy:
+      'Correct what the message names; fields, limits and defaults are listed in packages/engine/README.md.',
+  },
   WAGGLE_INGEST_INVALID: {
     summary: 'A row of an input file does not match the event contract.',
     remedy:

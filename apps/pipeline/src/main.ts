@@ -112,12 +112,20 @@ export async function runCli(argv: readonly string[]): Promise<number> {
     )
     .option('--accept <version>', 'Answer acceptances with this imported model')
     .option('--ungated', 'Release an imported model that has not passed its gate; answers say so')
+    .option(
+      '--policy <file>',
+      'Take rate, weights, exploration, lifetimes and limits, as JSON; fields left out have their defaults',
+    )
     .option('--as-of <time>', 'Use nothing later than this (RFC 3339; default: end of the data)')
     .action(bind(async () => (await import('./commands/release.js')).releaseCommand));
   cli
     .command('run', 'All of it: features, embed, train, release')
     .option('--seed <n>', 'Seed of the bootstrap', { default: 1 })
     .option('--as-of <time>', 'Use nothing later than this (RFC 3339; default: end of the data)')
+    .option(
+      '--policy <file>',
+      'Take rate, weights, exploration, lifetimes and limits, as JSON; fields left out have their defaults',
+    )
     .action(bind(async () => (await import('./commands/run.js')).runCommand));
   cli
     .command('serve', 'Serve the active release over HTTP')

@@ -5,20 +5,25 @@ import { coreError } from './errors.js';
 
 /**
  * Parses configuration once at the edge: applies defaults, converts strings of environment variables,
- * rejects unknown keys, freezes the result.
+ * rejects unknown keys, freezes the result. Without `convert` values must have their types already, as in a JSON file.
  * @throws WAGGLE_CONFIG_INVALID naming every wrong key
  */
 export function parseConfig<T extends TSchema>(
   schema: T,
   input: unknown,
   source: string,
+  { convert = true }: { readonly convert?: boolean } = {},
 ): Readonly<Static<T>> {
-  const value = Convert(schema, Default(schema, Clone(input)));
+  const complete = Default(schema, Clone(input));
+  const value = convert ? Convert(schema, complete) : complete;
   const validator = Compile(schema);
   if (!validator.Check(value)) {
-    const problems = [...validator.Errors(value)].map(
-      (e) => `${e.instancePath || '/'}: ${e.message}`,
-    );
+    const problems = [...validator.Errors(value)]
+      // Each unknown key is named by an error of its own.
+      .filter((e) => e.keyword !== 'additionalProperties')
+      .map(
+        (e) => `${e.instancePath || '/'}: ${e.keyword === 'boolean' ? 'is not known' : e.message}`,
+      );
     throw coreError('WAGGLE_CONFIG_INVALID', `${source}: ${problems.join('; ')}`, {
       details: { source, problems },
     });

@@ -29,6 +29,12 @@ describe('configuration', () => {
     },
   );
 
+  it('names an unknown key once, and leaves the types of a document alone', () => {
+    expect(() => parseConfig(Schema, { prot: 1 }, 'file')).toThrow(/^file: \/prot: is not known$/);
+    const strict = () => parseConfig(Schema, { port: '9000' }, 'file', { convert: false });
+    expect(strict).toThrow('/port: must be integer');
+  });
+
   it('hides secrets when printed', () => {
     expect(
       redactConfig({ apiKeys: '', clickhousePassword: 'x', clickhouseUrl: 'u', port: 1 }),

@@ -55,6 +55,9 @@ export const EnginePolicySchema = Type.Object(
 export type EnginePolicy = Static<typeof EnginePolicySchema>;
 
 /** Checks a policy file and fills in the defaults. @throws WAGGLE_CONFIG_INVALID naming every wrong key */
-export function parsePolicy(value: unknown = {}): Readonly<EnginePolicy> {
-  return parseConfig(EnginePolicySchema, value, 'engine/policy.json');
+export function parsePolicy(
+  value: unknown = {},
+  source = 'engine/policy.json',
+): Readonly<EnginePolicy> {
+  return parseConfig(EnginePolicySchema, value, source, { convert: false });
 }

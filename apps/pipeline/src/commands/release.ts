@@ -21,6 +21,7 @@ import { asOfOption, type DataRange } from '../data-range.js';
 import { pipelineError } from '../errors.js';
 import { type ModelName, openRegistry, type ServableModel } from '../model-registry.js';
 import { table } from '../output.js';
+import { policyOption } from '../policy-file.js';
 import { releaseStore } from '../release-store.js';
 import { isSimulated } from '../simulated-network.js';
 
@@ -63,6 +64,8 @@ export interface ReleaseParts {
   /** Without p(accept) for who asks about clicks alone. */
   readonly models: Pick<ServableModels, 'pctr'> & Partial<ServableModels>;
   readonly imported?: ImportedModels;
+  /** @default what `parsePolicy` fills in */
+  readonly policy?: ReturnType<typeof parsePolicy>;
 }
 
 const FEATURE_SETS = { pctr: ctrFeatures, accept: acceptFeatures } as const satisfies Record<
@@ -74,7 +77,7 @@ const FEATURE_SETS = { pctr: ctrFeatures, accept: acceptFeatures } as const sati
 export async function gatherRelease(
   context: Pick<ReleaseContext, 'config' | 'signal'>,
   store: Store,
-  { range, models, imported = {} }: ReleaseParts,
+  { range, models, imported = {}, policy = parsePolicy() }: ReleaseParts,
   tell: (part: string, done: number) => void = () => {},
 ): Promise<ClickReleaseInput> {
   const names = Object.keys(models) as ModelName[];
@@ -145,7 +148,7 @@ export async function gatherRelease(
       imported,
     },
     duals: zeroDuals(),
-    policy: parsePolicy(),
+    policy,
     gate: each((model, name) => (imported[name] ?? model).gate),
     lineage: {
       tenant_id: tenantId,
@@ -243,6 +246,7 @@ export async function releaseCommand(
   };
   switch (verb) {
     case undefined: {
+      const policy = await policyOption(options['policy']);
       const release = await context.withStore(async (store) => {
         const range = await asOfOption(store, context.config.tenantId, options['asOf']);
         const models =
@@ -253,6 +257,7 @@ export async function releaseCommand(
           range,
           models,
           imported: await importedModels(context, options),
+          policy,
           activate: options['activate'] !== false,
         });
       });

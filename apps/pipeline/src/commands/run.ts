@@ -1,5 +1,6 @@
 import type { CommandContext } from '../context.js';
 import { asOfOption } from '../data-range.js';
+import { policyOption } from '../policy-file.js';
 import { embed } from './embed.js';
 import { buildRelease } from './release.js';
 import { seedOption } from './simulate.js';
@@ -11,12 +12,18 @@ export async function runCommand(
   options: Record<string, unknown>,
 ): Promise<undefined> {
   const seed = seedOption(options['seed']);
+  const policy = await policyOption(options['policy']);
   const startedMs = context.clock.monotonicMs();
   const report = await context.withStore(async (store) => {
     const range = await asOfOption(store, context.config.tenantId, options['asOf']);
     const embedded = await embed(context, store);
     const trained = await train(context, store, { range, seed });
-    const release = await buildRelease(context, store, { range, models: trained, activate: true });
+    const release = await buildRelease(context, store, {
+      range,
+      models: trained,
+      policy,
+      activate: true,
+    });
     return { embedded, trained, release };
   });
   const answer = {
