@@ -11,34 +11,35 @@ export function queueDepth(): number {
 }
 
 interface Followers {
-  readonly ids: Set<number>;
+  readonly callbacks: Set<() => void>;
   readonly onAbort: () => void;
 }
 
 // One listener per signal, however many jobs follow it: a request's signal is shared by all of its calls.
 const followersOf = new WeakMap<AbortSignal, Followers>();
 
-function follow(signal: AbortSignal, id: number): void {
+/** Calls `callback` when the signal fires, until the returned function is called. */
+export function follow(signal: AbortSignal, callback: () => void): () => void {
   let followers = followersOf.get(signal);
   if (followers === undefined) {
-    const ids = new Set<number>();
+    const callbacks = new Set<() => void>();
     const onAbort = (): void => {
-      const engine = addon();
-      for (const running of ids) engine.cancel(running);
+      for (const running of callbacks) running();
     };
-    followers = { ids, onAbort };
+    followers = { callbacks, onAbort };
     followersOf.set(signal, followers);
     signal.addEventListener('abort', onAbort, { once: true });
   }
-  followers.ids.add(id);
+  followers.callbacks.add(callback);
+  return () => unfollow(signal, callback);
 }
 
-/** The last job to settle takes the listener off a signal that may outlive it. */
-function unfollow(signal: AbortSignal, id: number): void {
+/** The last one takes the listener off a signal that may outlive it. */
+function unfollow(signal: AbortSignal, callback: () => void): void {
   const followers = followersOf.get(signal);
   if (followers === undefined) return;
-  followers.ids.delete(id);
-  if (followers.ids.size > 0) return;
+  followers.callbacks.delete(callback);
+  if (followers.callbacks.size > 0) return;
   followersOf.delete(signal);
   signal.removeEventListener('abort', followers.onAbort);
 }
@@ -65,6 +66,28 @@ export function checkSignal(value: unknown): AbortSignal | undefined {
   );
 }
 
+/**
+ * Waits for a turn that never rejects, but not beyond the signal.
+ * @throws WAGGLE_ABORTED
+ */
+export async function waitForTurn(
+  turn: Promise<unknown>,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  throwIfAborted(signal);
+  if (signal === undefined) {
+    await turn;
+    return;
+  }
+  let stopFollowing = (): void => undefined;
+  const aborted = new Promise<void>((resolve) => {
+    stopFollowing = follow(signal, resolve);
+  });
+  await Promise.race([turn, aborted]);
+  stopFollowing();
+  throwIfAborted(signal);
+}
+
 /** Submits a job and follows its signal until it settles. Wrong arguments throw before anything starts. */
 export async function runJob<Result = void>(
   submit: (addon: Addon) => SubmittedJob<Result>,
@@ -85,7 +108,7 @@ export async function runJob<Result = void>(
     throw fromAddon(error);
   }
   const { id, promise } = job;
-  if (signal !== undefined) follow(signal, id);
+  const stopFollowing = signal === undefined ? undefined : follow(signal, () => engine.cancel(id));
   try {
     return await promise;
   } catch (error) {
@@ -95,6 +118,6 @@ export async function runJob<Result = void>(
     }
     throw failure;
   } finally {
-    if (signal !== undefined) unfollow(signal, id);
+    stopFollowing?.();
   }
 }

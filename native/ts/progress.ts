@@ -1,4 +1,4 @@
-import { checkSignal } from './jobs.js';
+import { checkSignal, follow } from './jobs.js';
 
 const EVERY_MS = 100;
 
@@ -14,9 +14,9 @@ export async function withProgress<Result>(
   if (look === undefined) return await run(callersSignal);
   const signal = checkSignal(callersSignal);
   const controller = new AbortController();
-  const abort = (): void => controller.abort(signal?.reason);
-  if (signal?.aborted === true) abort();
-  signal?.addEventListener('abort', abort, { once: true });
+  if (signal?.aborted === true) controller.abort(signal.reason);
+  const stopFollowing =
+    signal === undefined ? undefined : follow(signal, () => controller.abort(signal.reason));
   let failure: { readonly error: unknown } | undefined;
   const timer = setInterval(() => {
     try {
@@ -35,7 +35,7 @@ export async function withProgress<Result>(
     if (failure === undefined) throw error;
   } finally {
     clearInterval(timer);
-    signal?.removeEventListener('abort', abort);
+    stopFollowing?.();
   }
   throw failure.error;
 }

@@ -1,7 +1,7 @@
 import { throwIfAborted } from '@waggle/core';
 import { checkArray, checkInteger, MAX_ROWS } from './arrays.js';
 import { nativeError } from './errors.js';
-import { checkSignal } from './jobs.js';
+import { checkSignal, waitForTurn } from './jobs.js';
 
 /** Features, or hash buckets, that a sparse model may have. */
 export const SPARSE_MAX_FEATURES = 2 ** 28;
@@ -115,9 +115,12 @@ export class Turns {
     signal?: AbortSignal | undefined,
   ): Promise<Result> {
     this.checkOpen();
-    throwIfAborted(checkSignal(signal));
-    const turn = this.#last.then(run);
-    this.#last = turn.catch(() => undefined);
+    const followed = checkSignal(signal);
+    throwIfAborted(followed);
+    const before = this.#last;
+    const turn = waitForTurn(before, followed).then(run);
+    // Both: an aborted turn does not wait for the one before. Results are dropped.
+    this.#last = Promise.allSettled([before, turn]).then(() => undefined);
     return await turn;
   }
 

@@ -1,6 +1,7 @@
+import { throwIfAborted } from '@waggle/core';
 import { checkArray, checkInteger, positionOf } from './arrays.js';
 import { fromAddon, nativeError } from './errors.js';
-import { MAX_JOBS_IN_FLIGHT, runJob } from './jobs.js';
+import { checkSignal, MAX_JOBS_IN_FLIGHT, runJob, waitForTurn } from './jobs.js';
 import { addon, type IdArguments, type IndexHandle, type SubmittedJob } from './loader.js';
 import { type PackedIds, packIds, StringIds } from './string-ids.js';
 import { type Metric, TOPK_MAX_K } from './topk.js';
@@ -363,12 +364,14 @@ export class VectorIndex<T extends IdType = IdType> {
     return running;
   }
 
-  /** Prepares at once, then waits for the writes before it. Native code would wait on a thread of the pool instead. */
+  /** Prepares at once, then waits for the writes before it or an abort. Native code would wait on a thread of the pool instead. */
   #write<Args, R>(
     prepare: () => Promise<Args>,
     submit: (engine: ReturnType<typeof addon>, args: Args) => SubmittedJob<R>,
-    signal: AbortSignal | undefined,
+    callersSignal: AbortSignal | undefined,
   ): Promise<R> {
+    const signal = checkSignal(callersSignal);
+    throwIfAborted(signal);
     if (this.#running.size >= MAX_JOBS_IN_FLIGHT) {
       throw nativeError('WAGGLE_NATIVE_BUSY', `${MAX_JOBS_IN_FLIGHT} calls are in flight already`, {
         details: { limit: MAX_JOBS_IN_FLIGHT },
@@ -379,13 +382,13 @@ export class VectorIndex<T extends IdType = IdType> {
       const prepared = prepare();
       const turn = (async () => {
         const args = await prepared;
-        await before;
+        await waitForTurn(before, signal);
         const result = await runJob((engine) => submit(engine, args), signal);
         // Tells the collector how much memory is behind the handle by now.
         addon().indexStats(this.#handle);
         return result;
       })();
-      // Both: a turn that fails while it prepares does not wait for the one before.
+      // Both: a turn that fails while it prepares, or is aborted, does not wait for the one before.
       // Their results are dropped: the chain lives as long as the index.
       this.#lastWrite = Promise.allSettled([before, turn]).then(() => undefined);
       return turn;

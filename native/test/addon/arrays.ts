@@ -50,3 +50,20 @@ export async function heapUsed(): Promise<number> {
   }
   return process.memoryUsage().heapUsed;
 }
+
+/** How many listeners a signal has, now and at most, from here on. */
+export function countListeners(signal: AbortSignal): { now: number; most: number } {
+  const counts = { now: 0, most: 0 };
+  const add = signal.addEventListener.bind(signal);
+  const remove = signal.removeEventListener.bind(signal);
+  signal.addEventListener = ((...args: Parameters<typeof add>) => {
+    counts.now += 1;
+    counts.most = Math.max(counts.most, counts.now);
+    add(...args);
+  }) as typeof signal.addEventListener;
+  signal.removeEventListener = ((...args: Parameters<typeof remove>) => {
+    counts.now -= 1;
+    remove(...args);
+  }) as typeof signal.removeEventListener;
+  return counts;
+}

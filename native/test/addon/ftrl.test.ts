@@ -188,6 +188,28 @@ describe('Ftrl', () => {
     await Promise.all([model.close(), alone.close()]);
   });
 
+  it('aborted before its turn, does not wait for it, and leaves the others in order', async () => {
+    const s = stream({ n: 200_000, nFields: 4, perField: 50, seed: 6 });
+    const model = await Ftrl.create({ nFeatures: s.nFeatures });
+    const controller = new AbortController();
+    const { signal } = controller;
+    const settled: string[] = [];
+    const learn = (name: string, o: { signal?: AbortSignal }) =>
+      model
+        .learn({ ...s, ...o })
+        .then(
+          () => name,
+          (e: { code: string }) => e.code,
+        )
+        .then((what) => settled.push(what));
+    const all = [learn('first', {}), learn('waiting', { signal }), learn('last', {})];
+    setImmediate(() => controller.abort());
+    await Promise.all(all);
+    expect(settled).toEqual(['WAGGLE_ABORTED', 'first', 'last']);
+    expect((await model.stats()).nRows).toBe(400_000);
+    await model.close();
+  });
+
   it('aborted, says after how many rows, from where the same bits follow', async () => {
     const s = stream({ n: 400_000, nFields: 4, perField: 5_000, seed: 7 });
     const model = await Ftrl.create({ nFeatures: s.nFeatures });

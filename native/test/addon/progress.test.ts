@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { Ffm, Ftrl, IvfIndex, kmeans, queueDepth, treesFit } from '../../ts/index.js';
-import { codeOf, randomFloats } from './arrays.js';
+import { codeOf, countListeners, randomFloats } from './arrays.js';
 
 /** Rows of `perRow` features each, enough of them to be told about before the end. */
 function sparseRows(nRows: number, perRow: number) {
@@ -68,22 +68,12 @@ describe('a progress callback that throws', () => {
   it('leaves the signal of the caller in force, and no listener on it', async () => {
     const controller = new AbortController();
     const { signal } = controller;
-    let listeners = 0;
-    const add = signal.addEventListener.bind(signal);
-    const remove = signal.removeEventListener.bind(signal);
-    signal.addEventListener = ((...args: Parameters<typeof add>) => {
-      listeners += 1;
-      add(...args);
-    }) as typeof signal.addEventListener;
-    signal.removeEventListener = ((...args: Parameters<typeof remove>) => {
-      listeners -= 1;
-      remove(...args);
-    }) as typeof signal.removeEventListener;
+    const listeners = countListeners(signal);
     const job = { x, nRows, dim, k: 512, samplesPerCluster: 0, onProgress: () => {}, signal };
     const running = codeOf(() => kmeans(job));
     setImmediate(() => controller.abort());
     expect(await running).toBe('WAGGLE_ABORTED');
-    expect(listeners).toBe(0);
+    expect(listeners).toEqual({ now: 0, most: 1 });
     expect(await codeOf(() => kmeans(job))).toBe('WAGGLE_ABORTED');
   });
 });

@@ -15,7 +15,15 @@ import {
   VectorIndex,
   type VectorIndexOptions,
 } from '../../ts/index.js';
-import { addonFile, codeOf, detached, heapUsed, randomFloats, randomNumbers } from './arrays.js';
+import {
+  addonFile,
+  codeOf,
+  countListeners,
+  detached,
+  heapUsed,
+  randomFloats,
+  randomNumbers,
+} from './arrays.js';
 
 const execFileAsync = promisify(execFile);
 const folder = mkdtempSync(join(tmpdir(), 'waggle-index-'));
@@ -409,6 +417,43 @@ describe('VectorIndex', () => {
     }
     expect(index.stats().version).toBe(version);
     expect(readdirSync(folder)).not.toContain('aborted');
+  });
+
+  it('does not let an aborted write wait for those before it, which stay in order', async () => {
+    const n = 300_000;
+    const index = create('uint64', { dim: 16 });
+    const ids = BigUint64Array.from({ length: n }, (_, i) => BigInt(i));
+    const settled: string[] = [];
+    const write = (value: number) =>
+      index.upsert(ids, new Float32Array(n * 16).fill(value)).then(() => settled.push(`${value}`));
+    const id = BigUint64Array.of(0n);
+    const controller = new AbortController();
+    const { signal } = controller;
+    const first = write(1);
+    const aborted = codeOf(() => index.delete(id, { signal: AbortSignal.abort() })).then((code) =>
+      settled.push(code),
+    );
+    const waiting = codeOf(() => index.delete(id, { signal })).then((code) => settled.push(code));
+    const second = write(2);
+    setImmediate(() => controller.abort());
+    await Promise.all([first, aborted, waiting, second]);
+    expect(settled).toEqual(['WAGGLE_ABORTED', 'WAGGLE_ABORTED', '1', '2']);
+    expect(index.stats().rows).toEqual({ live: n, deleted: n });
+    const query = { queries: new Float32Array(16).fill(1), nQueries: 1, k: 1 };
+    expect((await index.search(query)).scores[0]).toBe(32);
+    await index.close();
+  });
+
+  it('puts one listener on a signal that many waiting writes follow, and leaves none', async () => {
+    const index = create('uint64', { dim: 1 });
+    const { signal } = new AbortController();
+    const listeners = countListeners(signal);
+    const id = BigUint64Array.of(1n);
+    await Promise.all(
+      Array.from({ length: 30 }, (_, i) => index.upsert(id, Float32Array.of(i), { signal })),
+    );
+    expect(listeners).toEqual({ now: 0, most: 1 });
+    await index.close();
   });
 
   it('closes once, after what is under way, and refuses what comes later', async () => {
