@@ -79,9 +79,9 @@ async function path<Result extends Fit>(
     }
     const next = await fit({ l1: scaled(o.l1, lambda), l2: scaled(o.l2, lambda) }, start);
     fits.push({ ...next, lambda });
-    start = Float64Array.from(
-      o.intercept === false ? next.coefficients : [...next.coefficients, next.intercept],
-    );
+    start = new Float64Array(next.coefficients.length + (o.intercept === false ? 0 : 1));
+    start.set(next.coefficients);
+    if (o.intercept !== false) start[next.coefficients.length] = next.intercept;
   }
   return fits;
 }

@@ -77,7 +77,8 @@ export async function hashFeatures(o: HashFeaturesInput): Promise<HashedFeatures
       engine.hashFeatures(o.nRows, columns, o.bits, seed, o.count ?? true, indices, values),
     o.signal,
   );
-  const indptr = Int32Array.from({ length: o.nRows + 1 }, (_, row) => row * nFields);
+  const indptr = new Int32Array(o.nRows + 1);
+  for (let row = 0; row <= o.nRows; row++) indptr[row] = row * nFields;
   return {
     nRows: o.nRows,
     indptr,
