@@ -83,6 +83,16 @@ function isDetached(buffer: ArrayBufferLike): boolean {
   }
 }
 
+/** Refuses what has no fields to look at, such as null. @throws WAGGLE_NATIVE_INVALID_ARGUMENT */
+export function checkObject(name: string, value: unknown): void {
+  if (typeof value === 'object' && value !== null) return;
+  throw nativeError(
+    'WAGGLE_NATIVE_INVALID_ARGUMENT',
+    `${name} must be an object, not ${value === null ? 'null' : typeof value}`,
+    { details: { argument: name } },
+  );
+}
+
 export function checkInteger(
   name: string,
   value: unknown,

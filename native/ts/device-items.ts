@@ -1,4 +1,4 @@
-import { checkArray, checkCounted, checkInteger, MAX_ROWS } from './arrays.js';
+import { checkArray, checkCounted, checkInteger, checkObject, MAX_ROWS } from './arrays.js';
 import { fromAddon, nativeError } from './errors.js';
 import { runJob } from './jobs.js';
 import { addon, type NativeHandle } from './loader.js';
@@ -43,6 +43,7 @@ export class DeviceItems {
   static async open(
     o: DeviceItemsInput & { readonly signal?: AbortSignal | undefined },
   ): Promise<DeviceItems> {
+    checkObject('options', o);
     const { nItems, dim = 0, nItemFeatures = 0 } = o;
     checkInteger('nItems', nItems, 0, MAX_ROWS);
     checkInteger('dim', dim, 0, MAX_ROWS);

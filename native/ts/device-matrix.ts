@@ -1,4 +1,4 @@
-import { checkArray, checkInteger, MAX_ROWS } from './arrays.js';
+import { checkArray, checkInteger, checkObject, MAX_ROWS } from './arrays.js';
 import { fromAddon, nativeError } from './errors.js';
 import { runJob } from './jobs.js';
 import { addon, type NativeHandle } from './loader.js';
@@ -78,6 +78,7 @@ export class DeviceMatrix {
    *   _OUT_OF_MEMORY when it does not fit; _INVALID_ARGUMENT, _SHAPE, _DTYPE; WAGGLE_ABORTED
    */
   static async open(o: DeviceMatrixInput): Promise<DeviceMatrix> {
+    checkObject('options', o);
     checkInteger('nRows', o.nRows, 0, MAX_ROWS);
     checkInteger('dim', o.dim, 1, MAX_ROWS);
     checkArray('matrix', o.matrix, 'Float32Array', o.nRows * o.dim);
@@ -102,6 +103,7 @@ export class DeviceMatrix {
    * @throws as topk; WAGGLE_NATIVE_CLOSED after close(); _BACKEND when the device fails (go on with `topk` on the CPU)
    */
   async topk(o: DeviceTopkInput): Promise<DeviceTopkResult> {
+    checkObject('options', o);
     checkInteger('nQueries', o.nQueries, 0, MAX_ROWS);
     checkInteger('k', o.k, 1, TOPK_MAX_K);
     const metric = metricCode(o.metric);

@@ -1,4 +1,11 @@
-import { checkArray, checkFinite, checkInteger, MAX_ROWS, positionOf } from './arrays.js';
+import {
+  checkArray,
+  checkFinite,
+  checkInteger,
+  checkObject,
+  MAX_ROWS,
+  positionOf,
+} from './arrays.js';
 import { nativeError } from './errors.js';
 import { runJob } from './jobs.js';
 
@@ -81,6 +88,9 @@ export interface EffectsFitResult {
 export async function effectsFit(
   o: EffectsFitInput & { readonly signal?: AbortSignal | undefined },
 ): Promise<EffectsFitResult> {
+  checkObject('options', o);
+  checkObject('levels', o.levels);
+  checkObject('base', o.base);
   const { levels, maxIterations = 60, tolerance = 1e-5, traceProbes = 0, dispersion = 0 } = o;
   const beliefs = o.columns?.beliefs ?? [];
   const link = positionOf('link', LINKS, o.link);

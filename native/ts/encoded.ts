@@ -1,4 +1,4 @@
-import { checkArray, checkInteger, MAX_ROWS } from './arrays.js';
+import { checkArray, checkInteger, checkObject, MAX_ROWS } from './arrays.js';
 import { nativeError } from './errors.js';
 import { runJob } from './jobs.js';
 import { checkFilter, type Metric, metricCode, TOPK_MAX_K, type TopkResult } from './topk.js';
@@ -83,6 +83,7 @@ function dtypeCode(dtype: EncodedDtype): number {
 export async function encodeMatrix(
   o: EncodeInput & { readonly signal?: AbortSignal | undefined },
 ): Promise<EncodedMatrix> {
+  checkObject('options', o);
   checkInteger('nRows', o.nRows, 0, MAX_ROWS);
   checkInteger('dim', o.dim, 1, MAX_ROWS);
   const dtype = dtypeCode(o.dtype);
@@ -147,7 +148,9 @@ function checkEncoded(e: EncodedMatrix): number {
 export async function topkEncoded(
   o: TopkEncodedInput & { readonly signal?: AbortSignal | undefined },
 ): Promise<TopkEncodedResult> {
+  checkObject('options', o);
   const { encoded } = o;
+  checkObject('encoded', encoded);
   checkInteger('nQueries', o.nQueries, 0, MAX_ROWS);
   checkInteger('k', o.k, 1, TOPK_MAX_K);
   const metric = metricCode(o.metric);

@@ -1,4 +1,4 @@
-import { checkInteger, MAX_ROWS } from './arrays.js';
+import { checkInteger, checkObject, MAX_ROWS } from './arrays.js';
 import { nativeError } from './errors.js';
 import type { SparsePredictInput } from './ftrl.js';
 import { runJob } from './jobs.js';
@@ -116,6 +116,7 @@ export class Ffm {
     o: Pick<FfmOptions, 'nFeatures' | 'nFields'> &
       Partial<Omit<FfmOptions, 'nFeatures' | 'nFields'>>,
   ): Promise<Ffm> {
+    checkObject('options', o);
     const { nFeatures, nFields, k = 4, learningRate = 0.1, accumulator = 0.1, seed = 1 } = o;
     const { l2 = 2e-3, linearL2 = 1e-5, normalize = false, linear = true } = o;
     checkInteger('nFeatures', nFeatures, 1, SPARSE_MAX_FEATURES);
@@ -156,6 +157,7 @@ export class Ffm {
     o: { readonly signal?: AbortSignal | undefined } = {},
   ): Promise<Ffm> {
     checkPath(path);
+    checkObject('options', o);
     return new Ffm(await runJob((engine) => engine.ffmLoad(path), o.signal));
   }
 
@@ -171,6 +173,7 @@ export class Ffm {
    */
   async fit(o: FfmFitInput): Promise<FfmFitResult> {
     this.#turns.checkOpen();
+    checkObject('options', o);
     const { epochs, shuffle = true, schedule = 'ordered', patience = 0, validation } = o;
     checkInteger('nRows', o.nRows, 1, MAX_ROWS);
     checkInteger('epochs', epochs, 1, 100_000);
@@ -235,6 +238,7 @@ export class Ffm {
    */
   async predict(o: SparsePredictInput): Promise<Float64Array> {
     this.#turns.checkOpen();
+    checkObject('options', o);
     const rows = rowsArguments(o);
     const out = o.out ?? new Float64Array(o.nRows);
     await this.#turns.take(
@@ -278,6 +282,7 @@ export class Ffm {
   async save(path: string, o: { readonly signal?: AbortSignal | undefined } = {}): Promise<void> {
     this.#turns.checkOpen();
     checkPath(path);
+    checkObject('options', o);
     await this.#turns.take(
       () => runJob((engine) => engine.ffmSave(this.#handle, path), o.signal),
       o.signal,

@@ -1,5 +1,5 @@
 import { coreError } from '@waggle/core';
-import { checkInteger } from './arrays.js';
+import { checkInteger, checkObject } from './arrays.js';
 import { runJob } from './jobs.js';
 import { addon, type NativeHandle, type RawFtrl } from './loader.js';
 import { withProgress } from './progress.js';
@@ -97,6 +97,7 @@ export class Ftrl {
   static async create(
     o: Pick<FtrlOptions, 'nFeatures'> & Partial<Omit<FtrlOptions, 'nFeatures'>>,
   ): Promise<Ftrl> {
+    checkObject('options', o);
     const { nFeatures, alpha = 0.1, beta = 1, l1 = 0, l2 = 0, intercept = true } = o;
     checkInteger('nFeatures', nFeatures, 1, SPARSE_MAX_FEATURES);
     checkAbove('alpha', alpha, 1e-12, 1e12);
@@ -121,6 +122,7 @@ export class Ftrl {
     o: { readonly signal?: AbortSignal | undefined } = {},
   ): Promise<Ftrl> {
     checkPath(path);
+    checkObject('options', o);
     return new Ftrl(await runJob((engine) => engine.ftrlLoad(path), o.signal));
   }
 
@@ -135,6 +137,7 @@ export class Ftrl {
    */
   async learn(o: FtrlLearnInput): Promise<FtrlLearned> {
     this.#turns.checkOpen();
+    checkObject('options', o);
     const rows = rowsArguments(o);
     const targets = targetsArguments(o, o.nRows);
     const { predictions, onProgress } = o;
@@ -171,6 +174,7 @@ export class Ftrl {
    */
   async predict(o: SparsePredictInput): Promise<Float64Array> {
     this.#turns.checkOpen();
+    checkObject('options', o);
     const rows = rowsArguments(o);
     const out = o.out ?? new Float64Array(o.nRows);
     await this.#turns.take(
@@ -207,6 +211,7 @@ export class Ftrl {
   async save(path: string, o: { readonly signal?: AbortSignal | undefined } = {}): Promise<void> {
     this.#turns.checkOpen();
     checkPath(path);
+    checkObject('options', o);
     await this.#turns.take(
       () => runJob((engine) => engine.ftrlSave(this.#handle, path), o.signal),
       o.signal,

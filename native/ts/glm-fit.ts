@@ -1,4 +1,4 @@
-import { checkArray, checkFinite, checkInteger, MAX_ROWS } from './arrays.js';
+import { checkArray, checkFinite, checkInteger, checkObject, MAX_ROWS } from './arrays.js';
 import { nativeError } from './errors.js';
 import { runJob } from './jobs.js';
 
@@ -72,6 +72,7 @@ export interface GlmFitResult {
 export async function glmFit(
   o: GlmFitInput & { readonly signal?: AbortSignal | undefined },
 ): Promise<GlmFitResult> {
+  checkObject('options', o);
   const intercept = o.intercept ?? true;
   checkInteger('nRows', o.nRows, 1, MAX_ROWS);
   checkInteger('nFeatures', o.nFeatures, intercept ? 0 : 1, GLM_MAX_FEATURES);

@@ -1,4 +1,4 @@
-import { checkFinite, checkInteger } from './arrays.js';
+import { checkFinite, checkInteger, checkObject } from './arrays.js';
 import { nativeError } from './errors.js';
 import { type GlmFitInput, type GlmFitResult, glmFit } from './glm-fit.js';
 import { type GlmSparseInput, type GlmSparseResult, glmFitSparse } from './glm-sparse.js';
@@ -64,6 +64,8 @@ async function path<Result extends Fit>(
     start: Float64Array | undefined,
   ) => Promise<Result>,
 ): Promise<GlmPath<Result>> {
+  checkObject('input', o);
+  checkObject('options', options);
   if (!(typeof o.l1 === 'object' ? o.l1.some((v) => v > 0) : (o.l1 ?? 0) > 0)) {
     throw nativeError('WAGGLE_NATIVE_INVALID_ARGUMENT', 'a path needs an l1 above 0');
   }

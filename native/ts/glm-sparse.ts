@@ -1,4 +1,4 @@
-import { checkArray, checkFinite, checkInteger, MAX_ROWS } from './arrays.js';
+import { checkArray, checkFinite, checkInteger, checkObject, MAX_ROWS } from './arrays.js';
 import { nativeError } from './errors.js';
 import { runJob } from './jobs.js';
 import {
@@ -54,6 +54,7 @@ export interface GlmSparseResult {
 export async function glmFitSparse(
   o: GlmSparseInput & { readonly signal?: AbortSignal | undefined },
 ): Promise<GlmSparseResult> {
+  checkObject('options', o);
   const { nFeatures, intercept = true, maxIterations = 50, tolerance = 1e-9 } = o;
   checkInteger('nRows', o.nRows, 1, MAX_ROWS);
   checkInteger('nFeatures', nFeatures, 1, SPARSE_MAX_FEATURES);

@@ -1,4 +1,4 @@
-import { checkArray, checkInteger, MAX_ROWS } from './arrays.js';
+import { checkArray, checkInteger, checkObject, MAX_ROWS } from './arrays.js';
 import { nativeError } from './errors.js';
 import { runJob } from './jobs.js';
 import type { HashColumnArguments } from './loader.js';
@@ -57,6 +57,8 @@ export interface HashedFeatures extends SparseRows {
  *   _DETACHED, _LEASED, _BUSY, _OUT_OF_MEMORY; WAGGLE_ABORTED
  */
 export async function hashFeatures(o: HashFeaturesInput): Promise<HashedFeatures> {
+  checkObject('options', o);
+  checkObject('columns', o.columns);
   checkInteger('nRows', o.nRows, 0, MAX_ROWS);
   checkInteger('bits', o.bits, 1, HASH_MAX_BITS);
   const seed = o.seed ?? 0n;
@@ -69,7 +71,10 @@ export async function hashFeatures(o: HashFeaturesInput): Promise<HashedFeatures
   const nFields = o.columns.length;
   checkInteger('nRows × columns', o.nRows * nFields, 0, MAX_ROWS);
   const columns: HashColumnArguments[] = [];
-  for (const column of o.columns) columns.push(await pack(column, o.nRows));
+  for (const column of o.columns) {
+    checkObject('column', column);
+    columns.push(await pack(column, o.nRows));
+  }
   const indices = new Int32Array(o.nRows * nFields);
   const values = o.signed === true ? new Float32Array(indices.length) : undefined;
   const report = await runJob(

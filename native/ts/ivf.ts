@@ -1,4 +1,11 @@
-import { checkArray, checkCounted, checkFinite, checkInteger, MAX_ROWS } from './arrays.js';
+import {
+  checkArray,
+  checkCounted,
+  checkFinite,
+  checkInteger,
+  checkObject,
+  MAX_ROWS,
+} from './arrays.js';
 import { nativeError } from './errors.js';
 import { runJob } from './jobs.js';
 import { addon, type IvfIndexHandle, type RawIvfStats } from './loader.js';
@@ -143,6 +150,7 @@ export class IvfIndex {
    *   WAGGLE_NATIVE_INVALID_ARGUMENT, _SHAPE, _DTYPE, _DETACHED, _LEASED, _BUSY, _OUT_OF_MEMORY; WAGGLE_ABORTED
    */
   static async build(o: IvfBuildInput): Promise<IvfIndex> {
+    checkObject('options', o);
     checkInteger('nRows', o.nRows, 1, MAX_ROWS);
     checkInteger('dim', o.dim, 1, 65_536);
     const metric = metricCode(o.metric);
@@ -222,6 +230,7 @@ export class IvfIndex {
     o: { readonly signal?: AbortSignal | undefined } = {},
   ): Promise<IvfIndex> {
     checkPath(path);
+    checkObject('options', o);
     return new IvfIndex(await runJob((engine) => engine.ivfLoad(path), o.signal));
   }
 
@@ -240,6 +249,7 @@ export class IvfIndex {
    */
   async search(o: IvfSearchInput): Promise<IvfSearchResult> {
     this.#checkOpen();
+    checkObject('options', o);
     checkInteger('nQueries', o.nQueries, 0, MAX_ROWS);
     checkInteger('k', o.k, 1, TOPK_MAX_K);
     if (o.nProbe !== undefined) checkInteger('nProbe', o.nProbe, 1, MAX_ROWS);
@@ -281,6 +291,7 @@ export class IvfIndex {
   async save(path: string, o: { readonly signal?: AbortSignal | undefined } = {}): Promise<void> {
     this.#checkOpen();
     checkPath(path);
+    checkObject('options', o);
     await this.#track(runJob((engine) => engine.ivfSave(this.#handle, path), o.signal));
   }
 

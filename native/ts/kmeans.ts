@@ -1,4 +1,4 @@
-import { checkArray, checkFinite, checkInteger, MAX_ROWS } from './arrays.js';
+import { checkArray, checkFinite, checkInteger, checkObject, MAX_ROWS } from './arrays.js';
 import { nativeError } from './errors.js';
 import { runJob } from './jobs.js';
 import { withProgress } from './progress.js';
@@ -52,6 +52,7 @@ export interface KmeansResult {
 export async function kmeans(
   o: KmeansInput & { readonly signal?: AbortSignal | undefined },
 ): Promise<KmeansResult> {
+  checkObject('options', o);
   checkInteger('nRows', o.nRows, 1, MAX_ROWS);
   checkInteger('dim', o.dim, 1, MAX_ROWS);
   checkInteger('k', o.k, 1, Math.min(o.nRows, KMEANS_MAX_CLUSTERS));

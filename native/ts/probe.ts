@@ -1,3 +1,4 @@
+import { checkObject } from './arrays.js';
 import { runJob } from './jobs.js';
 import type { MachineLimits } from './loader.js';
 
@@ -13,5 +14,6 @@ export type { MachineLimits } from './loader.js';
 export async function probeMachine(
   o: { readonly signal?: AbortSignal | undefined } = {},
 ): Promise<MachineLimits> {
+  checkObject('options', o);
   return await runJob((engine) => engine.machineProbe(), o.signal);
 }

@@ -3,6 +3,7 @@ import {
   checkCounted,
   checkFinite,
   checkInteger,
+  checkObject,
   MAX_ROWS,
   positionOf,
 } from './arrays.js';
@@ -57,7 +58,10 @@ export interface RankBatchInput {
   readonly eligible?: Uint8Array | undefined;
   /** Instead: one bitmap per request, [nRequests × ceil(nItems / 8)] bytes. */
   readonly eligiblePerRequest?: Uint8Array | undefined;
-  /** Instead: request r chooses from items[offsets[r]] … items[offsets[r + 1] − 1]. */
+  /**
+   * Instead: request r chooses from items[offsets[r]] … items[offsets[r + 1] − 1]. An item named twice is two candidates
+   * and may come back twice.
+   */
   readonly candidates?: { readonly items: Int32Array; readonly offsets: Int32Array } | undefined;
   /** Similarity of request and item, to the bit what `topk` scores. */
   readonly similarity?:
@@ -141,6 +145,7 @@ function newResult(nRequests: number, k: number): RankBatchResult {
 }
 
 function checkSizes(o: RankBatchInput): void {
+  checkObject('options', o);
   checkInteger('nRequests', o.nRequests, 0, MAX_ROWS);
   checkInteger('nItems', o.nItems, 0, MAX_ROWS);
   checkInteger('k', o.k, 1, MAX_ROWS);
@@ -159,7 +164,9 @@ function checkSizes(o: RankBatchInput): void {
 
 function checkInputs(o: RankBatchInput): void {
   const { nRequests, nItems } = o;
+  for (const name of ['columns', 'weights', 'model'] as const) checkObject(name, o[name]);
   if (o.candidates !== undefined) {
+    checkObject('candidates', o.candidates);
     checkArray('candidates.items', o.candidates.items, 'Int32Array', 0);
     checkArray('candidates.offsets', o.candidates.offsets, 'Int32Array', nRequests + 1);
   }
@@ -169,6 +176,7 @@ function checkInputs(o: RankBatchInput): void {
     checkArray('eligiblePerRequest', o.eligiblePerRequest, 'Uint8Array', nRequests * rowBytes);
   }
   if (o.similarity !== undefined) {
+    checkObject('similarity', o.similarity);
     const { queries, embeddings, dim, metric } = o.similarity;
     checkInteger('similarity.dim', dim, 1, MAX_ROWS);
     metricCode(metric);

@@ -1,4 +1,4 @@
-import { checkArray, checkFinite, checkInteger, MAX_ROWS } from './arrays.js';
+import { checkArray, checkFinite, checkInteger, checkObject, MAX_ROWS } from './arrays.js';
 import { fromAddon, nativeError } from './errors.js';
 import { runJob } from './jobs.js';
 import { addon } from './loader.js';
@@ -90,6 +90,7 @@ function fillParams(o: ScoreRankInput, into: Float64Array): void {
 
 /** The full, slow, well-worded check. The addon itself refuses everything that could hurt it. */
 function checkInput(o: ScoreRankInput): void {
+  checkObject('options', o);
   checkInteger('nCandidates', o.nCandidates, 0, MAX_ROWS);
   checkInteger('k', o.k, 1, MAX_ROWS);
   if (o.maxPerGroup !== undefined) {
@@ -153,6 +154,7 @@ function isPlausible(o: ScoreRankInput): boolean {
  *   infinity (filtered candidates count too); WAGGLE_NATIVE_INVALID_ARGUMENT, _SHAPE, _DTYPE, _DETACHED
  */
 export function scoreRankSync(o: ScoreRankInput): ScoreRankResult {
+  checkObject('options', o);
   if (!isPlausible(o)) {
     checkInput(o);
     throw nativeError(

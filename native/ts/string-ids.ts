@@ -82,7 +82,8 @@ export class StringIds {
     this.length = ends.length;
     this.#bytes = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     this.#ends = ends;
-    this.#rows = rows;
+    // A copy: the caller may transfer or overwrite his.
+    this.#rows = rows.slice();
   }
 
   /** The id at a position of `rows`; undefined where that is −1 (and beyond the end). */

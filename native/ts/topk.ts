@@ -1,4 +1,4 @@
-import { checkArray, checkInteger, MAX_ROWS } from './arrays.js';
+import { checkArray, checkInteger, checkObject, MAX_ROWS } from './arrays.js';
 import { fromAddon, nativeError } from './errors.js';
 import { runJob } from './jobs.js';
 import { addon, type TopkArguments } from './loader.js';
@@ -75,6 +75,7 @@ export function checkFilter(
 }
 
 function prepare(o: TopkInput): { args: TopkArguments; result: TopkResult } {
+  checkObject('options', o);
   checkInteger('nQueries', o.nQueries, 0, MAX_ROWS);
   checkInteger('nRows', o.nRows, 0, MAX_ROWS);
   checkInteger('dim', o.dim, 1, MAX_ROWS);

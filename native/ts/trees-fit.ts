@@ -1,5 +1,12 @@
 import type { Progress } from '@waggle/core';
-import { checkArray, checkFinite, checkInteger, MAX_ROWS, positionOf } from './arrays.js';
+import {
+  checkArray,
+  checkFinite,
+  checkInteger,
+  checkObject,
+  MAX_ROWS,
+  positionOf,
+} from './arrays.js';
 import { runJob } from './jobs.js';
 import type { TreesFitRowsArguments } from './loader.js';
 import { withProgress } from './progress.js';
@@ -134,6 +141,7 @@ export interface TreesFitResult {
 export async function treesFit(
   o: TreesFitInput & { readonly signal?: AbortSignal | undefined },
 ): Promise<TreesFitResult> {
+  checkObject('options', o);
   const objective = positionOf('objective', OBJECTIVES, o.objective);
   const growth = positionOf('growth', GROWTHS, o.growth ?? 'leaf');
   checkInteger('nFeatures', o.nFeatures, 1, 1 << 24);

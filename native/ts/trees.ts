@@ -1,5 +1,5 @@
 import { readFile } from 'node:fs/promises';
-import { checkArray, checkInteger, MAX_ROWS } from './arrays.js';
+import { checkArray, checkInteger, checkObject, MAX_ROWS } from './arrays.js';
 import { fromAddon, nativeError } from './errors.js';
 import { runJob } from './jobs.js';
 import { addon, type NativeHandle, type RawTrees, type TreesPredictArguments } from './loader.js';
@@ -110,6 +110,7 @@ export class Trees {
       readonly signal?: AbortSignal | undefined;
     } = {},
   ): Promise<Trees> {
+    checkObject('options', o);
     const name = o.format ?? 'auto';
     const format = Object.hasOwn(FORMATS, name) ? FORMATS[name] : undefined;
     if (format === undefined) {
@@ -190,11 +191,13 @@ export class Trees {
    */
   async shap(o: TreesShapInput): Promise<Float64Array> {
     this.#refuseClosed();
+    checkObject('options', o);
     checkInteger('nRows', o.nRows, 0, MAX_ROWS);
     if (o.threads !== undefined) checkInteger('threads', o.threads, 1, 4_096);
     checkArray('x', o.x, 'Float32Array', o.nRows * this.nFeatures);
     const { background } = o;
     if (background !== undefined) {
+      checkObject('background', background);
       checkInteger('background.nRows', background.nRows, 1, MAX_ROWS);
       const needed = background.nRows * this.nFeatures;
       checkArray('background.x', background.x, 'Float32Array', needed);
@@ -282,6 +285,7 @@ export class Trees {
 
   #prepare(o: TreesPredictInput): { args: TreesPredictArguments; out: Float32Array } {
     this.#refuseClosed();
+    checkObject('options', o);
     checkInteger('nRows', o.nRows, 0, MAX_ROWS);
     const threads = o.threads ?? 0;
     if (o.threads !== undefined) checkInteger('threads', o.threads, 1, 4_096);

@@ -1,5 +1,5 @@
 import { throwIfAborted } from '@waggle/core';
-import { checkArray, checkInteger, positionOf } from './arrays.js';
+import { checkArray, checkInteger, checkObject, positionOf } from './arrays.js';
 import { fromAddon, nativeError } from './errors.js';
 import { checkSignal, MAX_JOBS_IN_FLIGHT, runJob, waitForTurn } from './jobs.js';
 import { addon, type IdArguments, type IndexHandle, type SubmittedJob } from './loader.js';
@@ -144,6 +144,7 @@ export class VectorIndex<T extends IdType = IdType> {
    * @throws WAGGLE_NATIVE_INVALID_ARGUMENT
    */
   static create<T extends IdType>(o: VectorIndexOptions<T>): VectorIndex<T> {
+    checkObject('options', o);
     checkInteger('dim', o.dim, 1, VECTOR_INDEX_MAX_DIM);
     const maxRows = o.maxRows ?? VECTOR_INDEX_MAX_ROWS;
     checkInteger('maxRows', maxRows, 1, VECTOR_INDEX_MAX_ROWS);
@@ -184,6 +185,7 @@ export class VectorIndex<T extends IdType = IdType> {
     } = {},
   ): Promise<VectorIndex<T>> {
     checkPath(path);
+    checkObject('options', o);
     const verify = o.verify ?? 'full';
     positionOf('verify', ['full', 'header'], verify);
     const found = await runJob((engine) => engine.indexLoad(path, verify === 'full'), o.signal);
@@ -215,6 +217,7 @@ export class VectorIndex<T extends IdType = IdType> {
     vectors: Float32Array,
     o: { readonly signal?: AbortSignal | undefined } = {},
   ): Promise<void> {
+    checkObject('options', o);
     await this.#write(
       async () => {
         this.#checkIds('ids', ids, this.maxRows);
@@ -235,6 +238,7 @@ export class VectorIndex<T extends IdType = IdType> {
     ids: IdsOf<T>,
     o: { readonly signal?: AbortSignal | undefined } = {},
   ): Promise<number> {
+    checkObject('options', o);
     return this.#write(
       async () => {
         this.#checkIds('ids', ids);
@@ -250,6 +254,7 @@ export class VectorIndex<T extends IdType = IdType> {
    * both until it is done. O(rows · dim)
    */
   async compact(o: { readonly signal?: AbortSignal | undefined } = {}): Promise<void> {
+    checkObject('options', o);
     await this.#write(
       async () => undefined,
       (engine) => engine.indexCompact(this.#handle),
@@ -265,6 +270,7 @@ export class VectorIndex<T extends IdType = IdType> {
    *   _DETACHED, _NAN, _LEASED, _BUSY, _OUT_OF_MEMORY, _CLOSED; WAGGLE_ABORTED
    */
   async search(o: VectorIndexQuery<T>): Promise<VectorIndexResult<T>> {
+    checkObject('options', o);
     checkInteger('nQueries', o.nQueries, 0, VECTOR_INDEX_MAX_ROWS);
     checkInteger('k', o.k, 1, TOPK_MAX_K);
     const nAnswers = o.nQueries * o.k;
@@ -318,6 +324,7 @@ export class VectorIndex<T extends IdType = IdType> {
    * @throws WAGGLE_NATIVE_FILE naming the system's reason; _CLOSED; WAGGLE_ABORTED
    */
   async save(path: string, o: { readonly signal?: AbortSignal | undefined } = {}): Promise<void> {
+    checkObject('options', o);
     checkPath(path);
     await this.#track(() => runJob((engine) => engine.indexSave(this.#handle, path), o.signal));
   }
@@ -419,6 +426,7 @@ export class VectorIndex<T extends IdType = IdType> {
     layout?: number | undefined;
   } {
     if (filter === undefined) return {};
+    checkObject('filter', filter);
     const { ids, rows, bitmap, layout } = filter as {
       ids?: IdsOf<T>;
       rows?: Int32Array;

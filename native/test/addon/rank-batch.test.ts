@@ -225,6 +225,20 @@ describe('rankBatch', () => {
     expect(await nEligible({ eligiblePerRequest: padded })).toEqual([16, 0, 0, 0]);
   });
 
+  it('takes an item that a list names twice for two candidates', async () => {
+    const { items, counts } = await rankBatch({
+      nRequests: 1,
+      nItems: 3,
+      k: 4,
+      candidates: { items: Int32Array.of(2, 2, 0), offsets: Int32Array.of(0, 3) },
+      model: { coefficients: new Float64Array(0), intercept: 0 },
+      columns: { price: Float32Array.of(1, 2, 3) },
+      weights,
+    });
+    expect(Array.from(items)).toEqual([2, 2, 0, -1]);
+    expect(Array.from(counts)).toEqual([3, 3]);
+  });
+
   it('refuses what contradicts itself, with a code', async () => {
     const o = input(2, 2, 20, 3);
     const code = (change: object): Promise<string> =>

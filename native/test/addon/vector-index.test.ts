@@ -216,6 +216,19 @@ describe('VectorIndex', () => {
     expect(await strings.delete([])).toBe(0);
   });
 
+  it('keeps the string ids of an answer whatever becomes of its rows', async () => {
+    const index = create('string', { dim: 1 });
+    await index.upsert(['a', 'b'], Float32Array.of(1, 2));
+    const query = { queries: Float32Array.of(1), nQueries: 1, k: 3 };
+    const [transferred, overwritten] = [await index.search(query), await index.search(query)];
+    detached(transferred.rows);
+    overwritten.rows.fill(-1);
+    for (const { ids } of [transferred, overwritten]) {
+      expect(ids.toArray()).toEqual(['b', 'a', undefined]);
+    }
+    await index.close();
+  });
+
   it('filters by ids, rows and bitmaps, and refuses rows of another layout', async () => {
     const index = await small();
     const found = async (filter: Parameters<typeof index.search>[0]['filter']) => {
