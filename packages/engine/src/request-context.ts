@@ -18,10 +18,14 @@ export interface RequestContext {
   readonly language: string;
   readonly slots: readonly SlotContext[];
   readonly nAds: number;
+  /** Campaign rows of the ads that stand in the send already, as far as the release knows them. */
+  readonly placed: readonly number[];
   /** How many of the slots may be filled under the publication's limit of ads per send. */
   readonly capacity: number;
   readonly k: number;
   readonly diversity: DiversityRules;
+  /** Ads of one advertiser in the send. */
+  readonly maxPerSend: number;
   readonly explain: 'none' | 'summary' | 'full';
   readonly seed: number;
 }
@@ -51,18 +55,19 @@ export function readContext(
     );
   }
   const slots = readSlots(release, publicationRow, request);
-  const { planned_at: plannedAt, language, n_ads: givenAds } = request.context ?? {};
+  const { planned_at: plannedAt, language, already_placed: placed = [] } = request.context ?? {};
   let atMs = o.nowMs;
   if (plannedAt !== undefined) {
     const plannedMs = Date.parse(plannedAt);
     if (Number.isNaN(plannedMs)) throw invalid('context.planned_at', `${plannedAt} is not a date`);
     if (plannedMs > atMs) atMs = plannedMs;
   }
-  const nAds = givenAds ?? slots.length;
+  const nAds = readAds(request, slots.length, placed.length);
   const { constraints } = request;
+  const isFill = request.mode === 'fill';
   const maxPerAdvertiser =
     constraints?.max_per_advertiser ??
-    (request.mode === 'fill' ? policy.max_per_advertiser_per_send : policy.max_per_advertiser);
+    (isFill ? policy.max_per_advertiser_per_send : policy.max_per_advertiser);
   return {
     request,
     requestId: o.requestId,
@@ -73,12 +78,15 @@ export function readContext(
     language: language ?? publications.language[publicationRow]!,
     slots,
     nAds,
+    placed: placed.flatMap((id) => release.eligibility.rowOf(id) ?? []),
     capacity: Math.max(
       0,
       Math.min(slots.length, publications.maxAdsPerSend[publicationRow]! - (nAds - slots.length)),
     ),
-    k: request.mode === 'fill' ? 1 : (request.k ?? policy.default_k),
+    k: isFill ? 1 : (request.k ?? policy.default_k),
     diversity: { separation: constraints?.separation ?? true, maxPerAdvertiser },
+    // In `offers` the request's own limit is one of the menu.
+    maxPerSend: (isFill ? maxPerAdvertiser : undefined) ?? policy.max_per_advertiser_per_send,
     explain: request.explain ?? 'none',
     seed: o.seed ?? decisionSeed(o.requestId, release.id),
   };
@@ -100,12 +108,6 @@ function readSlots(
     if (given.length > 1 && new Set(given.map((slot) => slot.id)).size !== given.length) {
       throw invalid('slots', 'slot ids repeat');
     }
-    if (request.context?.n_ads !== undefined && request.context.n_ads < given.length) {
-      throw invalid(
-        'context.n_ads',
-        `${request.context.n_ads} ads cannot hold ${given.length} slots`,
-      );
-    }
   } else if (given !== undefined && given.length > 1) {
     throw invalid('slots', 'mode offers takes at most one slot');
   }
@@ -115,6 +117,23 @@ function readSlots(
     delivered: slot.n_forecast ?? publications.deliveredPerSend[publicationRow]!,
     floorMicros: Math.max(slot.floor_micros ?? 0, publications.minPayoutMicros[publicationRow]!),
   }));
+}
+
+/** How many ads the send carries. */
+function readAds({ context, mode }: RankRequestBody, nSlots: number, nPlaced: number): number {
+  const { n_ads: nAds } = context ?? {};
+  const known = nSlots + nPlaced;
+  if (nPlaced > 0 && known > RANK_LIMITS.maxSlots) {
+    throw invalid(
+      'context.already_placed',
+      `${nPlaced} ads and ${nSlots} slots are more than the ${RANK_LIMITS.maxSlots} of a send`,
+    );
+  }
+  if (nAds !== undefined && nAds < known && (mode === 'fill' || nPlaced > 0)) {
+    const beside = nPlaced === 0 ? '' : ` beside ${nPlaced} ads that stand there`;
+    throw invalid('context.n_ads', `${nAds} ads cannot hold ${nSlots} slots${beside}`);
+  }
+  return nAds ?? known;
 }
 
 function invalid(field: string, why: string): Error {

@@ -1,4 +1,5 @@
 import type { Degradation } from '@waggle/core/contract';
+import { BitSet } from '@waggle/retrieval';
 import type { BudgetState } from './budget-view.js';
 import {
   type AskedSet,
@@ -65,28 +66,30 @@ const BLOCKS_PER_SET = 8;
 const MAX_QUESTIONS = 4;
 /** Ledger refusals that one slot puts up with before it stays empty. */
 const MAX_REFUSALS = 16;
+/** No advertiser's code. */
+const NOBODY = -1;
 const NONE: readonly Degradation[] = [];
 const NOTHING: readonly Unscored[] = [];
 
-/** What the last draws of a decision have taken, in campaign rows. */
+/** What stands in the send already and what the last draws of a decision have taken, in campaign rows. */
 interface Taken {
   readonly campaigns: Set<number>;
   readonly perAdvertiser: Map<number, number>;
-  /** Advertiser that holds each competitor group. */
+  /** Advertiser that holds each competitor group, NOBODY where several do. */
   readonly groups: Map<number, number>;
 }
 
 /** Stage by stage, `offers`: nothing is reserved, so nothing waits. */
 export function runOffers(run: Run): StagesResult {
-  const { release, context } = run;
-  const restrictions = readRestrictions(release, context.request.constraints);
+  const { context } = run;
+  const restrictions = restrictionsOf(run);
   return offered(run, drawNow(run, { slot: context.slots[0]!, restrictions, nth: 0 }));
 }
 
 /** As `runOffers`, of a release with networks: their scores are waited for. */
 export async function runOffersAsking(run: Run, networks: Networks): Promise<StagesResult> {
-  const { release, context } = run;
-  const restrictions = readRestrictions(release, context.request.constraints);
+  const { context } = run;
+  const restrictions = restrictionsOf(run);
   const question = { slot: context.slots[0]!, restrictions, nth: 0 };
   return offered(run, await drawAsking(run, networks, question));
 }
@@ -134,8 +137,8 @@ export async function runFill(
 ): Promise<StagesResult> {
   const { release, context } = run;
   const test = context.request.test === true;
-  const restrictions = readRestrictions(release, context.request.constraints);
-  const taken: Taken = { campaigns: new Set(), perAdvertiser: new Map(), groups: new Map() };
+  const taken = placedIn(run);
+  const restrictions = restrictionsOf(run);
   const items: ChosenItem[] = [];
   const draws: DrawMoney[] = [];
   let first: Drawn | undefined;
@@ -236,7 +239,28 @@ function take(release: RankingRelease, taken: Taken, campaign: number): void {
   const group = release.campaigns.competitorGroup[campaign]!;
   taken.campaigns.add(campaign);
   taken.perAdvertiser.set(advertiser, (taken.perAdvertiser.get(advertiser) ?? 0) + 1);
-  if (group >= 0) taken.groups.set(group, advertiser);
+  if (group < 0) return;
+  const holder = taken.groups.get(group) ?? advertiser;
+  taken.groups.set(group, holder === advertiser ? advertiser : NOBODY);
+}
+
+function placedIn({ release, context }: Run): Taken {
+  const taken: Taken = { campaigns: new Set(), perAdvertiser: new Map(), groups: new Map() };
+  for (const campaign of context.placed) take(release, taken, campaign);
+  return taken;
+}
+
+/** What the request says, and what the ads that stand in the send already rule out. */
+function restrictionsOf(run: Run): Restrictions | undefined {
+  const { release, context } = run;
+  const restrictions = readRestrictions(release, context.request.constraints);
+  if (context.placed.length === 0) return restrictions;
+  const placed = placedIn(run);
+  const excluded = restrictions?.passes.excluded ?? BitSet.full(release.campaigns.n);
+  for (let row = 0; row < release.campaigns.n; row++) {
+    if (isTaken(run, placed, row)) excluded.delete(row);
+  }
+  return { universe: restrictions?.universe, passes: { ...restrictions?.passes, excluded } };
 }
 
 export interface Drawn {
@@ -524,7 +548,7 @@ function find(blocks: readonly ScoredBlock[], wanted: ScoringContext): ScoredBlo
   return undefined;
 }
 
-/** Takes out of play what the decision's earlier slots rule out. */
+/** Takes out of play what earlier slots, and the ads that stand in the send already, rule out. */
 function excludeTaken(run: Run, set: CandidateSet, taken: Taken): void {
   for (let i = 0; i < set.n; i++) {
     if (isTaken(run, taken, set.campaignRows[i]!)) set.mask.delete(i);
@@ -532,14 +556,13 @@ function excludeTaken(run: Run, set: CandidateSet, taken: Taken): void {
 }
 
 function isTaken({ release, context }: Run, taken: Taken, campaign: number): boolean {
-  const { separation, maxPerAdvertiser } = context.diversity;
+  const { separation } = context.diversity;
   const advertiser = release.campaigns.advertiser[campaign]!;
   const group = release.campaigns.competitorGroup[campaign]!;
   const holder = separation && group >= 0 ? taken.groups.get(group) : undefined;
   return (
     taken.campaigns.has(campaign) ||
     (holder !== undefined && holder !== advertiser) ||
-    (maxPerAdvertiser !== undefined &&
-      (taken.perAdvertiser.get(advertiser) ?? 0) >= maxPerAdvertiser)
+    (taken.perAdvertiser.get(advertiser) ?? 0) >= context.maxPerSend
   );
 }

@@ -505,6 +505,24 @@ describe('bad requests', () => {
     await fill([]);
     await fill([{ id: 'a' }, { id: 'a' }]);
     await fill([{ id: 'a' }, { id: 'b' }], 1);
+    const beside = (mode: 'fill' | 'offers', nPlaced: number, n_ads?: number) =>
+      expect(
+        (async () =>
+          engineFor(plain).rank(
+            {
+              ...{ mode, publication_id: busy(), slots: [{ id: 'a' }] },
+              context: {
+                already_placed: Array.from({ length: nPlaced }, (_, i) => `cmp_${i}`),
+                ...(n_ads !== undefined && { n_ads }),
+              },
+            },
+            call(),
+          ))(),
+      ).rejects.toThrow(code('WAGGLE_RANK_INVALID'));
+    for (const mode of ['fill', 'offers'] as const) {
+      await beside(mode, 2, 2);
+      await beside(mode, 16);
+    }
   });
 
   test('excluding what is not there excludes nothing', () => {
@@ -794,6 +812,87 @@ describe('fill', () => {
     const { items, degraded } = await fill(engineFor(plain), { context: { n_ads: limit + 1 } });
     expect(items).toHaveLength(2);
     expect(degraded).toContain('partial_fill');
+  });
+
+  test('fills of one post that are told of each other choose as one fill does', async () => {
+    for (const release of [plain, curious]) {
+      const { advertiser, competitorGroup } = release.campaigns;
+      const engine = engineFor(release);
+      for (let i = 0; i < 12; i++) {
+        const placed: string[] = [];
+        for (const position of [1, 2, 3]) {
+          const { items, n_eligible, filtered } = await fill(
+            engine,
+            {
+              slots: [{ id: 'a', position }],
+              context: { n_ads: 3, already_placed: [...placed] },
+            },
+            `req_${i}_${position}`,
+          );
+          expect(items).toHaveLength(1);
+          expect(n_eligible + sum(filtered)).toBe(release.campaigns.n);
+          if (position > 1) expect(filtered.excluded).toBeGreaterThanOrEqual(placed.length);
+          placed.push(items[0]!.campaign_id);
+        }
+        const rows = placed.map(columnOf);
+        expect(new Set(rows.map((row) => advertiser[row])).size).toBe(3);
+        const groups = rows.map((row) => competitorGroup[row]!).filter((g) => g >= 0);
+        expect(new Set(groups).size).toBe(groups.length);
+      }
+      for (const row of decisions.rows) {
+        if (row.release_id !== release.id) continue;
+        expect((await replay(row, release)).differences).toEqual([]);
+      }
+    }
+  });
+
+  test('ads that stand in the send count for every limit, in offers too', async () => {
+    const engine = engineFor(plain);
+    const { advertiser, competitorGroup } = plain.campaigns;
+    const menu = (request: Partial<RankRequestBody>) =>
+      offers(engine, { publication_id: roomy(), k: 100, ...request });
+    const all = menu({ constraints: { separation: false } }).items.map((i) => i.campaign_id);
+    const rivals = (a: string, b: string) =>
+      competitorGroup[columnOf(a)]! >= 0 &&
+      competitorGroup[columnOf(a)] === competitorGroup[columnOf(b)] &&
+      advertiser[columnOf(a)] !== advertiser[columnOf(b)];
+    const held = all.find((id) => all.some((other) => rivals(id, other)))!;
+    const context = { already_placed: [held] };
+    const strict = menu({ context }).items.map((i) => i.campaign_id);
+    const lax = menu({ context, constraints: { separation: false } });
+    const sisters = all.filter((id) => advertiser[columnOf(id)] === advertiser[columnOf(held)]);
+    expect(lax.items.map((i) => i.campaign_id).toSorted()).toEqual(
+      all.filter((id) => !sisters.includes(id)).toSorted(),
+    );
+    expect(strict.some((id) => rivals(id, held))).toBe(false);
+    expect(lax.items.some((i) => rivals(i.campaign_id, held))).toBe(true);
+
+    // Of one advertiser two are allowed, and one or two stand there.
+    const family = [...new Set(all.map((id) => advertiser[columnOf(id)]!))]
+      .map((code) => all.filter((id) => advertiser[columnOf(id)] === code))
+      .find((ids) => ids.length >= 2)!;
+    const beside = async (already_placed: string[], max_per_advertiser: number) =>
+      (
+        await fill(engine, {
+          slots: [{ id: 'a' }],
+          context: { already_placed },
+          constraints: { candidates: family, max_per_advertiser, separation: false },
+        })
+      ).items.map((i) => i.campaign_id);
+    const [one] = family;
+    const [second] = await beside([one!], 2);
+    expect(family.slice(1)).toContain(second);
+    expect(await beside([one!], 1)).toEqual([]);
+    expect(await beside([one!, one!], 2)).toEqual([]);
+
+    // An unknown campaign takes a place and rules out nothing.
+    const limit = plain.publications.maxAdsPerSend[plain.publications.rowOf.get(roomy())!]!;
+    const others = (n: number) => ({
+      context: { already_placed: Array.from({ length: n }, (_, i) => `cmp_direct_${i}`) },
+    });
+    expect(menu(others(limit - 1)).n_eligible).toBe(menu({}).n_eligible);
+    expect(menu(others(limit)).items).toEqual([]);
+    expect((await fill(engine, others(limit - 1))).items).toHaveLength(1);
   });
 
   test('a refused reservation goes to the next best, and slots that were filled stay filled', async () => {

@@ -50,8 +50,17 @@ export const RankRequest = Type.Object(
         {
           planned_at: Type.Optional(Timestamp),
           language: Type.Optional(Type.String({ pattern: '^[a-z]{2}$' })),
-          /** How many ads the send will carry, this one included. */
-          n_ads: Type.Optional(Type.Integer({ minimum: 1, maximum: 16 })),
+          /** How many ads the send will carry, the slots asked about and what stands there already included; their sum when absent. */
+          n_ads: Type.Optional(Type.Integer({ minimum: 1, maximum: RANK_LIMITS.maxSlots })),
+          already_placed: Type.Optional(
+            Type.Array(Id, {
+              maxItems: RANK_LIMITS.maxSlots,
+              description:
+                'Campaigns whose ads stand in the send already, one entry per ad. None of them is chosen again, and they ' +
+                'count for separation and for the limit of ads per advertiser. A fill knows its own slots and these, not ' +
+                'those of another fill for the same post_id.',
+            }),
+          ),
         },
         strict,
       ),
