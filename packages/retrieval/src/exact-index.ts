@@ -1,4 +1,4 @@
-import { TOPK_SYNC_MAX_WORK, topk, topkSync } from '@waggle/native';
+import { TOPK_MAX_K, TOPK_SYNC_MAX_WORK, topk, topkSync } from '@waggle/native';
 import { BitSet } from './bit-set.js';
 import { retrievalError } from './errors.js';
 
@@ -7,6 +7,11 @@ export interface Neighbours {
   readonly rows: Int32Array;
   /** float32, inner products in the same order. */
   readonly scores: Float32Array;
+}
+
+interface Wanted {
+  readonly k: number;
+  readonly filter?: BitSet;
 }
 
 /** Exact inner-product search over unit vectors, restricted to a bitmap. */
@@ -40,18 +45,44 @@ export class ExactIndex {
     query: Float32Array,
     options: { k: number; filter?: BitSet; signal?: AbortSignal },
   ): Promise<Neighbours> {
-    const found = await topk({
-      ...this.#input(query, options),
-      ...(options.signal === undefined ? {} : { signal: options.signal }),
-    });
-    return trim(found);
+    const { signal } = options;
+    const pages = this.#pages(options);
+    let page = pages.next();
+    while (page.done !== true) {
+      const input = this.#input(query, page.value);
+      page = pages.next(trim(await topk({ ...input, ...(signal !== undefined && { signal }) })));
+    }
+    return page.value;
   }
 
   /**
    * As `search`, on the calling thread: about 10 µs per 1,000 rows of dimension 384. Large indexes are searched in
    * slices; beyond some 20,000 rows of that dimension it holds the thread for more than a quarter of a millisecond.
    */
-  searchSync(query: Float32Array, options: { k: number; filter?: BitSet }): Neighbours {
+  searchSync(query: Float32Array, options: Wanted): Neighbours {
+    const pages = this.#pages(options);
+    let page = pages.next();
+    while (page.done !== true) page = pages.next(this.#pageSync(query, page.value));
+    return page.value;
+  }
+
+  /** One native search finds so many rows; more are searched for among those that are left. */
+  *#pages(wanted: Wanted): Generator<Wanted, Neighbours, Neighbours> {
+    if (!(Math.min(wanted.k, this.nRows) > TOPK_MAX_K)) return yield wanted;
+    const filter = wanted.filter?.clone() ?? BitSet.full(this.nRows);
+    const rows: number[] = [];
+    const scores: number[] = [];
+    while (rows.length < wanted.k) {
+      const page = yield { k: Math.min(wanted.k - rows.length, TOPK_MAX_K), filter };
+      if (page.rows.length === 0) break;
+      rows.push(...page.rows);
+      scores.push(...page.scores);
+      for (const row of page.rows) filter.delete(row);
+    }
+    return { rows: Int32Array.from(rows), scores: Float32Array.from(scores) };
+  }
+
+  #pageSync(query: Float32Array, options: Wanted): Neighbours {
     const { dim, nRows } = this;
     const input = this.#input(query, options);
     // Slices begin at whole words of the bitmap.
@@ -83,7 +114,7 @@ export class ExactIndex {
     };
   }
 
-  #input(query: Float32Array, { k, filter }: { k: number; filter?: BitSet }) {
+  #input(query: Float32Array, { k, filter }: Wanted) {
     if (query.length !== this.dim) {
       throw retrievalError(
         'WAGGLE_RETRIEVAL_SHAPE',

@@ -65,6 +65,25 @@ test('an index larger than one synchronous search is searched in slices, with th
   expect([...found.scores]).toEqual([...expected.scores]);
 });
 
+test('more rows than one native search returns come back in the same order', async () => {
+  const nRows = 5_000;
+  // Many ties, which go to the lower row across searches, too.
+  const matrix = Float32Array.from({ length: nRows * 2 }, (_, i) =>
+    i % 2 === 0 ? (i % 26) / 26 : 0,
+  );
+  const index = new ExactIndex(matrix, 2);
+  const filter = BitSet.full(nRows);
+  for (let row = 0; row < nRows; row += 10) filter.delete(row);
+  const expected = [...filter.toRows()].sort((a, b) => matrix[b * 2]! - matrix[a * 2]! || a - b);
+  for (const k of [2_500, 4_500, 6_000]) {
+    const query = Float32Array.of(1, 0);
+    const found = index.searchSync(query, { k, filter });
+    expect([...found.rows]).toEqual(expected.slice(0, k));
+    expect(await index.search(query, { k, filter })).toEqual(found);
+  }
+  expect(filter.count()).toBe(4_500);
+});
+
 test('wrong shapes are refused', () => {
   expect(() => new ExactIndex(new Float32Array(5), 2)).toThrow(
     expect.objectContaining({ code: 'WAGGLE_RETRIEVAL_SHAPE' }),
