@@ -14,6 +14,7 @@ import {
   sentFeatures,
   solveEffects,
 } from '@waggle/features';
+import type { LinearModelName } from '@waggle/ranking';
 import {
   type SplitOptions,
   splitByTime,
@@ -23,6 +24,7 @@ import {
 } from './dataset.js';
 import { estimateEffectPriors } from './effect-priors.js';
 import { trainingError } from './errors.js';
+import { rowsToCut } from './rows-to-cut.js';
 
 /** One term of a fit's offset: weight·(feature − center). */
 export interface OffsetTerm {
@@ -234,29 +236,29 @@ type EstimateOptions = DatasetOptions & { readonly split?: SplitOptions };
 
 async function estimateFor(
   store: FeatureStore,
-  set: FeatureSet,
+  { name, set }: { readonly name: LinearModelName; readonly set: FeatureSet },
   how: Pick<FeatureParamsOptions, 'terms' | 'effects' | 'link'>,
   options: EstimateOptions,
 ): Promise<Record<string, number>> {
-  const { split, ...range } = options;
+  const { split: asked, ...range } = options;
   const dataset = await buildDataset(store, describedPart(set, how.terms), range);
-  return estimateFeatureParams(dataset, {
-    ...how,
-    ...(split === undefined ? {} : { split }),
-    signal: options.signal,
+  const { rows, split } = rowsToCut(name, dataset, {
+    asOfMs: range.asOfMs,
+    ...(asked !== undefined && { split: asked }),
   });
+  return estimateFeatureParams(rows, { ...how, split, signal: options.signal });
 }
 
 /**
- * Parameters for `ctrFeatures` estimated from the tenant's own history; pass them to `buildDataset` and to
- * the snapshot of the release. See `estimateFeatureParams`.
+ * Parameters for `ctrFeatures` estimated from the tenant's own history, from the rows that the model of the same options is fitted on;
+ * pass them to `buildDataset` and to the snapshot of the release. See `estimateFeatureParams`.
  */
 export function estimateCtrParams(
   store: FeatureStore,
   options: EstimateOptions,
 ): Promise<Record<string, number>> {
   const how = { terms: CTR_OFFSET_TERMS, effects: CTR_EFFECT_PARAMS, link: 'log' } as const;
-  return estimateFor(store, ctrFeatures, how, options);
+  return estimateFor(store, { name: 'pctr', set: ctrFeatures }, how, options);
 }
 
 /** The same for `acceptFeatures`. */
@@ -265,7 +267,7 @@ export function estimateAcceptParams(
   options: EstimateOptions,
 ): Promise<Record<string, number>> {
   const how = { terms: ACCEPT_OFFSET_TERMS, effects: ACCEPT_EFFECT_PARAMS, link: 'logit' } as const;
-  return estimateFor(store, acceptFeatures, how, options);
+  return estimateFor(store, { name: 'accept', set: acceptFeatures }, how, options);
 }
 
 /** The same for `sentFeatures`. */
@@ -274,5 +276,5 @@ export function estimateSentParams(
   options: EstimateOptions,
 ): Promise<Record<string, number>> {
   const how = { terms: SENT_OFFSET_TERMS, effects: SENT_EFFECT_PARAMS, link: 'logit' } as const;
-  return estimateFor(store, sentFeatures, how, options);
+  return estimateFor(store, { name: 'sent', set: sentFeatures }, how, options);
 }

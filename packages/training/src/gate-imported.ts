@@ -9,9 +9,10 @@ import {
   takeFeatures,
 } from './dataset.js';
 import { type GateCheck, type GateReport, runGate } from './gate.js';
+import { rowsToCut } from './rows-to-cut.js';
 import { type SliceOfModel, sliceTable } from './suite/slice-table.js';
 import { firstSeen } from './suite/suite-model.js';
-import { column, judge, leakCheck, ripeOffers, slice, type TrainOptions } from './train.js';
+import { column, judge, leakCheck, slice, type TrainOptions } from './train.js';
 
 /** A model that was trained elsewhere, as its gate sees it. */
 export interface ImportedScores {
@@ -44,7 +45,7 @@ export async function gateImported(
 ): Promise<ImportedVerdict> {
   const { featureSet, seed, signal, logger = silentLogger } = options;
   checkDataset(dataset, featureSet, options.asOfMs);
-  const rows = decision === 'accept' ? ripeOffers(dataset, options) : dataset;
+  const { rows } = rowsToCut(decision, dataset, options);
   const numbers = allRows(rows.nRows).filter((row) => rows.decisionTsMs[row]! >= learnedUntilMs);
   const later = slice(rows, numbers);
   const checks: GateCheck[] = [

@@ -14,6 +14,7 @@ import { splitByTime, type TrainingDataset, takeCodes, takeFeatures } from './da
 import { exportTreesOnnx, TREES_ONNX_TOLERANCE } from './export/trees-onnx.js';
 import { fitTreesHead, type TreesHeadFit } from './fit/trees.js';
 import { type GateCheck, type GateReport, runGate } from './gate.js';
+import { rowsToCut } from './rows-to-cut.js';
 import { findMoved } from './stability.js';
 import { type SliceOfModel, sliceTable } from './suite/slice-table.js';
 import { firstSeen } from './suite/suite-model.js';
@@ -23,8 +24,6 @@ import {
   isoAt,
   judge,
   rawLogits,
-  ripeOffers,
-  SENT_HORIZON_MS,
   slice,
   type TrainedModel,
   type TrainOptions,
@@ -76,11 +75,8 @@ export async function trainTrees(
 ): Promise<TrainedTrees> {
   const linear = await LINEAR[name](dataset, options);
   const { featureSet, seed, signal, logger = silentLogger } = options;
-  const rows = name === 'accept' ? ripeOffers(dataset, options) : dataset;
-  const split = splitByTime(rows.decisionTsMs, undefined, {
-    ...(name === 'sent' && { labelHorizonMs: SENT_HORIZON_MS }),
-    ...options.split,
-  });
+  const { rows, split: cut } = rowsToCut(name, dataset, options);
+  const split = splitByTime(rows.decisionTsMs, undefined, cut);
   const train = slice(rows, split.train);
   const offsetFeature = PRIOR_FEATURE[SET_OF_MODEL[name]];
   const priorColumn = featureSet.names.indexOf(offsetFeature);

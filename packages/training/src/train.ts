@@ -1,5 +1,4 @@
 import {
-  DAY_MS,
   isWaggleError,
   type Logger,
   type Progress,
@@ -19,11 +18,8 @@ import {
 } from '@waggle/ranking';
 import { type CalibrationFit, fitCalibration } from './calibrate.js';
 import {
-  allRows,
   checkDataset,
-  LABEL_HORIZON_MS,
   type SplitOptions,
-  selectRows,
   splitByTime,
   type TimeSplit,
   type TrainingDataset,
@@ -37,6 +33,7 @@ import type { Dispersion } from './fit/dispersion.js';
 import { fitLogistic, type LogisticFit } from './fit/logistic.js';
 import { type GateCheck, type GateReport, runGate } from './gate.js';
 import { findLeaks, type LeakSuspect, noLeakCheck } from './leakage.js';
+import { rowsToCut } from './rows-to-cut.js';
 import { findMoved, type MovedFeature } from './stability.js';
 import { type JudgedRows, type SliceOfModel, sliceTable } from './suite/slice-table.js';
 import { firstSeen } from './suite/suite-model.js';
@@ -120,22 +117,9 @@ export async function trainAccept(
   options: TrainOptions,
 ): Promise<TrainedModel> {
   checkDataset(dataset, options.featureSet, options.asOfMs);
-  return trainModel('accept', ripeOffers(dataset, options), options);
+  const { rows, split } = rowsToCut('accept', dataset, options);
+  return trainModel('accept', rows, { ...options, split });
 }
-
-/** Offers old enough for every answer to have come. */
-export function ripeOffers(dataset: TrainingDataset, options: TrainOptions): TrainingDataset {
-  const horizonMs = options.split?.labelHorizonMs ?? LABEL_HORIZON_MS;
-  const nowMs =
-    options.asOfMs ?? dataset.decisionTsMs.reduce((latest, ts) => Math.max(latest, ts), 0);
-  const ripe = allRows(dataset.nRows).filter(
-    (row) => dataset.decisionTsMs[row]! <= nowMs - horizonMs,
-  );
-  return selectRows(dataset, ripe);
-}
-
-/** Outcomes of acceptances are final when their issues are due, which most are within a week. */
-export const SENT_HORIZON_MS = 7 * DAY_MS;
 
 /**
  * Trains p(sent | accepted): gone out by its time among accepted ads whose time is up. The hierarchy says nearly all of it, and is
@@ -143,11 +127,8 @@ export const SENT_HORIZON_MS = 7 * DAY_MS;
  * calibrated only where later ones call for it. See `trainModel`.
  */
 export function trainSent(dataset: TrainingDataset, options: TrainOptions): Promise<TrainedModel> {
-  return trainModel('sent', dataset, {
-    calibrateOnlyIfNeeded: true,
-    ...options,
-    split: { labelHorizonMs: SENT_HORIZON_MS, ...options.split },
-  });
+  const { rows, split } = rowsToCut('sent', dataset, options);
+  return trainModel('sent', rows, { calibrateOnlyIfNeeded: true, ...options, split });
 }
 
 /**

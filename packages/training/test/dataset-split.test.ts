@@ -2,6 +2,7 @@ import { DAY_MS, HOUR_MS } from '@waggle/core';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { checkDataset, LABEL_HORIZON_MS, splitByTime, type TrainingDataset } from '../src/index.js';
+import { rowsToCut } from '../src/rows-to-cut.js';
 import { ctrSet, START_MS, synthetic } from './synthetic.js';
 
 describe('time-ordered split', () => {
@@ -147,4 +148,16 @@ describe('checking a dataset', () => {
       expect.objectContaining({ code: 'WAGGLE_TRAINING_TIME' }),
     );
   });
+});
+
+test('what is cut for a model: all rows of clicks, answers that have all come, outcomes after a week', () => {
+  const { dataset } = synthetic({ seed: 9, nRows: 1_000, days: 80 });
+  const asOfMs = START_MS + 80 * DAY_MS;
+  expect(rowsToCut('pctr', dataset, { asOfMs })).toEqual({ rows: dataset, split: {} });
+  const accept = rowsToCut('accept', dataset, { asOfMs }).rows;
+  expect(accept.nRows).toBeLessThan(dataset.nRows);
+  expect(Math.max(...accept.decisionTsMs)).toBeLessThanOrEqual(asOfMs - 3 * DAY_MS);
+  const sent = rowsToCut('sent', dataset, { asOfMs });
+  expect(sent.rows).toBe(dataset);
+  expect(splitByTime(sent.rows.decisionTsMs, undefined, sent.split).gapMs).toBe(7 * DAY_MS);
 });
