@@ -1,6 +1,7 @@
 import {
   type Column,
   type ColumnTable,
+  HOUR_MS,
   numericColumn,
   stringColumn,
   stringListColumn,
@@ -44,7 +45,7 @@ type Row = Record<string, unknown>;
 
 /**
  * Reads what a release serves from: every entity in its version valid at `asOfMs`, what each publication's
- * sends usually deliver and how many of those are opened by people, and what each campaign has committed.
+ * sends usually deliver and how many of those are opened by people within 72 h, and what each campaign has committed.
  * @throws WAGGLE_CATALOG_EMPTY, store errors
  */
 export async function buildCatalog(store: CatalogStore, request: CatalogRequest): Promise<Catalog> {
@@ -184,7 +185,10 @@ function current(entities: string, id: string): string {
   ) ORDER BY ${id}`;
 }
 
-/** Per publication: emails delivered by matured sends and people's opens of them; what a recent send delivers. */
+/**
+ * Per publication: emails delivered by matured sends and people's opens of them in the hours that are over within 72 h, which are
+ * those that count; what a recent send delivers.
+ */
 const SENDS_SQL = `SELECT publication_id,
     sumIf(s.delivered, matured) AS delivered,
     sumIf(o.human_opens, matured) AS human_opens,
@@ -196,9 +200,16 @@ const SENDS_SQL = `SELECT publication_id,
     WHERE tenant_id = {tenant:String} AND toUnixTimestamp64Milli(ts) <= {as_of:Int64}
   ) AS s
   LEFT JOIN (
-    SELECT post_id, sum(human_opens) AS human_opens
-    FROM opens FINAL
-    WHERE tenant_id = {tenant:String} AND toUnixTimestamp64Milli(ts) <= {as_of:Int64}
+    SELECT h.post_id AS post_id, sum(h.human_opens) AS human_opens
+    FROM (
+      SELECT post_id, toUnixTimestamp64Milli(ts) AS hour_ms, human_opens FROM opens FINAL
+      WHERE tenant_id = {tenant:String} AND toUnixTimestamp64Milli(ts) <= {as_of:Int64}
+    ) AS h
+    INNER JOIN (
+      SELECT post_id, toUnixTimestamp64Milli(ts) AS sent_ms FROM sends FINAL
+      WHERE tenant_id = {tenant:String} AND toUnixTimestamp64Milli(ts) <= {as_of:Int64}
+    ) AS t ON t.post_id = h.post_id
+    WHERE h.hour_ms + ${HOUR_MS} <= t.sent_ms + {maturity:Int64}
     GROUP BY post_id
   ) AS o USING (post_id)
   GROUP BY publication_id`;

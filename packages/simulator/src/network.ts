@@ -688,7 +688,7 @@ class Network {
       }
     }
     this.#writeSend(post, running.length);
-    writeOpens(
+    const eligibleOpens = writeOpens(
       config,
       this.#ids,
       p,
@@ -701,7 +701,7 @@ class Network {
       },
       this.#table('opens'),
     );
-    if (running.length > 0) this.#run(p, post, running, now);
+    if (running.length > 0) this.#run(p, post, running, now, eligibleOpens);
   }
 
   #fillSlot(rng: Rng, p: PublicationState, post: PostState, slotNumber: number, now: number): void {
@@ -737,7 +737,13 @@ class Network {
   }
 
   /** Everything that follows from ads having been sent. */
-  #run(p: PublicationState, post: PostState, running: readonly Placement[], now: number): void {
+  #run(
+    p: PublicationState,
+    post: PostState,
+    running: readonly Placement[],
+    now: number,
+    eligibleOpens: number,
+  ): void {
     const config = this.#config;
     const timing = timingTables();
     const rng = streamOf(config.seed, STREAM.clicks, p.index, post.day);
@@ -804,11 +810,7 @@ class Network {
         c.pricing === 'cpc'
           ? c.bidMicros * tally.billable72h
           : c.pricing === 'cpm'
-            ? (c.bidMicros *
-                post.delivered *
-                p.humanOpenRate *
-                timing.openShare72h[post.localHour]!) /
-              1000
+            ? (c.bidMicros * eligibleOpens) / 1000
             : c.bidMicros,
       );
       this.#heap.push(now + MATURITY_MS, MATURE, post.slots[placement.slot]!.placement);

@@ -11,7 +11,7 @@ import type { PostState } from './posts.js';
 import type { PublicationState } from './publications.js';
 import type { WorldConfig } from './scales.js';
 import { STREAM, streamOf } from './streams.js';
-import { OPEN_HOURS, openFactor, timingTables } from './timing.js';
+import { MATURITY_MS, OPEN_HOURS, openFactor, timingTables } from './timing.js';
 
 export const PREFETCH_RATE = 0.9;
 const EVENT = prefixBytes('event');
@@ -21,6 +21,7 @@ export const OPEN_PART = 0x1000;
 /**
  * Hourly counts of unique opens for seven days after a send. Readers behind Apple's privacy proxy show up
  * as a prefetch whether they read or not; the others when they open. O(168) draws.
+ * @returns opens by people in hours that are over within 72 h of the send, which is what an open counts as eligible by
  */
 export function writeOpens(
   config: WorldConfig,
@@ -29,7 +30,7 @@ export function writeOpens(
   post: PostState,
   codes: { tenant: number; type: number; post: number; publication: number },
   table: TableBuilder,
-): void {
+): number {
   const timing = timingTables();
   const rng = streamOf(config.seed, STREAM.opens, publication.index, post.day);
   const mppReaders = rng.binomial(post.delivered, publication.mppShare);
@@ -44,6 +45,7 @@ export function writeOpens(
   let humansLeft = humans;
   let prefetchLeft = prefetched;
   let proxyLeft = proxied;
+  let eligible = 0;
   const shareBase = post.localHour * OPEN_HOURS;
   for (let h = 0; h < OPEN_HOURS; h++) {
     const ts = firstHour + h * HOUR_MS;
@@ -53,6 +55,7 @@ export function writeOpens(
       countWithMean(rng, humans * timing.openShares[shareBase + h]!),
     );
     humansLeft -= human;
+    if (ts + HOUR_MS <= post.sentMs + MATURITY_MS) eligible += human;
     let prefetch = 0;
     let proxy = 0;
     if (h < timing.prefetchShares.length) {
@@ -85,6 +88,7 @@ export function writeOpens(
     (c[8] as CountColumn).data[row] = proxy;
     table.advance();
   }
+  return eligible;
 }
 
 /**

@@ -226,6 +226,27 @@ describe.each(worlds.map((world) => [world.config.scale, world] as const))(
         expect(count).toBeLessThanOrEqual(sends.get(post)!.delivered);
     });
 
+    test('opens are charged as the hourly counts show them within 72 h, or what is left of the budget', () => {
+      const opens = new Map<string, number>();
+      for (const row of rows<OpenHourRow>(world, 'opens')) {
+        const sentMs = time(sends.get(row.post_id)!.ts);
+        if (time(row.ts) + 3_600_000 > sentMs + 72 * 3_600_000) continue;
+        opens.set(row.post_id, (opens.get(row.post_id) ?? 0) + row.human_opens);
+      }
+      let charged = 0;
+      let whole = 0;
+      for (const entry of rows<LedgerRow>(world, 'ledger_entries')) {
+        const placement = sent.get(entry.reference_id);
+        if (entry.type !== 'ledger.charge' || placement?.pricing !== 'cpm') continue;
+        const due = Math.round((placement.price_micros * opens.get(placement.post_id)!) / 1000);
+        expect(entry.amount_micros).toBeLessThanOrEqual(due);
+        charged++;
+        if (entry.amount_micros === due) whole++;
+      }
+      expect(charged).toBeGreaterThan(0);
+      expect(whole).toBeGreaterThanOrEqual(0.9 * charged);
+    });
+
     test('reserved and charged money never exceeds a budget at any moment', () => {
       const committed = new Map<string, number>();
       const ledger = rows<LedgerRow>(world, 'ledger_entries').sort((a, b) => {
