@@ -83,7 +83,8 @@ const gateway = defineErrors({
   WAGGLE_OVERLOADED: {
     summary:
       'The gateway is over its load limit and refuses work that it could not answer in time.',
-    remedy: 'Retry after the seconds in Retry-After; if it stays, give the gateway more cores or send less.',
+    remedy:
+      'Retry after the seconds in Retry-After; if it stays, give the gateway more cores or send less.',
   },
   WAGGLE_SHUTTING_DOWN: {
     summary: 'The gateway is shutting down.',

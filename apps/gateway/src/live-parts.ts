@@ -71,7 +71,7 @@ export async function openLiveParts(o: {
           const { failure } = ledgerWal.status();
           return failure === undefined ? { ok: true } : { ok: false, detail: failure.message };
         },
-        follow: (reports) => followPlacements(ledger, reports),
+        follow: (reports) => followPlacements(ledger, reports, logger),
       },
       journalPort: {
         append: (events) => journal.append(events),
@@ -102,6 +102,7 @@ export async function openLiveParts(o: {
 async function followPlacements(
   ledger: BudgetLedger,
   reports: readonly PlacementReport[],
+  logger: Logger,
 ): Promise<void> {
   const byPlacement = new Map<string, PlacementReport[]>();
   for (const report of reports) {
@@ -111,17 +112,21 @@ async function followPlacements(
   }
   await Promise.all(
     Array.from(byPlacement.values(), async (steps) => {
-      for (const step of steps) await followPlacement(ledger, step);
+      for (const step of steps) await followPlacement(ledger, step, logger);
     }),
   );
 }
 
-async function followPlacement(ledger: BudgetLedger, report: PlacementReport): Promise<void> {
-  const { type, placementId, campaignId, reservedMicros, decisionId, atMs } = report;
+async function followPlacement(
+  ledger: BudgetLedger,
+  report: PlacementReport,
+  logger: Logger,
+): Promise<void> {
+  const { type, placementId, campaignId, amountMicros, decisionId, atMs } = report;
   const money = {
     campaignId,
     referenceId: placementId,
-    amountMicros: reservedMicros,
+    amountMicros,
     decisionId,
     nowMs: atMs,
   };
@@ -131,6 +136,16 @@ async function followPlacement(ledger: BudgetLedger, report: PlacementReport): P
     case 'placement.sent':
       await ledger.commit(money);
       return;
+    case 'placement.settled': {
+      const { refusedMicros } = await ledger.settle(money);
+      if (refusedMicros > 0) {
+        logger.warn(
+          { placement_id: placementId, campaign_id: campaignId, refused_micros: refusedMicros },
+          'a settlement passes the budget, and the rest is not charged; look at what was reserved',
+        );
+      }
+      return;
+    }
     case 'placement.cancelled':
     case 'placement.no_show':
       await ledger.cancel(money);

@@ -82,7 +82,8 @@ export interface PlacementReport {
   readonly type: string;
   readonly placementId: string;
   readonly campaignId: string;
-  readonly reservedMicros: number;
+  /** Reserved, or charged where it is settled. */
+  readonly amountMicros: number;
   readonly decisionId: string;
   /** When it happened, UTC ms. */
   readonly atMs: number;
@@ -91,8 +92,8 @@ export interface PlacementReport {
 export interface LedgerPort {
   status(): { readonly ok: boolean; readonly detail?: string };
   /**
-   * Lets money follow what became of placements, durably: what is committed is held, whatever the budget says; what will
-   * not run is given back. Twice is once.
+   * Lets money follow what became of placements, durably: what is committed is held, whatever the budget says; what is
+   * settled is spent; what will not run is given back. Twice is once.
    */
   follow(reports: readonly PlacementReport[]): Promise<void>;
 }

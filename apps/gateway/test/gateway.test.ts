@@ -201,14 +201,28 @@ describe('a gateway on a sample network', () => {
     await say(...reserved);
     // One of them ends before it is told of.
     await say(report('placement.no_show', 50, 9e12), report('placement.reserved', 50, 9e12));
-    await say(...reserved.map((_, i) => report('placement.cancelled', i, 9e12)));
+    await say(...reserved.slice(1).map((_, i) => report('placement.cancelled', i + 1, 9e12)));
+    expect(await isOffered()).toBe(false);
+    const settled = {
+      type: 'placement.settled',
+      event_id: 'evt_settled',
+      ts: new Date(network.asOfMs).toISOString(),
+      placement_id: 'plc_accepted_0',
+      campaign_id,
+      charged_micros: 1_000,
+    };
+    await say(settled, { ...settled, event_id: 'evt_settled_again' });
     expect(await isOffered()).toBe(true);
     await gateway.close();
     const [row] = await network.store.query<{ n: number; micros: number }>(
-      `SELECT count() AS n, sum(if(type = 'ledger.reserve', amount_micros, -amount_micros)) AS micros
+      `SELECT count() AS n, sumIf(amount_micros, type = 'ledger.charge') AS micros
        FROM ledger_entries FINAL WHERE startsWith(reference_id, 'plc_accepted_')`,
     );
-    expect([Number(row!.n), Number(row!.micros)]).toEqual([101, 0]);
+    expect([Number(row!.n), Number(row!.micros)]).toEqual([101, 1_000]);
+    const told = await network.store.query<{ n: number }>(
+      "SELECT count() AS n FROM settlements FINAL WHERE placement_id = 'plc_accepted_0'",
+    );
+    expect(Number(told[0]!.n)).toBe(2);
   });
 
   test('carries events and decisions to the store, each once', async () => {

@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import {
   ENTITY_TABLES,
@@ -9,10 +9,10 @@ import {
 } from '../src/contract/index.js';
 
 describe('event contract', () => {
-  const sql = readFileSync(
-    new URL('../../store/migrations/0001_core.sql', import.meta.url),
-    'utf8',
-  );
+  const migrations = new URL('../../store/migrations/', import.meta.url);
+  const sql = readdirSync(migrations)
+    .map((name) => readFileSync(new URL(name, migrations), 'utf8'))
+    .join('');
   const tables = { ...ENTITY_TABLES, ...EVENT_TABLES };
 
   it.each(Object.entries(tables))(

@@ -510,6 +510,30 @@ describe('commitments that are reported', () => {
     await wal.close();
   });
 
+  test('are settled for less, for more as far as the budget goes, or unheard of, once and for good', async () => {
+    let open = await openLedger();
+    open.ledger.setBudgets(budget(1_000));
+    await open.ledger.commit(want('less', 300));
+    await open.ledger.commit(want('more', 200));
+    await open.ledger.cancel(want('ended', 0));
+    for (let restart = 0; restart < 3; restart++) {
+      const applied = restart === 0;
+      const settle = (id: string, micros: number) => open.ledger.settle(want(id, micros));
+      expect(await settle('less', 100)).toMatchObject({ applied, chargedMicros: 100 });
+      expect(await settle('unheard', 250)).toMatchObject({ applied, chargedMicros: 250 });
+      expect(await settle('more', 700)).toMatchObject({ applied, chargedMicros: 650 });
+      expect(await settle('ended', 80)).toMatchObject({ applied: false });
+      const lastYear = want('last year', 80, T0 - 365 * DAY_MS);
+      expect(await open.ledger.settle(lastYear)).toMatchObject({ applied: false });
+      expect(await open.ledger.commit(want('unheard', 400))).toEqual({ applied: false });
+      expect(await open.ledger.cancel(want('less', 0))).toEqual({ applied: false });
+      expect(open.ledger.balances('c')).toMatchObject({ heldMicros: 0, spentMicros: 1_000 });
+      await open.close();
+      open = await openLedger();
+    }
+    await open.close();
+  });
+
   test('stay exact whatever they add up to', async () => {
     const { ledger, close } = await openLedger();
     ledger.setBudgets(budget(1_000));

@@ -82,7 +82,9 @@ export function eventRoutes(app: FastifyInstance, context: RouteContext): void {
           'recent event (some 200,000 are remembered) is refused with 409 WAGGLE_EVENT_CONFLICT. ' +
           'placement.reserved holds its reserved_micros of the campaign’s budget before the answer, once for each ' +
           'placement_id, beyond the budget too, since it happened; what fill holds for a placement is not held again. ' +
-          'placement.cancelled and placement.no_show give it back. Reports of more than 7 days ago move no money.',
+          'placement.settled turns what is held into charged_micros spent, the rest goes back; more than was held is ' +
+          'charged as far as the budgets allow, and the first settlement counts. ' +
+          'placement.cancelled and placement.no_show give all of it back. Reports of more than 7 days ago move no money.',
         tags: ['events'],
         consumes: ['application/json', 'application/x-ndjson'],
         ...protectedRoute,
@@ -107,7 +109,8 @@ export function eventRoutes(app: FastifyInstance, context: RouteContext): void {
 }
 
 function isPlacement({ type }: ShapedEvent): boolean {
-  return kindOfType(type) === 'placements';
+  const kind = kindOfType(type);
+  return kind === 'placements' || kind === 'settlements';
 }
 
 function reportOf(event: ShapedEvent): PlacementReport {
@@ -115,7 +118,7 @@ function reportOf(event: ShapedEvent): PlacementReport {
     type: event.type,
     placementId: event['placement_id'] as string,
     campaignId: event['campaign_id'] as string,
-    reservedMicros: event['reserved_micros'] as number,
+    amountMicros: (event['charged_micros'] ?? event['reserved_micros']) as number,
     decisionId: event['decision_id'] as string,
     atMs: parseTimestampMs(event.ts)!,
   };

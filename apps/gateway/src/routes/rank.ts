@@ -85,8 +85,8 @@ export function rankRoutes(app: FastifyInstance, context: RouteContext): void {
           `Body up to ${RANK_LIMITS.bodyBytes} bytes. With an Idempotency-Key header, the same body gets the ` +
           'same answer for 24 hours and another body gets 409. Answers of `offers` are forgotten earlier when memory is ' +
           'full; one that lists `ledger_unavailable` and holds no money is not kept, so that a repeat is decided anew. ' +
-          'fill holds reserved_micros of each item until placement.cancelled or placement.no_show is posted for its ' +
-          'placement_id; a hold does not expire. Each fill knows its own slots only: what other fills put into the same ' +
+          'fill holds reserved_micros of each item until placement.settled, placement.cancelled or placement.no_show is ' +
+          'posted for its placement_id; a hold does not expire. Each fill knows its own slots only: what other fills put into the same ' +
           'post is named in context.already_placed.',
         tags: ['decisions'],
         ...protectedRoute,

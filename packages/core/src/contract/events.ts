@@ -252,6 +252,19 @@ export const PlacementEvent = Type.Object(
   strict,
 );
 
+/** What a placement was charged in the end: its money is spent, and what was reserved beyond goes back to the campaign. */
+export const SettlementEvent = Type.Object(
+  {
+    ...eventHead,
+    type: Type.Literal('placement.settled'),
+    placement_id: Id,
+    campaign_id: Id,
+    charged_micros: Micros,
+    decision_id: OptionalId,
+  },
+  strict,
+);
+
 /** Opens are kept as hourly counts of unique opens; `ts` is the start of the hour. */
 export const OpenHourEvent = Type.Object(
   {
@@ -375,6 +388,7 @@ export const EVENT_TABLES = {
   sends: { table: 'sends', idColumn: 'event_id', schema: SendEvent },
   offers: { table: 'offers', idColumn: 'event_id', schema: OfferEvent },
   placements: { table: 'placements', idColumn: 'event_id', schema: PlacementEvent },
+  settlements: { table: 'settlements', idColumn: 'event_id', schema: SettlementEvent },
   opens: { table: 'opens', idColumn: 'event_id', schema: OpenHourEvent },
   clicks: { table: 'clicks', idColumn: 'event_id', schema: ClickEvent },
   conversions: { table: 'conversions', idColumn: 'event_id', schema: ConversionEvent },
@@ -395,6 +409,7 @@ export type SlotRow = Static<typeof Slot>;
 export type SendRow = Static<typeof SendEvent>;
 export type OfferRow = Static<typeof OfferEvent>;
 export type PlacementRow = Static<typeof PlacementEvent>;
+export type SettlementRow = Static<typeof SettlementEvent>;
 export type OpenHourRow = Static<typeof OpenHourEvent>;
 export type ClickRow = Static<typeof ClickEvent>;
 export type ConversionRow = Static<typeof ConversionEvent>;
@@ -416,6 +431,7 @@ export const EVENT_TYPE_TO_KIND: Readonly<Record<string, EventKind>> = {
   'placement.sent': 'placements',
   'placement.no_show': 'placements',
   'placement.cancelled': 'placements',
+  'placement.settled': 'settlements',
   'open.hour': 'opens',
   click: 'clicks',
   conversion: 'conversions',
@@ -433,6 +449,7 @@ export const POSTABLE_EVENT_KINDS: readonly EventKind[] = [
   'sends',
   'offers',
   'placements',
+  'settlements',
   'opens',
   'clicks',
   'conversions',

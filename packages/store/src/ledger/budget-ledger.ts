@@ -533,6 +533,23 @@ export class BudgetLedger {
   }
 
   /**
+   * Charges what a reference came to in the end, like `charge`. One that nobody told of before was committed all the
+   * same; one that was given back stays so.
+   * @throws WAGGLE_LEDGER_AMOUNT, and the log's errors: then it is still held
+   */
+  async settle(report: Report): Promise<Settlement> {
+    this.#assertOpen();
+    checkAmount(report.amountMicros, 'amountMicros');
+    const { referenceId } = report;
+    if (!this.#references.has(referenceId) && !(await this.commit(report)).applied) {
+      return { applied: false, releasedMicros: 0, chargedMicros: 0, refusedMicros: 0 };
+    }
+    const reference = await this.#durableReference(referenceId);
+    if (reference.state === 'released') return settlement(reference, false, 0);
+    return this.charge(referenceId, report.amountMicros);
+  }
+
+  /**
    * Corrects a campaign's spending by hand: positive spends more, negative gives back. Idempotent by reference.
    * @throws WAGGLE_LEDGER_AMOUNT when it would pass the budget or give back more than was spent
    */
