@@ -363,6 +363,11 @@ test('accounts balance, budgets hold and state survives restarts and crashes, wh
   );
 });
 
+function pick(b: { budgetMicros: number; heldMicros: number; spentMicros: number } | undefined) {
+  const { budgetMicros, heldMicros, spentMicros } = b!;
+  return { budgetMicros, heldMicros, spentMicros };
+}
+
 function expectKnown(err: { code?: string }): void {
   expect(err.code).toMatch(/^WAGGLE_LEDGER_/);
 }
@@ -402,6 +407,78 @@ describe('recovery', () => {
     const again = await openLedger();
     expect(again.ledger.balances('c')).toMatchObject({ heldMicros: 500 });
     await again.close();
+  });
+
+  test('a snapshot is of one moment, whatever changes while it is taken in slices', async () => {
+    const live = join(root, 'live');
+    const { ledger, wal, close } = await openLedger(live);
+    const n = 6_000;
+    const of = (i: number) => ({ ...want(`r${i}`, 10), campaignId: `c${i % 1_700}` });
+    const limits = Array.from({ length: 1_700 }, (_, i) => ({
+      campaignId: `c${i}`,
+      budgetMicros: 1_000,
+      dailyBudgetMicros: 900,
+    }));
+    ledger.setBudgets(limits);
+    await Promise.all(Array.from({ length: n }, (_, i) => ledger.reserve(of(i))));
+    const before = new Map(limits.map(({ campaignId: id }) => [id, ledger.balances(id)]));
+    let taken = false;
+    const taking = ledger.snapshot().then(() => {
+      taken = true;
+    });
+    // Its own flush comes first: nothing is on its way then, and what follows changes while it copies.
+    await wal.flush();
+    const changes: Promise<unknown>[] = [];
+    let turns = 0;
+    for (; !taken; turns++) {
+      const at = (turns * 577) % n;
+      changes.push(
+        ledger.release(`r${at}`),
+        ledger.charge(`r${(at + 300) % n}`, 12).catch(() => {}),
+      );
+      changes.push(
+        ledger.reserve(of(n + turns)),
+        ledger.commit({ ...of(2 * n + turns), campaignId: `new${turns}` }),
+      );
+      ledger.setBudgets([{ ...limits[turns % 1_700]!, budgetMicros: 2_000 + turns }]);
+      await new Promise((wake) => setImmediate(wake));
+    }
+    await taking;
+    await Promise.all(changes);
+    expect(turns).toBeGreaterThan(7);
+
+    const [, head, ...slices] = (await readFile(join(live, 'snapshot.json'), 'utf8')).split('\n');
+    const sums = new Map<string, number>();
+    for (const slice of slices) {
+      for (const [, campaign, amount, , , state] of JSON.parse(slice) as [
+        string,
+        string,
+        number,
+        number,
+        string,
+        string,
+      ][]) {
+        if (state === 'held') sums.set(campaign, (sums.get(campaign) ?? 0) + amount);
+      }
+    }
+    for (const [id, budgetMicros, , , held, spent] of JSON.parse(head!).campaigns) {
+      expect(sums.get(id) ?? 0).toBe(held);
+
+      expect({ budgetMicros, heldMicros: held, spentMicros: spent }).toMatchObject(
+        pick(before.get(id)),
+      );
+    }
+    // Killed now: the snapshot and the log behind it tell everything.
+    await cp(live, join(root, 'copy'), { recursive: true, filter: (f) => !f.endsWith('/lock') });
+    const again = await openLedger(join(root, 'copy'));
+    for (const { campaignId: id } of limits) {
+      expect(again.ledger.balances(id)).toEqual(ledger.balances(id));
+      expect(again.ledger.availableMicros(id, T0)).toBe(ledger.availableMicros(id, T0));
+    }
+    for (let i = 0; i < turns; i++)
+      expect(again.ledger.balances(`new${i}`)).toMatchObject({ heldMicros: 10 });
+    await again.close();
+    await close();
   });
 
   test('a damaged snapshot is refused, not guessed', async () => {

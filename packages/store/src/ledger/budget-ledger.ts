@@ -102,9 +102,12 @@ interface Campaign {
   spent: number;
   /** What is held and charged by UTC day; the day that money was held on last stands last. */
   days: Map<number, number>;
+  /** The latest snapshot that has it. */
+  capture: number;
 }
 
 interface Reference {
+  readonly id: string;
   campaign: string;
   amount: number;
   day: number;
@@ -116,6 +119,16 @@ interface Reference {
   since: number;
   /** Settles when the latest change of this reference is durable. */
   durable: Promise<unknown> | undefined;
+  /** The latest snapshot that has it, or was begun before it came. */
+  capture: number;
+}
+
+/** A snapshot that is being taken. */
+interface Capture {
+  readonly number: number;
+  /** Copied and not yet written out. */
+  readonly campaigns: SnapshotCampaign[];
+  readonly references: SnapshotReference[];
 }
 
 type Movement =
@@ -157,7 +170,8 @@ interface SnapshotHead {
   campaigns: SnapshotCampaign[];
 }
 
-const SNAPSHOT_SLICE = 2_000;
+/** Entries that are copied and made text of between two turns of the event loop. */
+const SNAPSHOT_SLICE = 500;
 /** Days on which a campaign's money is counted: more than a clock that jumps, or late reports, hold money on. */
 const DAYS_KEPT = 16;
 /** Campaigns whose figures one record holds. */
@@ -194,6 +208,8 @@ export class BudgetLedger {
   #sinceSnapshot = 0;
   #snapshotSequence = 0;
   #snapshotting: Promise<void> | undefined;
+  #capture: Capture | undefined;
+  #captures = 0;
   #closed = false;
 
   /**
@@ -376,6 +392,7 @@ export class BudgetLedger {
       };
     }
     const reference: Reference = {
+      id: referenceId,
       campaign: campaignId,
       amount: amountMicros,
       day,
@@ -385,8 +402,9 @@ export class BudgetLedger {
       atMs: nowMs,
       since: this.#decisionSequence?.() ?? -1,
       durable: undefined,
+      capture: this.#captures,
     };
-    await this.#holdDurably(referenceId, campaign, reference);
+    await this.#holdDurably(campaign, reference);
     return { ok: true };
   }
 
@@ -406,7 +424,8 @@ export class BudgetLedger {
     }
     if (this.#mayBeForgotten(nowMs)) return { applied: false };
     const campaign = this.#campaign(campaignId);
-    await this.#holdDurably(referenceId, campaign, {
+    await this.#holdDurably(campaign, {
+      id: referenceId,
       campaign: campaignId,
       // Sums stay exact.
       amount: Math.min(amountMicros, Number.MAX_SAFE_INTEGER - campaign.held - campaign.spent),
@@ -417,6 +436,7 @@ export class BudgetLedger {
       atMs: nowMs,
       since: -1,
       durable: undefined,
+      capture: this.#captures,
     });
     return { applied: true };
   }
@@ -434,6 +454,7 @@ export class BudgetLedger {
     }
     if (this.#mayBeForgotten(nowMs)) return { applied: false };
     const reference: Reference = {
+      id: referenceId,
       campaign: campaignId,
       amount: 0,
       day: Math.floor(nowMs / DAY_MS),
@@ -443,12 +464,16 @@ export class BudgetLedger {
       atMs: nowMs,
       since: -1,
       durable: undefined,
+      capture: this.#captures,
     };
     this.#references.set(referenceId, reference);
     await this.#write(
       { t: 'release', c: campaignId, r: referenceId, a: 0, d: decisionId, at: nowMs },
       reference,
-      () => this.#references.delete(referenceId),
+      () => {
+        this.#captureReference(reference);
+        this.#references.delete(referenceId);
+      },
     );
     return { applied: true };
   }
@@ -478,8 +503,8 @@ export class BudgetLedger {
       },
       reference,
       () => {
-        reference.state = 'held';
         this.#hold(campaign, reference);
+        reference.state = 'held';
       },
     );
     return settlement(reference, true, 0);
@@ -510,7 +535,7 @@ export class BudgetLedger {
     reference.state = 'charged';
     reference.charged = charged;
     reference.atMs = Math.max(reference.atMs, nowMs);
-    this.#spend(campaign, reference.day, charged);
+    this.#spend(campaign, reference, charged);
     this.#changed(reference.campaign);
     await this.#write(
       {
@@ -523,7 +548,7 @@ export class BudgetLedger {
       },
       reference,
       () => {
-        this.#spend(campaign, reference.day, -charged);
+        this.#spend(campaign, reference, -charged);
         reference.state = 'held';
         reference.charged = 0;
         this.#hold(campaign, reference);
@@ -593,6 +618,7 @@ export class BudgetLedger {
     }
     const day = Math.floor(nowMs / DAY_MS);
     const reference: Reference = {
+      id: key,
       campaign: campaignId,
       amount: 0,
       day,
@@ -602,14 +628,17 @@ export class BudgetLedger {
       atMs: nowMs,
       since: -1,
       durable: undefined,
+      capture: this.#captures,
     };
     this.#references.set(key, reference);
+    this.#keepForSnapshot(campaign, reference);
     campaign.spent += amountMicros;
     this.#changed(campaignId);
     await this.#write(
       { t: 'adjust', c: campaignId, r: referenceId, a: amountMicros, d: '', at: nowMs },
       reference,
       () => {
+        this.#keepForSnapshot(campaign, reference);
         campaign.spent -= amountMicros;
         this.#references.delete(key);
       },
@@ -714,51 +743,84 @@ export class BudgetLedger {
     const sequence = this.#wal.durableSequence;
     // A report may lie a day ahead of the clock.
     const oldest = this.#clock.nowMs() - this.#keepSettledMs - DAY_MS;
-    // Copied in one go, because totals and references must agree; written out in slices, because text takes longer.
-    const campaigns: SnapshotCampaign[] = [];
-    for (const [id, c] of this.#campaigns) {
-      const days = [...c.days].flat();
-      const [day = 0, dayUsed = 0] = days.splice(-2);
-      const { budget, daily, outside, held, spent, asOf } = c;
-      campaigns.push([id, budget, daily, outside, held, spent, day, dayUsed, asOf, days]);
-    }
-    const references: SnapshotReference[] = [];
-    for (const [id, r] of this.#references) {
-      if (r.state !== 'held' && r.atMs < oldest) this.#references.delete(id);
-      else
-        references.push([
-          id,
-          r.campaign,
-          r.amount,
-          r.day,
-          r.decision,
-          r.state,
-          r.charged,
-          r.atMs,
-          r.since,
-        ]);
-    }
     this.#sinceSnapshot = 0;
-    const head = JSON.stringify({ version: 1, sequence, campaigns });
+    // Totals and references must agree, and copying them takes longer than a request may wait. So this goes in slices,
+    // and what changes before its turn is copied first, as it was.
+    const capture: Capture = { number: ++this.#captures, campaigns: [], references: [] };
+    this.#capture = capture;
     const hash = createHash('sha256');
-    const parts: string[] = [];
+    // Bytes lie outside the heap, where the collector does not carry them about.
+    const parts: Buffer[] = [];
     const add = (text: string) => {
-      hash.update(text);
-      parts.push(text);
+      const bytes = Buffer.from(text);
+      hash.update(bytes);
+      parts.push(bytes);
     };
-    add(head);
-    for (let i = 0; i < references.length; i += SNAPSHOT_SLICE) {
-      add(`\n${JSON.stringify(references.slice(i, i + SNAPSHOT_SLICE))}`);
-      await new Promise((wake) => setImmediate(wake));
+    try {
+      add(`{"version":1,"sequence":${sequence},"campaigns":[`);
+      let comma = '';
+      const addCampaigns = async () => {
+        if (capture.campaigns.length === 0) return;
+        const text = capture.campaigns.splice(0).map((entry) => JSON.stringify(entry));
+        add(`${comma}${text.join(',')}`);
+        comma = ',';
+        await nextTurn();
+      };
+      for (const [id, campaign] of this.#campaigns) {
+        this.#captureCampaign(id, campaign);
+        if (capture.campaigns.length >= SNAPSHOT_SLICE) await addCampaigns();
+      }
+      await addCampaigns();
+      add(']}');
+      const addReferences = async () => {
+        while (capture.references.length > 0) {
+          add(`\n${JSON.stringify(capture.references.splice(0, SNAPSHOT_SLICE))}`);
+          await nextTurn();
+        }
+      };
+      let seen = 0;
+      for (const [id, reference] of this.#references) {
+        if (reference.state !== 'held' && reference.atMs < oldest) this.#references.delete(id);
+        else this.#captureReference(reference);
+        if (capture.references.length >= SNAPSHOT_SLICE) await addReferences();
+        else if (++seen % SNAPSHOT_SLICE === 0) await nextTurn();
+      }
+      await addReferences();
+    } finally {
+      this.#capture = undefined;
     }
     await this.#wal.assertHeld();
-    await writeDurably(
-      join(this.#wal.dir, SNAPSHOT_FILE),
-      `${hash.digest('hex')}\n${parts.join('')}`,
-    );
+    const first = Buffer.from(`${hash.digest('hex')}\n`);
+    await writeDurably(join(this.#wal.dir, SNAPSHOT_FILE), [first, ...parts]);
     this.#snapshotSequence = sequence;
     const forwarded = this.#forwarder?.cursor ?? sequence;
     await this.#wal.truncateBefore(Math.min(sequence, forwarded) + 1);
+  }
+
+  /** Copies a campaign for the snapshot being taken, unless it has it. */
+  #captureCampaign(id: string, c: Campaign): void {
+    const capture = this.#capture;
+    if (capture === undefined || c.capture === capture.number) return;
+    c.capture = capture.number;
+    const days = [...c.days].flat();
+    const [day = 0, dayUsed = 0] = days.splice(-2);
+    const { budget, daily, outside, held, spent, asOf } = c;
+    capture.campaigns.push([id, budget, daily, outside, held, spent, day, dayUsed, asOf, days]);
+  }
+
+  /** Whatever changes a campaign's money and a reference calls this before. */
+  #keepForSnapshot(campaign: Campaign, reference: Reference): void {
+    this.#captureCampaign(reference.campaign, campaign);
+    this.#captureReference(reference);
+  }
+
+  /** The same for a reference. */
+  #captureReference(r: Reference): void {
+    const capture = this.#capture;
+    if (capture === undefined || r.capture === capture.number) return;
+    r.capture = capture.number;
+    const { id, campaign, amount, day, decision, state, charged, atMs, since } = r;
+    capture.references.push([id, campaign, amount, day, decision, state, charged, atMs, since]);
   }
 
   async #recover(): Promise<void> {
@@ -780,13 +842,14 @@ export class BudgetLedger {
         const days = new Map<number, number>();
         for (let i = 0; i < earlier.length; i += 2) days.set(earlier[i]!, earlier[i + 1]!);
         if (day > 0) days.set(day, dayUsed);
-        this.#campaigns.set(id, { budget, daily, outside, asOf, held, spent, days });
+        this.#campaigns.set(id, { budget, daily, outside, asOf, held, spent, days, capture: 0 });
       }
       for (const slice of slices) {
         for (const entry of JSON.parse(slice) as SnapshotReference[]) {
           const [id, campaign, amount, day, decision, state, charged, atMs, since = -1] = entry;
           const durable = undefined;
           this.#references.set(id, {
+            id,
             campaign,
             amount,
             day,
@@ -796,6 +859,7 @@ export class BudgetLedger {
             atMs,
             since,
             durable,
+            capture: 0,
           });
         }
       }
@@ -823,6 +887,7 @@ export class BudgetLedger {
       case 'reserve': {
         if (reference !== undefined) return;
         const fresh: Reference = {
+          id: record.r,
           campaign: record.c,
           amount: record.a,
           day,
@@ -832,6 +897,7 @@ export class BudgetLedger {
           atMs: record.at,
           since: record.s ?? -1,
           durable: undefined,
+          capture: this.#captures,
         };
         this.#references.set(record.r, fresh);
         this.#hold(campaign, fresh);
@@ -840,6 +906,7 @@ export class BudgetLedger {
       case 'release':
         if (reference === undefined) {
           this.#references.set(record.r, {
+            id: record.r,
             campaign: record.c,
             amount: 0,
             day,
@@ -849,6 +916,7 @@ export class BudgetLedger {
             atMs: record.at,
             since: -1,
             durable: undefined,
+            capture: this.#captures,
           });
           return;
         }
@@ -863,12 +931,14 @@ export class BudgetLedger {
         reference.state = 'charged';
         reference.charged = record.a;
         reference.atMs = Math.max(reference.atMs, record.at);
-        this.#spend(campaign, reference.day, record.a);
+        this.#spend(campaign, reference, record.a);
         return;
-      case 'adjust':
+      case 'adjust': {
         if (reference !== undefined) return;
         campaign.spent += record.a;
-        this.#references.set(`adjust:${record.r}`, {
+        const id = `adjust:${record.r}`;
+        this.#references.set(id, {
+          id,
           campaign: record.c,
           amount: 0,
           day,
@@ -878,17 +948,19 @@ export class BudgetLedger {
           atMs: record.at,
           since: -1,
           durable: undefined,
+          capture: this.#captures,
         });
         return;
+      }
     }
   }
 
   /** Holds at once, resolves when that is durable. */
-  async #holdDurably(id: string, campaign: Campaign, reference: Reference): Promise<void> {
+  async #holdDurably(campaign: Campaign, reference: Reference): Promise<void> {
     this.#hold(campaign, reference);
-    this.#references.set(id, reference);
+    this.#references.set(reference.id, reference);
     this.#changed(reference.campaign);
-    const { since } = reference;
+    const { id, since } = reference;
     await this.#write(
       {
         t: 'reserve',
@@ -976,24 +1048,29 @@ export class BudgetLedger {
       )
         return false;
     }
-    Object.assign(this.#campaign(id), { budget, daily, outside, asOf });
+    const campaign = this.#campaign(id);
+    this.#captureCampaign(id, campaign);
+    Object.assign(campaign, { budget, daily, outside, asOf });
     this.#changed(id);
     return true;
   }
 
   #hold(campaign: Campaign, reference: Reference): void {
+    this.#keepForSnapshot(campaign, reference);
     campaign.held += reference.amount;
     holdOn(campaign, reference.day, reference.amount);
   }
 
   #unhold(campaign: Campaign, reference: Reference): void {
+    this.#keepForSnapshot(campaign, reference);
     campaign.held -= reference.amount;
     settleOn(campaign, reference.day, -reference.amount);
   }
 
-  #spend(campaign: Campaign, day: number, amount: number): void {
+  #spend(campaign: Campaign, reference: Reference, amount: number): void {
+    this.#keepForSnapshot(campaign, reference);
     campaign.spent += amount;
-    settleOn(campaign, day, amount);
+    settleOn(campaign, reference.day, amount);
   }
 
   #campaign(id: string): Campaign {
@@ -1007,6 +1084,7 @@ export class BudgetLedger {
         held: 0,
         spent: 0,
         days: new Map(),
+        capture: this.#captures,
       };
       this.#campaigns.set(id, campaign);
     }
@@ -1069,6 +1147,11 @@ function settlement(reference: Reference, applied: boolean, refusedMicros: numbe
     chargedMicros: reference.charged,
     refusedMicros,
   };
+}
+
+/** Lets whatever waits run first. */
+function nextTurn(): Promise<void> {
+  return new Promise((wake) => setImmediate(wake));
 }
 
 function checkAmount(value: number, name: string): void {

@@ -1,12 +1,17 @@
 import { open, readFile, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 
-/** Replaces a small file so that a crash leaves the old or the new content, never a part. */
-export async function writeDurably(path: string, content: string | Uint8Array): Promise<void> {
+/** Replaces a file so that a crash leaves the old or the new content, never a part. @param content whole, or in pieces */
+export async function writeDurably(
+  path: string,
+  content: string | Uint8Array | readonly Uint8Array[],
+): Promise<void> {
   const next = `${path}.next`;
   const handle = await open(next, 'w', 0o600);
   try {
-    await handle.writeFile(content);
+    const pieces =
+      typeof content === 'string' || content instanceof Uint8Array ? [content] : content;
+    for (const piece of pieces) await handle.writeFile(piece);
     await handle.sync();
   } catch (err) {
     await handle.close();
