@@ -163,7 +163,7 @@ export async function startGateway(options: StartOptions): Promise<RunningGatewa
       async run() {
         preparing.abort();
         engine.close();
-        await releases.close();
+        releases.close();
         await Promise.all(retired);
       },
     });
@@ -210,6 +210,13 @@ export async function startGateway(options: StartOptions): Promise<RunningGatewa
     const link = linkStore(options, dir, (store) => live.forwardTo(store));
     link?.start();
     if (link !== undefined) steps.push({ name: 'close store', run: () => link.close() });
+    steps.push({
+      name: 'finish loading',
+      async run() {
+        await releases.settled();
+        await Promise.all(retired);
+      },
+    });
     const stopSummaries = logSummaries(app.gatewayMetrics, logger, config.summaryIntervalMs);
     logger.info(
       { url, release: releases.current()?.id, clock_ms: clock.nowMs() },
@@ -231,7 +238,6 @@ export async function startGateway(options: StartOptions): Promise<RunningGatewa
           draining = true;
           watcher?.close();
           stopSummaries();
-          await releases.settled();
           const clean = await shutDown(app, steps, { timeoutMs: config.shutdownTimeoutMs, logger });
           logger.info({ clean }, 'gateway stopped');
           return clean;

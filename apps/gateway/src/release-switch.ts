@@ -89,12 +89,11 @@ export class ReleaseSwitch<R> implements ReleasesPort {
     await this.#working;
   }
 
-  /** Retires what is held. Nothing is current afterwards. */
-  async close(): Promise<void> {
+  /** Retires what is held; nothing is current afterwards. A release that is being loaded is retired when it is there. */
+  close(): void {
     this.#closed = true;
     clearTimeout(this.#retry);
     this.#wanted = undefined;
-    await this.#working;
     for (const held of [this.#current, this.#previous]) {
       if (held !== undefined) this.#options.onRetire?.(held);
     }
@@ -146,6 +145,10 @@ export class ReleaseSwitch<R> implements ReleasesPort {
         const previous = this.#previous;
         const kept = previous?.served.id === id ? previous : undefined;
         const next = kept ?? (await this.#options.load(id));
+        if (this.#closed) {
+          if (next !== kept) this.#options.onRetire?.(next);
+          continue;
+        }
         try {
           this.#options.onSwap?.(next);
         } catch (thrown) {

@@ -1,4 +1,5 @@
-import { readFile, writeFile } from 'node:fs/promises';
+import { execFileSync } from 'node:child_process';
+import { constants, type FileHandle, open, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Logger, silentLogger } from '@waggle/core';
 import { RankResponse, type RankResponseBody, SCORE_TERMS } from '@waggle/core/contract';
@@ -401,6 +402,32 @@ describe('a gateway on a sample network', () => {
       code: 'WAGGLE_PORT_IN_USE',
     });
     expect((await fetch(`${gateway.url}/readyz`)).status).toBe(200);
+  });
+
+  test('does not wait long for a release that is being loaded when it stops', async () => {
+    const gateway = await start({ shutdownTimeoutMs: 300 });
+    const [, id] = network.releaseIds;
+    const path = join(network.dir, 'releases', id, 'models', 'pctr.json');
+    const intact = await readFile(path);
+    // A disk that does not answer: a pipe is read when somebody has written.
+    await rm(path);
+    execFileSync('mkfifo', [path]);
+    let writer: FileHandle | undefined;
+    try {
+      await writeFile(join(network.dir, 'releases', 'active'), `${id}\n`);
+      await vi.waitUntil(async () => {
+        // Opens once there is a reader.
+        writer = await open(path, constants.O_WRONLY | constants.O_NONBLOCK).catch(() => undefined);
+        return writer !== undefined;
+      }, PATIENCE);
+      const startedMs = performance.now();
+      expect(await gateway.close()).toBe(false);
+      expect(performance.now() - startedMs).toBeLessThan(5_000);
+    } finally {
+      await writer?.close();
+      await rm(path);
+      await writeFile(path, intact);
+    }
   });
 
   test('a deadline that passes while a request waits is answered, not ranked', async () => {

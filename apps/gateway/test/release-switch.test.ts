@@ -86,7 +86,7 @@ describe('a release switch', () => {
       expect(loads).toHaveLength(4);
     });
 
-    test.each<[string, (releases: ReleaseSwitch<string>) => Promise<void>]>([
+    test.each<[string, (releases: ReleaseSwitch<string>) => unknown]>([
       ['another one is asked for', (releases) => releases.request('rel_a')],
       ['it is closed', (releases) => releases.close()],
     ])('leaves it alone once %s', async (_what, then) => {
@@ -135,6 +135,29 @@ describe('a release switch', () => {
     expect(loads).toEqual(['rel_a', 'rel_d']);
     await releases.request('rel_a');
     expect([releases.current()?.id, loads.length]).toEqual(['rel_a', 2]);
+  });
+
+  test('that is closed retires what it holds at once, and what was being loaded when it comes', async () => {
+    let finish = (_id: string): void => {};
+    const retired: string[] = [];
+    const releases = new ReleaseSwitch<string>({
+      load: async (id) => {
+        const ranking =
+          id === 'rel_a' ? id : await new Promise<string>((resolve) => (finish = resolve));
+        return { served: servedRelease(id), ranking };
+      },
+      onRetire: ({ ranking }) => retired.push(ranking),
+      clock: manualClock(0),
+      logger: silentLogger,
+    });
+    await releases.request('rel_a');
+    const loading = releases.request('rel_b');
+    await new Promise((resolve) => setImmediate(resolve));
+    releases.close();
+    expect([releases.current(), retired]).toEqual([undefined, ['rel_a']]);
+    finish('rel_b');
+    await loading;
+    expect([releases.current(), retired]).toEqual([undefined, ['rel_a', 'rel_b']]);
   });
 
   test('is not taken in by a failing last step before the swap', async () => {
@@ -246,7 +269,6 @@ describe('a gateway on a release store', () => {
     expect(performance.now() - startedMs).toBeLessThan(4_000);
     expect(releases.ranking()).toBe('one');
     watcher.close();
-    await releases.close();
   });
 
   test('refuses a damaged release, says so, and takes it once it is whole', async () => {
