@@ -48,6 +48,11 @@ const gateway = defineErrors({
     summary: 'The request names a tenant that its API key does not belong to.',
     remedy: "Leave tenant_id out, or use that tenant's own key.",
   },
+  WAGGLE_TENANT_CHANGED: {
+    summary: 'The active release is of another tenant than the one that the gateway serves.',
+    remedy:
+      'Activate a release of the same tenant, or restart the gateway to serve the other one; two at once need a gateway and a folder each.',
+  },
   WAGGLE_IDEMPOTENCY_CONFLICT: {
     summary: 'The Idempotency-Key was used within 24 hours with a different body.',
     remedy: 'Use a new key for a new request; repeat a request with exactly the same bytes.',

@@ -122,13 +122,14 @@ async function followPlacement(
   report: PlacementReport,
   logger: Logger,
 ): Promise<void> {
-  const { type, placementId, campaignId, amountMicros, decisionId, atMs } = report;
+  const { type, placementId, campaignId, tenantId, amountMicros, decisionId, atMs } = report;
   const money = {
     campaignId,
     referenceId: placementId,
     amountMicros,
     decisionId,
     nowMs: atMs,
+    tenantId,
   };
   switch (type) {
     case 'placement.reserved':

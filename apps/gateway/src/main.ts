@@ -20,6 +20,7 @@ import { collectDefaultMetrics } from 'prom-client';
 import { buildApp } from './app.js';
 import type { GatewayConfig } from './config.js';
 import { DurableAnswers } from './durable-answers.js';
+import { gatewayError } from './errors.js';
 import { IdempotencyCache } from './idempotency.js';
 import { openLiveParts } from './live-parts.js';
 import type { ClockSource, ServedRelease } from './ports.js';
@@ -114,6 +115,11 @@ export async function startGateway(options: StartOptions): Promise<RunningGatewa
         return ready ?? load(id);
       },
       onSwap: ({ ranking, served }) => {
+        const tenantId = releases.ranking()?.tenantId;
+        if (tenantId !== undefined && tenantId !== ranking.tenantId) {
+          // Budgets are kept by campaign: what one tenant's hold would be taken from the other's.
+          throw gatewayError('WAGGLE_TENANT_CHANGED', `release ${served.id} is another tenant's`);
+        }
         live.ledger.setBudgets(ledgerBudgets(ranking));
         warnOfClock(served);
         // In this turn the release becomes current; its candidates are prepared from the next one on.

@@ -82,6 +82,7 @@ export interface PlacementReport {
   readonly type: string;
   readonly placementId: string;
   readonly campaignId: string;
+  readonly tenantId: string;
   /** Reserved, or charged where it is settled. */
   readonly amountMicros: number;
   readonly decisionId: string;

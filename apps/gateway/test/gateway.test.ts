@@ -1,8 +1,9 @@
 import { execFileSync } from 'node:child_process';
 import { constants, type FileHandle, open, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type Logger, silentLogger } from '@waggle/core';
+import { clockStartingAt, type Logger, silentLogger, systemClock } from '@waggle/core';
 import { RankResponse, type RankResponseBody, SCORE_TERMS } from '@waggle/core/contract';
+import { ReleaseStore } from '@waggle/releases';
 import { BudgetLedger } from '@waggle/store/ledger';
 import { Compile } from 'typebox/compile';
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
@@ -443,6 +444,66 @@ describe('a gateway on a sample network', () => {
       expect([answer.status, answer.json.error.code]).toEqual([504, 'WAGGLE_DEADLINE_EXCEEDED']);
     }
   });
+});
+
+test('entries of the ledger are of the release’s tenant, also when the gateway began without a release', async () => {
+  const { mkdtemp, cp } = await import('node:fs/promises');
+  const dir = await mkdtemp(join(network.dir, 'tenants-'));
+  const key = 'a-key-of-the-sample';
+  const gateway = await startGateway({
+    config: gatewayConfig({
+      ...{ dir, port: 0, tenantId: 'ten_other' },
+      apiKeys: `${key}:ten_sample`,
+    }),
+    clock: clockStartingAt(network.asOfMs),
+    ...{ logger: silentLogger, store: network.store },
+  });
+  running.push(gateway);
+  await cp(join(network.dir, 'releases'), join(dir, 'releases'), { recursive: true });
+  await vi.waitUntil(() => gateway.releaseId !== undefined, PATIENCE);
+  let decision: RankResponseBody | undefined;
+  for (const publication_id of network.ids.publications) {
+    const { json } = await post(
+      gateway,
+      '/v1/rank',
+      {
+        ...{ mode: 'fill', publication_id, deadline_ms: 10_000 },
+        slots: [{ id: 'slot_1', n_forecast: 1_000 }],
+      },
+      { authorization: `Bearer ${key}` },
+    );
+    decision = json as RankResponseBody;
+    if (decision.items.length > 0) break;
+  }
+  expect(decision!.items).toHaveLength(1);
+
+  // Another tenant's release waits for a restart, and this one goes on.
+  const other = await network.ofTenant('ten_other');
+  await cp(join(network.dir, 'releases', other), join(dir, 'releases', other), { recursive: true });
+  const own = { dir: join(dir, 'releases'), clock: systemClock, logger: silentLogger };
+  await new ReleaseStore(own).activate(other);
+  const headers = { authorization: `Bearer ${key}` };
+  const release = async () =>
+    (await (await fetch(`${gateway.url}/v1/release`, { headers })).json()) as {
+      release: string;
+      rejected?: { release: string; code: string; remedy: string };
+    };
+  await vi.waitUntil(async () => (await release()).rejected !== undefined, PATIENCE);
+  expect(await release()).toMatchObject({
+    release: network.releaseIds[0],
+    rejected: {
+      ...{ release: other, code: 'WAGGLE_TENANT_CHANGED' },
+      remedy: expect.stringContaining('restart'),
+    },
+  });
+  await gateway.close();
+  const tenants = (table: string) =>
+    network.store.query<{ tenant_id: string }>(
+      `SELECT DISTINCT tenant_id FROM ${table} WHERE decision_id = {id:String}`,
+      { params: { id: decision!.decision_id } },
+    );
+  expect(await tenants('decisions')).toEqual([{ tenant_id: 'ten_sample' }]);
+  expect(await tenants('ledger_entries')).toEqual([{ tenant_id: 'ten_sample' }]);
 });
 
 test('a gateway without a release is alive, not ready, and serves the first one that is activated', async () => {

@@ -27,6 +27,8 @@ export interface SampleNetwork {
   readonly releaseIds: readonly [string, string];
   /** Adds a release in which a model of another tool predicts clicks; it weighs similarity as it is told to. */
   withPctr(pctr: ImportedModel, fitPerMille?: number): Promise<string>;
+  /** Adds a release of the same network under another tenant's name. */
+  ofTenant(tenantId: string): Promise<string>;
   readonly asOfMs: number;
   readonly ids: {
     readonly publications: string[];
@@ -63,10 +65,18 @@ export async function sampleNetwork(): Promise<SampleNetwork> {
     clock: manualClock(asOfMs),
     logger: silentLogger,
   });
-  const create = async (fitPerMille: number, pctr?: ImportedModel): Promise<string> => {
+  const create = async (
+    fitPerMille: number,
+    pctr?: ImportedModel,
+    tenantId = TENANT,
+  ): Promise<string> => {
+    const { campaigns } = catalog;
     const files = rankingReleaseFiles({
-      catalog,
-      snapshot,
+      catalog: {
+        ...catalog,
+        campaigns: { ...campaigns, meta: { ...campaigns.meta, tenant_id: tenantId } },
+      },
+      snapshot: { ...snapshot, tenantId },
       embeddings: {
         publication: unitVectors(ids.publications.length),
         campaign: unitVectors(ids.campaigns.length),
@@ -92,6 +102,7 @@ export async function sampleNetwork(): Promise<SampleNetwork> {
     store,
     releases,
     releaseIds,
+    ofTenant: (tenantId) => create(0, undefined, tenantId),
     withPctr: (pctr, fitPerMille = 0) => create(fitPerMille, pctr),
     asOfMs,
     ids,

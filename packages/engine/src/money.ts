@@ -7,6 +7,7 @@ export interface Reservation {
   readonly amountMicros: number;
   readonly decisionId: string;
   readonly nowMs: number;
+  readonly tenantId: string;
 }
 
 /** Where a decision looks for money: the ledger when serving, the log when replaying. */

@@ -21,6 +21,8 @@ export interface LedgerPort {
     amountMicros: number;
     decisionId: string;
     nowMs: number;
+    /** Tenant of the release that the decision is made with. */
+    tenantId: string;
   }): Promise<ReserveOutcome>;
   /** Gives a hold back, durably. Without it, holds of a decision that could not be recorded stay. */
   release?(referenceId: string): Promise<unknown>;

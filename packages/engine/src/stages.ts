@@ -191,6 +191,7 @@ export async function runFill(
             amountMicros: reservedMicros,
             decisionId: ids.decisionId,
             nowMs: context.nowMs,
+            tenantId: release.tenantId,
           });
           held = outcome.ok;
         } catch (cause) {

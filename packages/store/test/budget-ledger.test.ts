@@ -45,6 +45,38 @@ const want = (referenceId: string, amountMicros: number, nowMs = T0) => ({
   nowMs,
 });
 
+test('every entry of a reference is of the tenant that reserved, over snapshots and restarts', async () => {
+  const tenants = async (wal: WriteAheadLog) => {
+    const seen: unknown[] = [];
+    for await (const { payload } of wal.read(0)) {
+      const { t, n } = JSON.parse(Buffer.from(payload).toString()) as { t: string; n?: string };
+      seen.push([t, n]);
+    }
+    return seen;
+  };
+  const first = await openLedger();
+  first.ledger.setBudgets(budget(1000));
+  await first.ledger.reserve({ ...want('a', 100), tenantId: 'ten_a' });
+  await first.ledger.reserve({ ...want('b', 100), tenantId: 'ten_b' });
+  await first.ledger.reserve(want('c', 100));
+  await first.ledger.release('b');
+  expect(await tenants(first.wal)).toEqual([
+    ['reserve', 'ten_a'],
+    ['reserve', 'ten_b'],
+    ['reserve', undefined],
+    ['release', 'ten_b'],
+  ]);
+  await first.close();
+  const second = await openLedger();
+  await second.ledger.charge('a', 50);
+  await second.ledger.release('c');
+  expect((await tenants(second.wal)).slice(-2)).toEqual([
+    ['charge', 'ten_a'],
+    ['release', undefined],
+  ]);
+  await second.close();
+});
+
 describe('reservations', () => {
   test('five hundred at once on one budget never overspend and share their syncs', async () => {
     const { ledger, wal, close } = await openLedger();

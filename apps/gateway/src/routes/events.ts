@@ -59,7 +59,9 @@ export function eventRoutes(app: FastifyInstance, context: RouteContext): void {
     const result = await admission.track(
       append().then(async (appended) => {
         // Also for duplicates: a crash between the two steps is mended by the client's repeat.
-        await ledger.follow(events.filter(isPlacement).map(reportOf));
+        await ledger.follow(
+          events.filter(isPlacement).map((event) => reportOf(event, request.tenantId)),
+        );
         return appended;
       }),
     );
@@ -113,11 +115,12 @@ function isPlacement({ type }: ShapedEvent): boolean {
   return kind === 'placements' || kind === 'settlements';
 }
 
-function reportOf(event: ShapedEvent): PlacementReport {
+function reportOf(event: ShapedEvent, tenantId: string): PlacementReport {
   return {
     type: event.type,
     placementId: event['placement_id'] as string,
     campaignId: event['campaign_id'] as string,
+    tenantId,
     amountMicros: (event['charged_micros'] ?? event['reserved_micros']) as number,
     decisionId: event['decision_id'] as string,
     atMs: parseTimestampMs(event.ts)!,

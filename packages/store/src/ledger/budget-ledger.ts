@@ -13,7 +13,7 @@ export interface BudgetLedgerOptions {
   readonly wal: WriteAheadLog;
   readonly clock: Clock;
   readonly logger: Logger;
-  /** Tenant of the rows sent to `ledger_entries`. @default '' : nothing is sent */
+  /** Tenant of the rows sent to `ledger_entries` where the reservation named none. @default '' : nothing is sent */
   readonly tenantId?: string;
   /**
    * Highest sequence that the log of decisions has on disk. Each hold remembers it, so that `releaseOrphans` knows where
@@ -55,6 +55,8 @@ export interface ReserveRequest {
   readonly decisionId: string;
   /** UTC milliseconds; its day is the one whose daily budget is used. */
   readonly nowMs: number;
+  /** Whose money it is: the tenant of every entry of this reference. @default the ledger's */
+  readonly tenantId?: string;
 }
 
 /** What became of a placement, told by whoever runs it. `nowMs` is when it happened. */
@@ -117,6 +119,8 @@ interface Reference {
   atMs: number;
   /** What the log of decisions had on disk when the money was held; −1 = nobody said. */
   since: number;
+  /** undefined = the ledger's own. */
+  tenant: string | undefined;
   /** Settles when the latest change of this reference is durable. */
   durable: Promise<unknown> | undefined;
   /** The latest snapshot that has it, or was begun before it came. */
@@ -132,10 +136,10 @@ interface Capture {
 }
 
 type Movement =
-  | { t: 'reserve'; c: string; r: string; a: number; d: string; at: number; s?: number }
-  | { t: 'release'; c: string; r: string; a: number; d: string; at: number }
-  | { t: 'charge'; c: string; r: string; a: number; d: string; at: number }
-  | { t: 'adjust'; c: string; r: string; a: number; d: string; at: number };
+  | { t: 'reserve'; c: string; r: string; a: number; d: string; at: number; s?: number; n?: string }
+  | { t: 'release'; c: string; r: string; a: number; d: string; at: number; n?: string }
+  | { t: 'charge'; c: string; r: string; a: number; d: string; at: number; n?: string }
+  | { t: 'adjust'; c: string; r: string; a: number; d: string; at: number; n?: undefined };
 type BudgetFigures = [id: string, budget: number, daily: number, outside: number, asOf: number];
 type RecordBody = Movement | { t: 'budgets'; rows: BudgetFigures[] };
 
@@ -162,6 +166,7 @@ type SnapshotReference = [
   charged: number,
   atMs: number,
   since?: number,
+  tenant?: string | null,
 ];
 /** First line after the checksum; the references follow in lines of many. */
 interface SnapshotHead {
@@ -353,7 +358,7 @@ export class BudgetLedger {
    */
   async reserve(request: ReserveRequest): Promise<ReserveResult> {
     this.#assertOpen();
-    const { campaignId, referenceId, amountMicros, decisionId, nowMs } = request;
+    const { campaignId, referenceId, amountMicros, decisionId, nowMs, tenantId } = request;
     checkAmount(amountMicros, 'amountMicros');
     const known = this.#references.get(referenceId);
     if (known !== undefined) {
@@ -401,6 +406,7 @@ export class BudgetLedger {
       charged: 0,
       atMs: nowMs,
       since: this.#decisionSequence?.() ?? -1,
+      tenant: tenantId,
       durable: undefined,
       capture: this.#captures,
     };
@@ -415,7 +421,7 @@ export class BudgetLedger {
    */
   async commit(report: Report): Promise<{ applied: boolean }> {
     this.#assertOpen();
-    const { campaignId, referenceId, amountMicros, decisionId, nowMs } = report;
+    const { campaignId, referenceId, amountMicros, decisionId, nowMs, tenantId } = report;
     checkAmount(amountMicros, 'amountMicros');
     const known = this.#references.get(referenceId);
     if (known !== undefined) {
@@ -435,6 +441,7 @@ export class BudgetLedger {
       charged: 0,
       atMs: nowMs,
       since: -1,
+      tenant: tenantId,
       durable: undefined,
       capture: this.#captures,
     });
@@ -447,7 +454,7 @@ export class BudgetLedger {
    */
   async cancel(report: Omit<Report, 'amountMicros'>): Promise<{ applied: boolean }> {
     this.#assertOpen();
-    const { campaignId, referenceId, decisionId, nowMs } = report;
+    const { campaignId, referenceId, decisionId, nowMs, tenantId } = report;
     if (this.#references.has(referenceId)) {
       const { applied } = await this.release(referenceId);
       return { applied };
@@ -463,12 +470,21 @@ export class BudgetLedger {
       charged: 0,
       atMs: nowMs,
       since: -1,
+      tenant: tenantId,
       durable: undefined,
       capture: this.#captures,
     };
     this.#references.set(referenceId, reference);
     await this.#write(
-      { t: 'release', c: campaignId, r: referenceId, a: 0, d: decisionId, at: nowMs },
+      {
+        t: 'release',
+        c: campaignId,
+        r: referenceId,
+        a: 0,
+        d: decisionId,
+        at: nowMs,
+        ...tenantOf(reference),
+      },
       reference,
       () => {
         this.#captureReference(reference);
@@ -500,6 +516,7 @@ export class BudgetLedger {
         a: reference.amount,
         d: reference.decision,
         at: nowMs,
+        ...tenantOf(reference),
       },
       reference,
       () => {
@@ -545,6 +562,7 @@ export class BudgetLedger {
         a: charged,
         d: reference.decision,
         at: nowMs,
+        ...tenantOf(reference),
       },
       reference,
       () => {
@@ -627,6 +645,7 @@ export class BudgetLedger {
       charged: amountMicros,
       atMs: nowMs,
       since: -1,
+      tenant: undefined,
       durable: undefined,
       capture: this.#captures,
     };
@@ -819,8 +838,19 @@ export class BudgetLedger {
     const capture = this.#capture;
     if (capture === undefined || r.capture === capture.number) return;
     r.capture = capture.number;
-    const { id, campaign, amount, day, decision, state, charged, atMs, since } = r;
-    capture.references.push([id, campaign, amount, day, decision, state, charged, atMs, since]);
+    const { id, campaign, amount, day, decision, state, charged, atMs, since, tenant = null } = r;
+    capture.references.push([
+      id,
+      campaign,
+      amount,
+      day,
+      decision,
+      state,
+      charged,
+      atMs,
+      since,
+      tenant,
+    ]);
   }
 
   async #recover(): Promise<void> {
@@ -846,7 +876,8 @@ export class BudgetLedger {
       }
       for (const slice of slices) {
         for (const entry of JSON.parse(slice) as SnapshotReference[]) {
-          const [id, campaign, amount, day, decision, state, charged, atMs, since = -1] = entry;
+          const [id, campaign, amount, day, decision, state, charged, atMs, since = -1, tenant] =
+            entry;
           const durable = undefined;
           this.#references.set(id, {
             id,
@@ -858,6 +889,7 @@ export class BudgetLedger {
             charged,
             atMs,
             since,
+            tenant: tenant ?? undefined,
             durable,
             capture: 0,
           });
@@ -896,6 +928,7 @@ export class BudgetLedger {
           charged: 0,
           atMs: record.at,
           since: record.s ?? -1,
+          tenant: record.n,
           durable: undefined,
           capture: this.#captures,
         };
@@ -915,6 +948,7 @@ export class BudgetLedger {
             charged: 0,
             atMs: record.at,
             since: -1,
+            tenant: record.n,
             durable: undefined,
             capture: this.#captures,
           });
@@ -947,6 +981,7 @@ export class BudgetLedger {
           charged: record.a,
           atMs: record.at,
           since: -1,
+          tenant: undefined,
           durable: undefined,
           capture: this.#captures,
         });
@@ -970,6 +1005,7 @@ export class BudgetLedger {
         d: reference.decision,
         at: reference.atMs,
         ...(since < 0 ? {} : { s: since }),
+        ...tenantOf(reference),
       },
       reference,
       () => {
@@ -1172,6 +1208,10 @@ function parse(payload: Uint8Array): RecordBody {
   ) as RecordBody;
 }
 
+function tenantOf({ tenant }: Reference): { n?: string } {
+  return tenant === undefined ? {} : { n: tenant };
+}
+
 /** Reads which ledger the directory is, or makes it one. @throws WAGGLE_LEDGER_CORRUPT */
 async function identityOf(wal: WriteAheadLog): Promise<Identity> {
   const path = join(wal.dir, IDENTITY_FILE);
@@ -1196,7 +1236,7 @@ async function identityOf(wal: WriteAheadLog): Promise<Identity> {
 
 function toRow(record: Movement, tenantId: string, ledgerId: string): LedgerRow {
   return {
-    tenant_id: tenantId,
+    tenant_id: record.n ?? tenantId,
     event_id: eventId(record.t, record.r, ledgerId),
     type: `ledger.${record.t}`,
     ts: new Date(record.at).toISOString(),
