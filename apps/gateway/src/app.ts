@@ -89,6 +89,7 @@ export function buildApp(parts: GatewayParts): FastifyInstance {
     maxInFlight: config.maxInFlight,
   });
   const isDraining = parts.isDraining ?? (() => false);
+  const keys = parseApiKeys(config.apiKeys);
   const clockSource = parts.clockSource ?? 'system';
   const metrics = new GatewayMetrics({
     inFlight: () => admission.inFlight,
@@ -118,7 +119,8 @@ export function buildApp(parts: GatewayParts): FastifyInstance {
     metrics,
     idempotency,
     admission,
-    tenant: tenantHook(parseApiKeys(config.apiKeys), config.tenantId),
+    keys,
+    tenant: tenantHook(keys, config.tenantId),
     admit: admission.hook(metrics),
     isDraining,
   };

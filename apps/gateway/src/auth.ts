@@ -2,6 +2,7 @@ import { hash, timingSafeEqual } from 'node:crypto';
 import { coreError, isId } from '@waggle/core';
 import type { onRequestHookHandler } from 'fastify';
 import { gatewayError } from './errors.js';
+import type { ServedRelease } from './ports.js';
 
 export const MIN_KEY_LENGTH = 16;
 
@@ -73,6 +74,13 @@ export function tenantHook(keys: readonly ApiKey[], defaultTenantId: string): on
     request.tenantId = tenantId;
     done();
   };
+}
+
+/** @throws WAGGLE_TENANT_FORBIDDEN when the release is another tenant's */
+export function checkServed(release: ServedRelease, tenantId: string): void {
+  if (release.tenantId !== undefined && release.tenantId !== tenantId) {
+    throw gatewayError('WAGGLE_TENANT_FORBIDDEN', 'the active release does not serve this tenant');
+  }
 }
 
 /** @throws WAGGLE_TENANT_FORBIDDEN when the body names another tenant than the key's */

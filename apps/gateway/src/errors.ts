@@ -45,7 +45,8 @@ const gateway = defineErrors({
     remedy: 'Send Authorization: Bearer <key> with a key from WAGGLE_API_KEYS.',
   },
   WAGGLE_TENANT_FORBIDDEN: {
-    summary: 'The request names a tenant that its API key does not belong to.',
+    summary:
+      'The request names a tenant that its API key does not belong to, or the active release is another tenant’s.',
     remedy: "Leave tenant_id out, or use that tenant's own key.",
   },
   WAGGLE_TENANT_CHANGED: {

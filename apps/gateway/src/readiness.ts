@@ -75,3 +75,9 @@ export function readiness(
     checks,
   };
 }
+
+/** What a probe without a key may know: no release, no reasons. */
+export function withoutDetails({ status, clock, checks }: ReadyResponseBody): ReadyResponseBody {
+  const bare = Object.entries(checks).map(([name, { ok, required }]) => [name, { ok, required }]);
+  return { status, clock, checks: Object.fromEntries(bare) as ReadyResponseBody['checks'] };
+}

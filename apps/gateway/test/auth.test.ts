@@ -162,6 +162,64 @@ describe('keys', () => {
     await app.close();
   });
 
+  test('the release and why one was refused are for keys of its tenant; probes learn that it is ready', async () => {
+    const rejected = {
+      ...{ release: 'rel_b', code: 'WAGGLE_RELEASE_CORRUPT' },
+      ...{ message: 'broken', remedy: 'Build it again.' },
+    };
+    const gateway = (serves: boolean) =>
+      testGateway({
+        config: { apiKeys: KEYS },
+        parts: {
+          releases: {
+            current: () => (serves ? servedRelease('rel_a', 'ten_a') : undefined),
+            status: () => ({
+              ...{ release: serves ? 'rel_a' : undefined, loadedAtMs: 0, swaps: 1 },
+              rejected,
+            }),
+          },
+        },
+      }).app;
+    const app = gateway(true);
+    const get = (url: string, key?: string) =>
+      app.inject({ method: 'GET', url, headers: key === undefined ? {} : bearer(key) });
+    expect((await get('/v1/release', KEY_A)).json()).toMatchObject({ release: 'rel_a', rejected });
+    const other = await get('/v1/release', KEY_B);
+    expect([other.statusCode, other.json().error.code]).toEqual([403, 'WAGGLE_TENANT_FORBIDDEN']);
+    for (const key of [undefined, KEY_B, 'no-such-key-00000']) {
+      const ready = await get('/readyz', key);
+      expect([ready.statusCode, ready.json()]).toEqual([
+        200,
+        {
+          ...{ status: 'ready', clock: 'system' },
+          checks: {
+            release: { ok: true, required: true },
+            ledger: { ok: true, required: true },
+            forwarder: { ok: true, required: false },
+            running: { ok: true, required: true },
+            candidate: { ok: false, required: false },
+          },
+        },
+      ]);
+      expect(other.body + ready.body).not.toMatch(/rel_|broken|CORRUPT/);
+    }
+    const known = (await get('/readyz', KEY_A)).json();
+    expect(known).toMatchObject({ release: 'rel_a', checks: { release: { detail: 'rel_a' } } });
+    expect(known.checks.candidate.detail).toContain('rel_b');
+    await app.close();
+
+    const unserved = gateway(false);
+    const probe = await unserved.inject('/readyz');
+    expect([probe.statusCode, probe.json().checks.release]).toEqual([
+      503,
+      { ok: false, required: true },
+    ]);
+    expect(probe.body).not.toMatch(/rel_|broken|CORRUPT/);
+    const asked = await unserved.inject({ url: '/readyz', headers: bearer(KEY_B) });
+    expect(asked.json().checks.release.detail).toContain('Build it again.');
+    await unserved.close();
+  });
+
   test('a request without a key is refused before its body is read', async () => {
     const { app } = testGateway({ config: { apiKeys: KEYS } });
     const response = await app.inject({

@@ -2,6 +2,7 @@ import { isWaggleError } from '@waggle/core';
 import { ErrorResponse, EVENTS_LIMITS, EventsResponse } from '@waggle/core/contract';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { Static } from 'typebox';
+import { checkServed } from '../auth.js';
 import { registerNdjsonParser } from '../body-parsers.js';
 import { gatewayError } from '../errors.js';
 import { checkEvents, parseTimestampMs, type ShapedEvent } from '../event-checks.js';
@@ -26,12 +27,7 @@ export function eventRoutes(app: FastifyInstance, context: RouteContext): void {
     const release = releases.current();
     // Without one, entities cannot be checked.
     if (release === undefined) throw notReady(releases);
-    if (release.tenantId !== undefined && release.tenantId !== request.tenantId) {
-      throw gatewayError(
-        'WAGGLE_TENANT_FORBIDDEN',
-        'the active release does not serve this tenant',
-      );
-    }
+    checkServed(release, request.tenantId);
     const latestMs = clock.nowMs() + config.eventFutureSkewMs;
     let rows: ReturnType<typeof checkEvents>;
     try {

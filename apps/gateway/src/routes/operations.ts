@@ -1,8 +1,9 @@
 import { ErrorResponse } from '@waggle/core/contract';
 import type { FastifyInstance } from 'fastify';
 import { Type } from 'typebox';
+import { checkServed, tenantOfKey } from '../auth.js';
 import { protectedRoute } from '../openapi.js';
-import { notReady, ReadyResponse, readiness } from '../readiness.js';
+import { notReady, ReadyResponse, readiness, withoutDetails } from '../readiness.js';
 import type { RouteContext } from './route-context.js';
 
 const ReleaseResponse = Type.Object({
@@ -25,9 +26,15 @@ const ReleaseResponse = Type.Object({
   ),
 });
 
-/** What operators and their machines ask. Health and the API document are open; the rest needs a key where keys are set. */
+/** What operators and their machines ask. Health, in words that name nothing, and the API document are open; the rest needs a key where keys are set. */
 export function operationRoutes(app: FastifyInstance, context: RouteContext): void {
-  const { metrics, releases, clock, clockSource } = context;
+  const { metrics, releases, clock, clockSource, keys } = context;
+
+  const mayKnow = (authorization: string | undefined): boolean => {
+    if (keys.length === 0) return true;
+    const tenantId = tenantOfKey(keys, authorization);
+    return tenantId !== undefined && tenantId === (releases.current()?.tenantId ?? tenantId);
+  };
 
   app.get(
     '/healthz',
@@ -48,14 +55,16 @@ export function operationRoutes(app: FastifyInstance, context: RouteContext): vo
       schema: {
         operationId: 'ready',
         summary: 'The gateway can answer rankings',
+        description:
+          'Open to probes. Where keys are configured, the release and the details of checks are for keys of its tenant.',
         tags: ['operations'],
         response: { 200: ReadyResponse, 503: ReadyResponse, default: ErrorResponse },
       },
     },
-    (_request, reply) => {
+    (request, reply) => {
       const body = readiness(context);
       if (body.status !== 'ready') reply.code(503);
-      return body;
+      return mayKnow(request.headers.authorization) ? body : withoutDetails(body);
     },
   );
 
@@ -90,9 +99,10 @@ export function operationRoutes(app: FastifyInstance, context: RouteContext): vo
         response: { 200: ReleaseResponse, default: ErrorResponse },
       },
     },
-    () => {
+    (request) => {
       const served = releases.current();
       if (served === undefined) throw notReady(releases);
+      checkServed(served, request.tenantId);
       const { loadedAtMs, swaps, rejected } = releases.status();
       return {
         release: served.id,

@@ -8,8 +8,7 @@ import {
 } from '@waggle/core/contract';
 import { answerJson } from '@waggle/engine';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
-import { checkTenant } from '../auth.js';
-import { gatewayError } from '../errors.js';
+import { checkServed, checkTenant } from '../auth.js';
 import { idempotencyScope } from '../idempotency.js';
 import { protectedRoute } from '../openapi.js';
 import { notReady } from '../readiness.js';
@@ -27,12 +26,7 @@ export function rankRoutes(app: FastifyInstance, context: RouteContext): void {
   ): RankResponseBody | Promise<RankResponseBody> => {
     const release = releases.current();
     if (release === undefined) throw notReady(releases);
-    if (release.tenantId !== undefined && release.tenantId !== request.tenantId) {
-      throw gatewayError(
-        'WAGGLE_TENANT_FORBIDDEN',
-        'the active release does not serve this tenant',
-      );
-    }
+    checkServed(release, request.tenantId);
     const decision = engine.rank(body, {
       tenantId: request.tenantId,
       requestId: body.request_id ?? request.id,

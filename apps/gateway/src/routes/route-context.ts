@@ -1,6 +1,7 @@
 import type { Clock, Logger } from '@waggle/core';
 import type { onRequestHookHandler } from 'fastify';
 import type { Admission } from '../admission.js';
+import type { ApiKey } from '../auth.js';
 import type { GatewayConfig } from '../config.js';
 import type { IdempotencyCache } from '../idempotency.js';
 import type { GatewayMetrics } from '../metrics.js';
@@ -16,6 +17,7 @@ export interface RouteContext {
   readonly clockSource: ClockSource;
   readonly logger: Logger;
   readonly config: GatewayConfig;
+  readonly keys: readonly ApiKey[];
   readonly metrics: GatewayMetrics;
   readonly idempotency: IdempotencyCache;
   readonly admission: Admission;
