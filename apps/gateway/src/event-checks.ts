@@ -1,3 +1,4 @@
+import { parseTimestampMs } from '@waggle/core';
 import { checkTenant } from './auth.js';
 import { gatewayError } from './errors.js';
 import { kindOfType } from './event-contract.js';
@@ -80,13 +81,6 @@ function checkTime(text: string, field: string, index: number, latestMs: number)
       },
     );
   }
-}
-
-/** Milliseconds of an RFC 3339 UTC time, or undefined for one like February 30 (which Date would shift or refuse). */
-export function parseTimestampMs(text: string): number | undefined {
-  const ms = Date.parse(text);
-  if (Number.isNaN(ms)) return undefined;
-  return new Date(ms).toISOString().slice(0, 19) === text.slice(0, 19) ? ms : undefined;
 }
 
 function checkEntities(event: ShapedEvent, index: number, release: ServedRelease): void {

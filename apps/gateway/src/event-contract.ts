@@ -26,7 +26,7 @@ export function eventsRequestSchema(): TSchema {
     const { schema } = EVENT_TABLES[kindOfType(type) as keyof typeof EVENT_TABLES];
     const { tenant_id, type: _union, ...rest } = schema.properties as Record<string, TSchema>;
     return Type.Object(
-      { type: Type.Literal(type), tenant_id: Type.Optional(tenant_id!), ...rest },
+      { type: Type.Literal(type), tenant_id: Type.Optional(tenant_id!), ...optional(rest) },
       { additionalProperties: false },
     );
   });
@@ -39,5 +39,15 @@ export function eventsRequestSchema(): TSchema {
   return Type.Object(
     { events: Type.Array(event, { minItems: 1, maxItems: EVENTS_LIMITS.maxEvents }) },
     { additionalProperties: false },
+  );
+}
+
+/** What has a default may be left out. */
+function optional(properties: Readonly<Record<string, TSchema>>): Record<string, TSchema> {
+  return Object.fromEntries(
+    Object.entries(properties).map(([name, schema]) => [
+      name,
+      'default' in schema ? Type.Optional(schema) : schema,
+    ]),
   );
 }

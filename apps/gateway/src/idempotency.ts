@@ -308,13 +308,13 @@ function sizeOf(scope: string, body: string): number {
   return ENTRY_OVERHEAD_BYTES + 2 * scope.length + 2 * body.length;
 }
 
-const KEY_PATTERN = /^[\x21-\x7e]{1,255}$/;
+export const IDEMPOTENCY_KEY = /^[\x21-\x7e]{1,255}$/;
 
 /** The scope of a request's Idempotency-Key, or undefined without one. @throws WAGGLE_IDEMPOTENCY_KEY_INVALID */
 export function idempotencyScope(request: FastifyRequest, route: string): string | undefined {
   const key = request.headers['idempotency-key'];
   if (key === undefined) return undefined;
-  if (typeof key !== 'string' || !KEY_PATTERN.test(key)) {
+  if (typeof key !== 'string' || !IDEMPOTENCY_KEY.test(key)) {
     throw gatewayError(
       'WAGGLE_IDEMPOTENCY_KEY_INVALID',
       'the Idempotency-Key header is not usable',

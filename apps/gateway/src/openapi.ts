@@ -1,8 +1,29 @@
 import swagger from '@fastify/swagger';
-import type { FastifyInstance } from 'fastify';
+import type { FastifyInstance, FastifySchema } from 'fastify';
+import { Type } from 'typebox';
+import { IDEMPOTENCY_KEY } from './idempotency.js';
 
 /** Spread into the schema of routes that need an API key where keys are configured. */
 export const protectedRoute = { security: [{ apiKey: [] as string[] }] };
+
+/** Config of routes that take an Idempotency-Key: documented here, checked by `idempotencyScope` under a code of its own. */
+export const idempotentRoute = {
+  swaggerTransform: ({ schema, url }: { schema: FastifySchema; url: string }) => ({
+    schema: {
+      ...schema,
+      headers: Type.Object({
+        'Idempotency-Key': Type.Optional(
+          Type.String({
+            pattern: IDEMPOTENCY_KEY.source,
+            description:
+              'The same key with the same bytes gets the same answer, with `idempotent-replayed: true`; another body gets 409.',
+          }),
+        ),
+      }),
+    },
+    url,
+  }),
+};
 
 export function registerOpenApi(app: FastifyInstance, version: string): void {
   app.register(swagger, {

@@ -1,8 +1,8 @@
+import { parseTimestampMs } from '@waggle/core';
 import { RankResponse } from '@waggle/core/contract';
 import fc from 'fast-check';
 import { Compile } from 'typebox/compile';
 import { afterAll, expect, test } from 'vitest';
-import { parseTimestampMs } from '../src/event-checks.js';
 import { POSTABLE_TYPES } from '../src/event-contract.js';
 import { isErrorShape } from './error-shape.js';
 import { CLICK, testGateway } from './rank-fixture.js';

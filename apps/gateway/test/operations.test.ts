@@ -176,6 +176,7 @@ describe('the OpenAPI document', () => {
   type Operation = {
     operationId: string;
     security?: unknown;
+    parameters?: { in: string; name: string; required?: boolean }[];
     requestBody?: { content: Record<string, { schema: { properties: Record<string, unknown> } }> };
     responses: Record<string, { content?: Record<string, { schema: object }> }>;
   };
@@ -235,6 +236,39 @@ describe('the OpenAPI document', () => {
     expect(Object.keys(events)).toEqual(['application/json', 'application/x-ndjson']);
     for (const type of POSTABLE_TYPES)
       expect(JSON.stringify(events)).toContain(`"enum":["${type}"]`);
+    await app.close();
+  });
+
+  test('declares the Idempotency-Key where it is taken, and requires no field that has a default', async () => {
+    const { app } = testGateway();
+    const document = (await app.inject('/openapi.json')).json() as Document;
+    for (const [path, operations] of Object.entries(document.paths)) {
+      for (const [method, { parameters = [] }] of Object.entries(operations)) {
+        const names = parameters.map((p) => [p.in, p.name, p.required ?? false]);
+        expect(names, path).toEqual(
+          method === 'post' ? [['header', 'Idempotency-Key', false]] : [],
+        );
+      }
+    }
+    const content = document.paths['/v1/events']!['post']!.requestBody!.content;
+    const { events } = content['application/json']!.schema.properties as {
+      events: { items: { oneOf: Branch[] } };
+    };
+    type Branch = {
+      required: string[];
+      properties: Record<string, { default?: unknown; enum?: string[] }>;
+    };
+    for (const { required, properties } of events.items.oneOf) {
+      const optional = Object.keys(properties).filter((name) => !required.includes(name));
+      const defaulted = Object.keys(properties).filter((name) => 'default' in properties[name]!);
+      expect(optional.sort(), properties['type']!.enum![0]).toEqual(
+        ['tenant_id', ...defaulted].sort(),
+      );
+      if (properties['type']!.enum![0] === 'offer.shown') {
+        for (const name of ['creative_id', 'post_id', 'slot_id', 'decision_id', 'reason'])
+          expect(optional).toContain(name);
+      }
+    }
     await app.close();
   });
 

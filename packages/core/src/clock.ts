@@ -23,6 +23,13 @@ export function clockStartingAt(startMs: number, base: Clock = systemClock): Clo
   };
 }
 
+/** Milliseconds of an RFC 3339 UTC time, or undefined for one like February 30 (which Date would shift or refuse). */
+export function parseTimestampMs(text: string): number | undefined {
+  const ms = Date.parse(text);
+  if (Number.isNaN(ms)) return undefined;
+  return new Date(ms).toISOString().slice(0, 19) === text.slice(0, 19) ? ms : undefined;
+}
+
 /** A clock for tests: stands still until told otherwise. */
 export function manualClock(
   startMs: number,

@@ -1,4 +1,4 @@
-import { throwIfAborted } from '@waggle/core';
+import { parseTimestampMs, throwIfAborted } from '@waggle/core';
 import { RANK_LIMITS, type RankRequestBody, type RankSlotBody } from '@waggle/core/contract';
 import type { DiversityRules } from './choice.js';
 import { engineError } from './errors.js';
@@ -58,8 +58,10 @@ export function readContext(
   const { planned_at: plannedAt, language, already_placed: placed = [] } = request.context ?? {};
   let atMs = o.nowMs;
   if (plannedAt !== undefined) {
-    const plannedMs = Date.parse(plannedAt);
-    if (Number.isNaN(plannedMs)) throw invalid('context.planned_at', `${plannedAt} is not a date`);
+    const plannedMs = parseTimestampMs(plannedAt);
+    if (plannedMs === undefined) {
+      throw invalid('context.planned_at', `${plannedAt} is not a date on the calendar`);
+    }
     if (plannedMs > atMs) atMs = plannedMs;
   }
   const nAds = readAds(request, slots.length, placed.length);

@@ -483,9 +483,9 @@ describe('bad requests', () => {
       }),
     );
     expect(refusal({ slots: [{ id: 'a' }, { id: 'b' }] })).toEqual(code('WAGGLE_RANK_INVALID'));
-    expect(refusal({ context: { planned_at: '2026-13-45T00:00:00Z' } })).toEqual(
-      code('WAGGLE_RANK_INVALID'),
-    );
+    for (const planned_at of ['2026-13-45T00:00:00Z', '2026-02-30T10:00:00Z']) {
+      expect(refusal({ context: { planned_at } })).toEqual(code('WAGGLE_RANK_INVALID'));
+    }
     expect(refusal({ pin: { release: 'rel_0000000000000000' } })).toEqual(
       code('WAGGLE_PIN_UNKNOWN'),
     );

@@ -8,7 +8,7 @@ import { gatewayError } from '../errors.js';
 import { checkEvents, parseTimestampMs, type ShapedEvent } from '../event-checks.js';
 import { eventsRequestSchema, kindOfType } from '../event-contract.js';
 import { idempotencyScope } from '../idempotency.js';
-import { protectedRoute } from '../openapi.js';
+import { idempotentRoute, protectedRoute } from '../openapi.js';
 import type { PlacementReport } from '../ports.js';
 import { notReady } from '../readiness.js';
 import type { RouteContext } from './route-context.js';
@@ -70,6 +70,7 @@ export function eventRoutes(app: FastifyInstance, context: RouteContext): void {
     {
       bodyLimit: EVENTS_LIMITS.bodyBytes,
       onRequest: [context.tenant, context.admit],
+      config: idempotentRoute,
       schema: {
         operationId: 'postEvents',
         summary: 'Post events; durable before 202, and twice is once',

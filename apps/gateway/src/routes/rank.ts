@@ -10,7 +10,7 @@ import { answerJson } from '@waggle/engine';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { checkServed, checkTenant } from '../auth.js';
 import { idempotencyScope } from '../idempotency.js';
-import { protectedRoute } from '../openapi.js';
+import { idempotentRoute, protectedRoute } from '../openapi.js';
 import { notReady } from '../readiness.js';
 import type { RouteContext } from './route-context.js';
 
@@ -72,6 +72,7 @@ export function rankRoutes(app: FastifyInstance, context: RouteContext): void {
       // and the engine knows most of the text already. Tests compare the documents.
       serializerCompiler: () => (answer) => answerJson(answer as RankResponseBody),
       onRequest: [context.tenant, context.admit],
+      config: idempotentRoute,
       schema: {
         operationId: 'rank',
         summary: 'Rank campaigns for a publication, or fill the slots of a send',
