@@ -78,9 +78,9 @@ const gateway = defineErrors({
   },
   WAGGLE_EVENT_CONFLICT: {
     summary:
-      'An event has the event_id of another one, of the same request or of a recent one, and other content.',
+      'An event has the type and event_id of another one, of the same request or of a recent one, and other content.',
     remedy:
-      'Give each event an id of its own; only an exact repeat may reuse one. Nothing of the request was accepted.',
+      'Give each event of a type an id of its own; only an exact repeat may reuse one. Nothing of the request was accepted.',
   },
   WAGGLE_NOT_READY: {
     summary: 'The gateway has no active release to serve.',
@@ -91,10 +91,6 @@ const gateway = defineErrors({
       'The gateway is over its load limit and refuses work that it could not answer in time.',
     remedy:
       'Retry after the seconds in Retry-After; if it stays, give the gateway more cores or send less.',
-  },
-  WAGGLE_SHUTTING_DOWN: {
-    summary: 'The gateway is shutting down.',
-    remedy: 'Retry after a moment: the gateway answers again after its restart.',
   },
   WAGGLE_PORT_IN_USE: {
     summary: 'Another process listens on the port.',
@@ -153,7 +149,6 @@ export const STATUS_BY_CODE: Readonly<Record<ErrorCode, number>> = {
   WAGGLE_LEDGER_CLOSED: 503,
   WAGGLE_ABORTED: 503,
   WAGGLE_OVERLOADED: 503,
-  WAGGLE_SHUTTING_DOWN: 503,
 };
 
 /** Statuses whose answers carry Retry-After. */

@@ -33,6 +33,7 @@ export function checkEvents(
   o: { tenantId: string; release: ServedRelease; latestMs: number },
 ): PostedEvent[] {
   const rows: PostedEvent[] = [];
+  /** By type and id, as the journal knows events. */
   const byId = new Map<string, ShapedEvent>();
   for (let index = 0; index < events.length; index++) {
     const event = events[index]!;
@@ -40,7 +41,8 @@ export function checkEvents(
     event.tenant_id = o.tenantId;
     checkTimes(event, index, o.latestMs);
     checkEntities(event, index, o.release);
-    const twin = byId.get(event.event_id);
+    const key = `${event.type}\u0000${event.event_id}`;
+    const twin = byId.get(key);
     if (twin !== undefined && !sameFields(twin, event)) {
       throw gatewayError(
         'WAGGLE_EVENT_CONFLICT',
@@ -50,7 +52,7 @@ export function checkEvents(
         },
       );
     }
-    byId.set(event.event_id, event);
+    byId.set(key, event);
     rows.push({ kind: kindOfType(event.type), row: event });
   }
   return rows;

@@ -252,6 +252,16 @@ describe('a gateway on a sample network', () => {
       accepted: 10,
       duplicates: 10,
     });
+    // Another type may have the same id, in one request with the first and after it.
+    const { event_id, ts, publication_id, campaign_id, creative_id } = events[0]!;
+    const offer = {
+      ...{ type: 'offer.shown', event_id, ts, publication_id, campaign_id, creative_id },
+      ...{ offer_id: 'ofr_1', pricing: 'cpc', price_micros: 1, est_payout_micros: 1 },
+      ...{ menu_size: 1, rank: 1, propensity: 1, expires_at: ts },
+    };
+    expect((await post(gateway, '/v1/events', { events: [events[0], offer, offer] })).json).toEqual(
+      { accepted: 1, duplicates: 2 },
+    );
     const other = { ...events[0], device: 'desktop' };
     const fresh = { ...events[0], event_id: 'evt_gateway_fresh' };
     const conflict = await post(gateway, '/v1/events', { events: [fresh, other] });

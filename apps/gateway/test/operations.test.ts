@@ -297,12 +297,12 @@ describe('events', () => {
       payload: `${lines}\n`,
     });
     expect([second.statusCode, second.json()]).toEqual([202, { accepted: 1, duplicates: 1 }]);
-    const offer = journal.rows.get('ten_sample/evt_2');
+    const offer = journal.rows.get('ten_sample/offer.shown/evt_2');
     expect(offer).toMatchObject({
       kind: 'offers',
       row: { tenant_id: 'ten_sample', creative_id: '', reason: '', decision_id: '' },
     });
-    expect(journal.rows.get('ten_sample/evt_1')?.kind).toBe('clicks');
+    expect(journal.rows.get('ten_sample/click/evt_1')?.kind).toBe('clicks');
     await app.close();
   });
 

@@ -53,14 +53,14 @@ export function servedRelease(id = 'rel_a', tenantId = 'ten_sample'): ServedRele
   };
 }
 
-/** An in-memory journal with the real one's promise: twice is once, by (tenant, event_id). */
+/** An in-memory journal with the real one's promise: twice is once, by (tenant, type, event_id). */
 export class MemoryJournal {
   readonly rows = new Map<string, PostedEvent>();
   async append(events: readonly PostedEvent[]) {
     let accepted = 0;
     for (const event of events) {
-      const row = event.row as { tenant_id: string; event_id: string };
-      const id = `${row.tenant_id}/${row.event_id}`;
+      const row = event.row as { tenant_id: string; type: string; event_id: string };
+      const id = `${row.tenant_id}/${row.type}/${row.event_id}`;
       if (this.rows.has(id)) continue;
       this.rows.set(id, event);
       accepted++;

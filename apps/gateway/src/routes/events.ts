@@ -77,8 +77,8 @@ export function eventRoutes(app: FastifyInstance, context: RouteContext): void {
         description:
           `Up to ${EVENTS_LIMITS.maxEvents} events and ${EVENTS_LIMITS.bodyBytes} bytes, as {"events":[…]} or as ` +
           'NDJSON (application/x-ndjson), one event a line. All or nothing: one wrong event refuses the request. ' +
-          'A repeated event_id counts as a duplicate when the content is the same; other content under the id of a ' +
-          'recent event (some 200,000 are remembered) is refused with 409 WAGGLE_EVENT_CONFLICT. ' +
+          'A repeated type and event_id count as a duplicate when the content is the same; other content under those of ' +
+          'a recent event (some 200,000 are remembered) is refused with 409 WAGGLE_EVENT_CONFLICT. ' +
           'placement.reserved holds its reserved_micros of the campaign’s budget before the answer, once for each ' +
           'placement_id, beyond the budget too, since it happened; what fill holds for a placement is not held again. ' +
           'placement.settled turns what is held into charged_micros spent, the rest goes back; more than was held is ' +
