@@ -1,12 +1,12 @@
 import { measurementError } from '../errors.js';
 import { type CalibrationBin, calibrationBins } from './calibration.js';
-import { normalQuantile, wilsonInterval } from './proportion.js';
+import { normalQuantile, studentQuantile, wilsonInterval } from './proportion.js';
 import { type BinomialSample, checkLength, checkSample, finite } from './sample.js';
 
 export interface ReliabilityBin extends CalibrationBin {
-  /** Limits of the observed rate. */
-  readonly lowerRate: number;
-  readonly upperRate: number;
+  /** Limits of the observed rate; null where all trials are of one cluster, which says nothing about others. */
+  readonly lowerRate: number | null;
+  readonly upperRate: number | null;
 }
 
 export interface ReliabilityOptions {
@@ -21,7 +21,7 @@ export interface ReliabilityOptions {
 /**
  * `calibrationCurve` with limits for each observed rate: Wilson's interval (1927) for as many independent trials as
  * the clusters are worth, n = r(1 − r)/V with V the variance of the rate between clusters (Korn & Graubard 1998
- * take the same n). Never more than the trials that are there. O(n log n).
+ * take the same n), with Student's quantile of G − 1 degrees of freedom. Never more than the trials that are there. O(n log n).
  * @throws WAGGLE_MEASUREMENT_OUT_OF_RANGE for nBins and confidence, and what `checkSample` throws
  */
 export function reliabilityCurve(
@@ -29,7 +29,7 @@ export function reliabilityCurve(
   options: ReliabilityOptions = {},
 ): ReliabilityBin[] {
   const { nBins = 10, clusters, confidence = 0.95 } = options;
-  const z = twoSided(confidence);
+  const upper = upperShare(confidence);
   const { bins, binOf } = calibrationBins(sample, nBins);
   const { positive, negative } = checkSample(sample);
   const between = new Map<string, { bin: number; hits: number; mass: number }>();
@@ -54,9 +54,11 @@ export function reliabilityCurve(
   return bins.map((bin, b) => {
     const rate = bin.observedRate;
     const g = nClusters[b]!;
+    if (clusters !== undefined && g < 2) return { ...bin, lowerRate: null, upperRate: null };
     const variance = g > 1 ? ((g / (g - 1)) * square[b]!) / bin.mass ** 2 : 0;
     const effective = variance > 0 ? (rate * (1 - rate)) / variance : bin.mass;
-    const limits = wilsonInterval(rate, Math.min(effective, bin.mass), z);
+    const quantile = g > 1 ? studentQuantile(upper, g - 1) : normalQuantile(upper);
+    const limits = wilsonInterval(rate, Math.min(effective, bin.mass), quantile);
     return { ...bin, lowerRate: limits.lower, upperRate: limits.upper };
   });
 }
@@ -114,7 +116,10 @@ export interface ResidualBucket {
   readonly observed: number;
   /** observed / expected − 1: above 0 the model promised too little. */
   readonly residual: number;
-  readonly standardError: number;
+  /** Null where all trials are of one cluster, which says nothing about others. */
+  readonly standardError: number | null;
+  /** Half the width of the residual's 95 % limits: by Student's quantile where there are clusters. */
+  readonly margin: number | null;
   readonly nRows: number;
 }
 
@@ -187,24 +192,29 @@ export function residualsOverTime(
         }
         v = Math.max(variance, (square * groups.size) / (groups.size - 1));
       }
+      const alone = clusters !== undefined && groups.size < 2;
+      const standardError = alone ? null : Math.sqrt(v) / expected;
+      const quantile =
+        groups.size > 1 ? studentQuantile(0.975, groups.size - 1) : normalQuantile(0.975);
       return {
         fromMs: number * bucketMs,
         toMs: (number + 1) * bucketMs,
         expected,
         observed,
         residual: observed / expected - 1,
-        standardError: Math.sqrt(v) / expected,
+        standardError,
+        margin: standardError === null ? null : standardError * quantile,
         nRows: n,
       };
     });
 }
 
-function twoSided(confidence: number): number {
+function upperShare(confidence: number): number {
   if (!(confidence > 0 && confidence < 1)) {
     throw measurementError(
       'WAGGLE_MEASUREMENT_OUT_OF_RANGE',
       `confidence is ${confidence}, allowed is 0 … 1`,
     );
   }
-  return normalQuantile((1 + confidence) / 2);
+  return (1 + confidence) / 2;
 }

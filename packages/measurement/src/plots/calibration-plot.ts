@@ -68,6 +68,7 @@ export function calibrationPlot(plot: CalibrationPlot): string {
   plot.series.forEach(({ name, bins: own }, i) => {
     const colour = i % N_CHART_COLOURS;
     for (const bin of own) {
+      if (bin.lowerRate === null || bin.upperRate === null) continue;
       const at = pixels(clampX(bin.meanProbability));
       const [low, high] = [pixels(clampY(bin.lowerRate)), pixels(clampY(bin.upperRate))];
       out.push(
@@ -82,7 +83,7 @@ export function calibrationPlot(plot: CalibrationPlot): string {
       .join('');
     out.push(`<path class="line s${colour}" d="${path}"/>`);
     for (const bin of own) {
-      const text = `${name}: predicted ${shortNumber(bin.meanProbability)}, observed ${shortNumber(bin.observedRate)} (${shortNumber(bin.lowerRate)} … ${shortNumber(bin.upperRate)})`;
+      const text = `${name}: predicted ${shortNumber(bin.meanProbability)}, observed ${shortNumber(bin.observedRate)}${limitsOf(bin)}`;
       out.push(
         `<circle class="f${colour}" cx="${pixels(clampX(bin.meanProbability))}" cy="${pixels(clampY(bin.observedRate))}" r="3.5"><title>${escapeXml(text)}</title></circle>`,
       );
@@ -113,4 +114,10 @@ export function calibrationPlot(plot: CalibrationPlot): string {
   }
   out.push('</svg>', '');
   return out.join('\n');
+}
+
+function limitsOf({ lowerRate, upperRate }: ReliabilityBin): string {
+  return lowerRate === null || upperRate === null
+    ? ', of one cluster'
+    : ` (${shortNumber(lowerRate)} … ${shortNumber(upperRate)})`;
 }

@@ -53,15 +53,15 @@ function timeScale(fromMs: number, toMs: number): Scale {
   };
 }
 
-/** Relative residuals over time with a band of two standard errors around them; 0 is what was promised. Pure; O(buckets). */
+/** Relative residuals over time with a band of 95 % limits around them; 0 is what was promised. Pure; O(buckets). */
 export function residualPlot(plot: ResidualPlot): string {
   const buckets = plot.series.flatMap((s) => s.buckets);
   const fromMs = buckets.reduce((low, b) => Math.min(low, b.fromMs), Number.POSITIVE_INFINITY);
   const toMs = buckets.reduce((high, b) => Math.max(high, b.toMs), Number.NEGATIVE_INFINITY);
   const empty = buckets.length === 0;
   const x = timeScale(empty ? 0 : fromMs, empty ? DAY_MS : toMs);
-  const reach = (b: ResidualBucket, sign: number): number =>
-    b.residual + sign * 2 * b.standardError;
+  // Where limits are unknown the band has no width.
+  const reach = (b: ResidualBucket, sign: number): number => b.residual + sign * (b.margin ?? 0);
   // A bucket without clicks may have a huge error; the axis follows the points and shows at most twice their span.
   const span = buckets.reduce((most, b) => Math.max(most, Math.abs(b.residual)), 0.02);
   const low = Math.max(
@@ -113,7 +113,7 @@ export function residualPlot(plot: ResidualPlot): string {
       );
     }
     for (const b of own) {
-      const text = `${name}, ${new Date(b.fromMs).toISOString().slice(0, 16)}: ${percent(b.residual)} ± ${percent(b.standardError).slice(1)}`;
+      const text = `${name}, ${new Date(b.fromMs).toISOString().slice(0, 16)}: ${percent(b.residual)}${b.margin === null ? '' : ` ± ${percent(b.margin).slice(1)}`}`;
       out.push(
         `<circle class="f${colour}" cx="${pixels(middle(b))}" cy="${pixels(clamp(b.residual))}" r="3.5"><title>${escapeXml(text)}</title></circle>`,
       );
@@ -121,7 +121,7 @@ export function residualPlot(plot: ResidualPlot): string {
     out.push(...legendLine(FRAME, i, { name, colour }));
   });
   out.push(
-    `<text x="${FRAME.right + 14}" y="${FRAME.top + 12 + plot.series.length * 20}">band: ± 2 SE</text>`,
+    `<text x="${FRAME.right + 14}" y="${FRAME.top + 12 + plot.series.length * 20}">band: 95 % limits</text>`,
     '</svg>',
     '',
   );
