@@ -50,8 +50,8 @@ export const CONVERSION_KEYS = [
 export type ConversionKey = (typeof CONVERSION_KEYS)[number];
 
 /**
- * Clicks of sent ads by the delay of their first conversion: one row per ad with clicks. A conversion of any click of a
- * subscriber on the ad counts for the subscriber's first verified click; reversals change its value, not that it came.
+ * Clicks of sent ads by the delay of their first conversion: one row per ad with clicks. The first conversion of any
+ * verified click of a subscriber on the ad counts for the subscriber's first one; reversals change its value, not that it came.
  */
 export interface ConversionRows {
   readonly nRows: number;
