@@ -11,6 +11,9 @@ export const LOCK_HEARTBEAT_MS = 2_000;
 /** A holder in another container or on another machine that gave no sign of life for this long is taken for dead. */
 export const LOCK_STALE_MS = 30_000;
 
+/** After a takeover: longer than another contender takes between its last look and setting a lock aside. */
+const SETTLE_MS = 50;
+
 /** Where a process id means something: one PID namespace of one boot of one machine. */
 interface Place {
   readonly host: string;
@@ -105,18 +108,26 @@ export class DirectoryLock {
     await makeDirectory(directory);
     const path = join(resolve(directory), 'lock');
     if (held.has(path)) return { heldBy: process.pid };
-    const started = await startTime(process.pid);
-    const holder: Holder = {
-      pid: process.pid,
-      token: randomUUID(),
-      ...(started === undefined ? {} : { started }),
-      ...(await ownPlace()),
-    };
-    held.set(path, holder.token);
+    // Before anything is awaited: who comes next within this process must find it.
+    const token = randomUUID();
+    held.set(path, token);
     try {
+      const started = await startTime(process.pid);
+      const holder: Holder = {
+        pid: process.pid,
+        token,
+        ...(started === undefined ? {} : { started }),
+        ...(await ownPlace()),
+      };
       for (let attempt = 0; attempt < 10; attempt++) {
         const placed = await place(path, holder);
-        if (placed !== undefined) return new DirectoryLock(path, holder, placed, options);
+        if (placed !== undefined) {
+          if (attempt === 0 || (await isSettled(path, holder))) {
+            return new DirectoryLock(path, holder, placed, options);
+          }
+          await placed.file.close();
+          continue;
+        }
         const other = await look(path);
         if (other === undefined) continue;
         const by = await whoHolds(path, other, holder, options);
@@ -218,6 +229,12 @@ async function place(
     await rm(mine, { force: true });
     if (!linked) await file.close();
   }
+}
+
+/** Whether a lock that was just taken over stays ours: others who saw the dead one may set ours aside for a moment. */
+async function isSettled(path: string, { token }: Holder): Promise<boolean> {
+  await sleep(SETTLE_MS);
+  return (await look(path))?.holder?.token === token;
 }
 
 /** The lock file, read through a handle of its own so that network file systems do not answer from a cache. */

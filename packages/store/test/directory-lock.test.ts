@@ -93,6 +93,16 @@ describe('a holder that cannot be seen', () => {
 });
 
 describe('a holder', () => {
+  test('is one of many who try at once within a process', async () => {
+    const found = await Promise.all(
+      Array.from({ length: 5 }, () => DirectoryLock.acquire(dir, TIMES)),
+    );
+    const locks = found.filter((lock) => lock instanceof DirectoryLock);
+    expect(locks).toHaveLength(1);
+    expect(await locks[0]!.confirm()).toBe(true);
+    await locks[0]!.release();
+  });
+
   test('touches its lock without being asked', async () => {
     const lock = await acquire();
     const mark = new Date(1_000);
