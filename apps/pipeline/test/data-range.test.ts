@@ -15,7 +15,7 @@ beforeAll(async () => {
 afterAll(() => temporary.dispose());
 
 /** One row of a table whose other columns are empty. */
-const put = (table: string, tenant: string, ts: string): Promise<void> =>
+const put = (table: string, tenant: string, ts: string) =>
   store.insert(table, [
     table === 'campaigns' ? { tenant_id: tenant, updated_at: ts } : { tenant_id: tenant, ts },
   ]);

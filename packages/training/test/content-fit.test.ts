@@ -85,9 +85,9 @@ test('later rows of one campaign or publication, or without clicks, are a failed
   const { dataset } = input;
   const { gate } = splitByTime(dataset.decisionTsMs);
   const judged = new Set(gate);
-  const alike = ({ dictionary, codes }: StringColumn): StringColumn => ({
-    dictionary,
-    codes: codes.map((code, i) => (judged.has(i) ? 0 : code)),
+  const alike = (column: StringColumn): StringColumn => ({
+    ...column,
+    codes: column.codes.map((code, i) => (judged.has(i) ? 0 : code)),
   });
   for (const [change, why] of [
     [{ campaign: alike(dataset.campaign) }, /1 campaigns/],

@@ -1,11 +1,11 @@
-import { isWaggleError } from '@waggle/core';
+import { isWaggleError, parseTimestampMs } from '@waggle/core';
 import { ErrorResponse, EVENTS_LIMITS, EventsResponse } from '@waggle/core/contract';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { Static } from 'typebox';
 import { checkServed } from '../auth.js';
 import { registerNdjsonParser } from '../body-parsers.js';
 import { gatewayError } from '../errors.js';
-import { checkEvents, parseTimestampMs, type ShapedEvent } from '../event-checks.js';
+import { checkEvents, type ShapedEvent } from '../event-checks.js';
 import { eventsRequestSchema, kindOfType } from '../event-contract.js';
 import { idempotencyScope } from '../idempotency.js';
 import { idempotentRoute, protectedRoute } from '../openapi.js';
