@@ -691,7 +691,7 @@ function prices(
   byId: Readonly<Record<string, number>>,
 ): Float64Array | undefined {
   if (Object.values(byId).every((price) => price === 0)) return undefined;
-  return Float64Array.from(ids, (id) => byId[id] ?? 0);
+  return Float64Array.from(ids, (id) => (Object.hasOwn(byId, id) ? byId[id]! : 0));
 }
 
 function float32(values: Float64Array | undefined): Float32Array | undefined {

@@ -1,4 +1,4 @@
-import { manualClock, Rng, silentLogger } from '@waggle/core';
+import { type Column, manualClock, Rng, type StringColumn, silentLogger } from '@waggle/core';
 import {
   type DecisionRow,
   RankRequest,
@@ -414,6 +414,45 @@ describe('offers', () => {
     if (plain.campaigns.goalOpens[row] === 0)
       near(terms.delivery, 1_000 * p_accept * p_click * delivered);
     expect(score).toBe(SCORE_TERMS.reduce((total, t) => total + terms[t], 0));
+  });
+
+  test('an id that every object inherits has no shadow price', async () => {
+    const renamed = (column: Column | undefined): StringColumn => {
+      if (column?.kind !== 'string') throw new Error('ids are strings');
+      const dictionary = column.dictionary.map((id) => (id === busy() ? 'constructor' : id));
+      return { ...column, dictionary };
+    };
+    const { catalog, snapshot } = world.input;
+    const { publications } = catalog;
+    const { publication } = snapshot.tables;
+    const release = await world.release({
+      policy: parsePolicy({ epsilon: 0 }),
+      catalog: {
+        ...catalog,
+        publications: {
+          ...publications,
+          columns: {
+            ...publications.columns,
+            publication_id: renamed(publications.columns['publication_id']),
+          },
+        },
+      },
+      snapshot: {
+        ...snapshot,
+        tables: {
+          ...snapshot.tables,
+          publication: {
+            ...publication!,
+            columns: { ...publication!.columns, id: renamed(publication!.columns['id']) },
+          },
+        },
+      },
+      duals: { version: 'duals@test', mu: {}, omega: {}, rho: { pub_other: 0.05 } },
+    });
+    const asked = { publication_id: 'constructor', explain: 'summary' as const };
+    const { items } = offers(engineFor(release), asked);
+    expect(items.length).toBeGreaterThan(0);
+    for (const { explain } of items) expect(explain!.terms.fairness).toBe(0);
   });
 
   test('a campaign without enough money for this send is left out under budget', () => {
