@@ -1,4 +1,4 @@
-import { checkSignal, follow } from './jobs.js';
+import { checkSignal, follow } from './signals.js';
 
 const EVERY_MS = 100;
 

@@ -1,7 +1,7 @@
 import { throwIfAborted } from '@waggle/core';
 import { checkArray, checkInteger, MAX_ROWS } from './arrays.js';
 import { nativeError } from './errors.js';
-import { checkSignal, waitForTurn } from './jobs.js';
+import { checkSignal, waitForTurn } from './signals.js';
 
 /** Features, or hash buckets, that a sparse model may have. */
 export const SPARSE_MAX_FEATURES = 2 ** 28;

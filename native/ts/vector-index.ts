@@ -1,8 +1,9 @@
 import { throwIfAborted } from '@waggle/core';
 import { checkArray, checkInteger, checkObject, positionOf } from './arrays.js';
 import { fromAddon, nativeError } from './errors.js';
-import { checkSignal, MAX_JOBS_IN_FLIGHT, runJob, waitForTurn } from './jobs.js';
+import { MAX_JOBS_IN_FLIGHT, runJob } from './jobs.js';
 import { addon, type IdArguments, type IndexHandle, type SubmittedJob } from './loader.js';
+import { checkSignal, waitForTurn } from './signals.js';
 import { type PackedIds, packIds, StringIds } from './string-ids.js';
 import { type Metric, TOPK_MAX_K } from './topk.js';
 

@@ -22,8 +22,8 @@ const otherwise = (store: FeatureStore, fromMs: number): FeatureStore => ({
     const found = await store.queryColumns(sql, options);
     const { successes, decision_ms: decided } = found.columns;
     if (successes?.kind !== 'numeric' || decided?.kind !== 'numeric') return found;
-    const changed = Float64Array.from(successes.data as ArrayLike<number>, (s, i) =>
-      Number(decided.data[i]!) >= fromMs ? i % 2 : s,
+    const changed = Float64Array.from({ length: found.nRows }, (_, i) =>
+      Number(decided.data[i]!) >= fromMs ? i % 2 : Number(successes.data[i]!),
     );
     return { ...found, columns: { ...found.columns, successes: numericColumn('f64', changed) } };
   },
