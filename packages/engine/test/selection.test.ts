@@ -9,6 +9,7 @@ import {
   type ImportedModel,
   loadClickRelease,
   loadRankingRelease,
+  parsePolicy,
   type RankingRelease,
   rankingReleaseFiles,
   replay,
@@ -20,6 +21,8 @@ import { treesFor } from './support/trees.js';
 import { openTestWorld, TENANT, type TestWorld, texts, wigglyModel } from './support/world.js';
 
 const SELECTION = { level: -0.04, edge: -0.3 };
+/** A list that explores holds one ad of each advertiser, not every candidate. */
+const policy = parsePolicy({ epsilon: 0 });
 
 let world: TestWorld;
 let plain: RankingRelease;
@@ -31,9 +34,9 @@ beforeAll(async () => {
   const { pctr } = models;
   if (pctr.kind !== 'linear_logistic') throw new Error('the test world serves a linear model');
   const pctrModel = wigglyModel(pctr, sealLinearModel);
-  plain = await world.release({ models: { ...models, pctr: pctrModel } });
+  plain = await world.release({ policy, models: { ...models, pctr: pctrModel } });
   const withIt = withSelection(pctrModel, SELECTION);
-  corrected = await world.release({ models: { ...models, pctr: withIt } });
+  corrected = await world.release({ policy, models: { ...models, pctr: withIt } });
 });
 afterAll(() => world?.close());
 
@@ -180,7 +183,7 @@ describe('the correction of a model of another tool', () => {
   const released = async (imported: ImportedModel) => {
     const models = { ...world.input.models, imported: { pctr: imported } };
     const networkRunner = () => new InlineRunner();
-    return loadRankingRelease(await world.stored({ models }), {
+    return loadRankingRelease(await world.stored({ policy, models }), {
       ...{ logger: silentLogger, networkRunner },
     });
   };

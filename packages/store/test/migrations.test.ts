@@ -15,6 +15,11 @@ const extra = makeMigration(
   "-- a comment; with a semicolon\nCREATE TABLE IF NOT EXISTS extra (s String DEFAULT ';') ENGINE = Memory;\nINSERT INTO extra VALUES ('a');\n",
 );
 
+test('each migration has the number after the one before', async () => {
+  const all = await readMigrations();
+  expect(all.map(({ version }) => version)).toEqual(all.map((_, i) => i + 1));
+});
+
 test('applies every migration once and knows its version', async () => {
   const all = await readMigrations();
   expect(await migrate(subject.store)).toEqual({
