@@ -210,7 +210,8 @@ export class VectorIndex<T extends IdType = IdType> {
    *
    * @param ids BigUint64Array, or strings of at most 65,535 UTF-8 bytes; borrowed until settled
    * @param vectors float32 [ids.length × dim], row-major; borrowed until settled
-   * @throws WAGGLE_NATIVE_NAN naming a vector that holds NaN or infinity; _SHAPE, also when maxRows would be passed;
+   * @throws WAGGLE_NATIVE_NAN naming a vector that holds NaN or infinity or, for `ip` and `l2`, whose squared length
+   *   exceeds 1e36; _SHAPE, also when maxRows would be passed;
    *   _DTYPE, _DETACHED, _LEASED, _BUSY, _OUT_OF_MEMORY, _CLOSED; WAGGLE_ABORTED. O(ids.length · dim)
    */
   async upsert(
