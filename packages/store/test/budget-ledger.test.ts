@@ -50,7 +50,7 @@ test('every entry of a reference is of the tenant that reserved, over snapshots 
     const seen: unknown[] = [];
     for await (const { payload } of wal.read(0)) {
       const { t, n } = JSON.parse(Buffer.from(payload).toString()) as { t: string; n?: string };
-      seen.push([t, n]);
+      if (t !== 'budgets') seen.push([t, n]);
     }
     return seen;
   };
