@@ -70,8 +70,9 @@ describe('statuses', () => {
 
   test('are given to everything that a request can cause', () => {
     const startOnly = ['WAGGLE_PORT_IN_USE', 'WAGGLE_BIND_FAILED', 'WAGGLE_BIND_REFUSED'];
-    // Raised while building or replaying, never while ranking.
+    // Raised while building, swapping or replaying, never while ranking.
     const offline = [
+      'WAGGLE_TENANT_CHANGED',
       'WAGGLE_RELEASE_UNSERVABLE',
       'WAGGLE_RELEASE_TWIN_MISMATCH',
       'WAGGLE_CATALOG_EMPTY',
