@@ -396,20 +396,15 @@ export class BudgetLedger {
         availableMicros: free,
       };
     }
-    const reference: Reference = {
+    const reference = this.#newReference({
       id: referenceId,
       campaign: campaignId,
       amount: amountMicros,
-      day,
       decision: decisionId,
-      state: 'held',
-      charged: 0,
       atMs: nowMs,
       since: this.#decisionSequence?.() ?? -1,
       tenant: tenantId,
-      durable: undefined,
-      capture: this.#captures,
-    };
+    });
     await this.#holdDurably(campaign, reference);
     return { ok: true };
   }
@@ -430,21 +425,16 @@ export class BudgetLedger {
     }
     if (this.#mayBeForgotten(nowMs)) return { applied: false };
     const campaign = this.#campaign(campaignId);
-    await this.#holdDurably(campaign, {
+    const reference = this.#newReference({
       id: referenceId,
       campaign: campaignId,
       // Sums stay exact.
       amount: Math.min(amountMicros, Number.MAX_SAFE_INTEGER - campaign.held - campaign.spent),
-      day: Math.floor(nowMs / DAY_MS),
       decision: decisionId,
-      state: 'held',
-      charged: 0,
       atMs: nowMs,
-      since: -1,
       tenant: tenantId,
-      durable: undefined,
-      capture: this.#captures,
     });
+    await this.#holdDurably(campaign, reference);
     return { applied: true };
   }
 
@@ -460,20 +450,14 @@ export class BudgetLedger {
       return { applied };
     }
     if (this.#mayBeForgotten(nowMs)) return { applied: false };
-    const reference: Reference = {
+    const reference = this.#newReference({
       id: referenceId,
       campaign: campaignId,
-      amount: 0,
-      day: Math.floor(nowMs / DAY_MS),
       decision: decisionId,
       state: 'released',
-      charged: 0,
       atMs: nowMs,
-      since: -1,
       tenant: tenantId,
-      durable: undefined,
-      capture: this.#captures,
-    };
+    });
     this.#references.set(referenceId, reference);
     await this.#write(
       {
@@ -634,21 +618,13 @@ export class BudgetLedger {
         },
       );
     }
-    const day = Math.floor(nowMs / DAY_MS);
-    const reference: Reference = {
+    const reference = this.#newReference({
       id: key,
       campaign: campaignId,
-      amount: 0,
-      day,
-      decision: '',
       state: 'charged',
       charged: amountMicros,
       atMs: nowMs,
-      since: -1,
-      tenant: undefined,
-      durable: undefined,
-      capture: this.#captures,
-    };
+    });
     this.#references.set(key, reference);
     this.#keepForSnapshot(campaign, reference);
     campaign.spent += amountMicros;
@@ -913,45 +889,34 @@ export class BudgetLedger {
       return;
     }
     const campaign = this.#campaign(record.c);
-    const day = Math.floor(record.at / DAY_MS);
     const reference = this.#references.get(record.t === 'adjust' ? `adjust:${record.r}` : record.r);
     switch (record.t) {
       case 'reserve': {
         if (reference !== undefined) return;
-        const fresh: Reference = {
+        const fresh = this.#newReference({
           id: record.r,
           campaign: record.c,
           amount: record.a,
-          day,
           decision: record.d,
-          state: 'held',
-          charged: 0,
           atMs: record.at,
           since: record.s ?? -1,
           tenant: record.n,
-          durable: undefined,
-          capture: this.#captures,
-        };
+        });
         this.#references.set(record.r, fresh);
         this.#hold(campaign, fresh);
         return;
       }
       case 'release':
         if (reference === undefined) {
-          this.#references.set(record.r, {
+          const fresh = this.#newReference({
             id: record.r,
             campaign: record.c,
-            amount: 0,
-            day,
             decision: record.d,
             state: 'released',
-            charged: 0,
             atMs: record.at,
-            since: -1,
             tenant: record.n,
-            durable: undefined,
-            capture: this.#captures,
           });
+          this.#references.set(record.r, fresh);
           return;
         }
         if (reference.state !== 'held') return;
@@ -970,24 +935,35 @@ export class BudgetLedger {
       case 'adjust': {
         if (reference !== undefined) return;
         campaign.spent += record.a;
-        const id = `adjust:${record.r}`;
-        this.#references.set(id, {
-          id,
+        const fresh = this.#newReference({
+          id: `adjust:${record.r}`,
           campaign: record.c,
-          amount: 0,
-          day,
-          decision: '',
           state: 'charged',
           charged: record.a,
           atMs: record.at,
-          since: -1,
-          tenant: undefined,
-          durable: undefined,
-          capture: this.#captures,
         });
+        this.#references.set(fresh.id, fresh);
         return;
       }
     }
+  }
+
+  /** One that holds nothing, of the ledger's tenant, on the UTC day of `atMs`: unless told otherwise. */
+  #newReference(
+    facts: Pick<Reference, 'id' | 'campaign' | 'atMs'> & Partial<Reference>,
+  ): Reference {
+    return {
+      amount: 0,
+      day: Math.floor(facts.atMs / DAY_MS),
+      decision: '',
+      state: 'held',
+      charged: 0,
+      since: -1,
+      tenant: undefined,
+      durable: undefined,
+      capture: this.#captures,
+      ...facts,
+    };
   }
 
   /** Holds at once, resolves when that is durable. */
