@@ -5,6 +5,8 @@
 
 #include <cstdarg>
 #include <cstdio>
+#include <exception>
+#include <new>
 
 #include "abi/backend_abi.h"
 
@@ -29,6 +31,20 @@ inline int32_t fail_cuda(waggle_text* error, cudaError_t result, const char* wha
   (void)cudaGetLastError();
   return fail(error, result == cudaErrorMemoryAllocation ? WAGGLE_BACKEND_OUT_OF_MEMORY : WAGGLE_BACKEND_FAILED,
               "%s: %s (%s)", what, cudaGetErrorString(result), cudaGetErrorName(result));
+}
+
+/// The body's answer; no exception crosses the line to the host.
+template <typename Body>
+int32_t guarded(waggle_text* error, Body&& body) {
+  try {
+    return body();
+  } catch (const std::bad_alloc&) {
+    return fail(error, WAGGLE_BACKEND_OUT_OF_MEMORY, "no host memory");
+  } catch (const std::exception& thrown) {
+    return fail(error, WAGGLE_BACKEND_FAILED, "%s", thrown.what());
+  } catch (...) {
+    return fail(error, WAGGLE_BACKEND_FAILED, "unexpected exception");
+  }
 }
 
 }  // namespace waggle::cuda

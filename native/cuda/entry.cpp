@@ -3,7 +3,6 @@
 
 #include <cstdio>
 #include <memory>
-#include <new>
 
 #include "abi/backend_abi.h"
 #include "cuda/check.cuh"
@@ -42,18 +41,6 @@ int32_t choose_device(int* device, cudaDeviceProp* properties, waggle_text* erro
                 kOldestMajor);
   }
   return WAGGLE_BACKEND_OK;
-}
-
-// No exception crosses the line.
-template <typename Body>
-int32_t guarded(waggle_text* error, Body&& body) {
-  try {
-    return body();
-  } catch (const std::bad_alloc&) {
-    return fail(error, WAGGLE_BACKEND_OUT_OF_MEMORY, "no host memory");
-  } catch (...) {
-    return fail(error, WAGGLE_BACKEND_FAILED, "unexpected exception");
-  }
 }
 
 // What is opened to stay may need the memory that calls left behind for the next of their kind.

@@ -1,8 +1,6 @@
 #include "cuda/owner.hpp"
 
 #include <algorithm>
-#include <exception>
-#include <new>
 #include <utility>
 
 #include "cuda/check.cuh"
@@ -14,19 +12,6 @@ namespace waggle::cuda {
 namespace {
 
 constexpr int64_t kLargestBatch = 4096;  // queries
-
-template <typename Body>
-int32_t guarded(waggle_text* error, Body&& body) {
-  try {
-    return body();
-  } catch (const std::bad_alloc&) {
-    return fail(error, WAGGLE_BACKEND_OUT_OF_MEMORY, "no host memory");
-  } catch (const std::exception& thrown) {
-    return fail(error, WAGGLE_BACKEND_FAILED, "%s", thrown.what());
-  } catch (...) {
-    return fail(error, WAGGLE_BACKEND_FAILED, "unexpected exception");
-  }
-}
 
 bool is_cancelled(const waggle_topk_args& args) {
   return args.is_cancelled != nullptr && args.is_cancelled(args.cancel_context) != 0;
