@@ -1,4 +1,4 @@
-import { checkArray, checkInteger, checkObject, MAX_ROWS } from './arrays.js';
+import { checkArray, checkInteger, checkObject, MAX_ROWS, positionOf } from './arrays.js';
 import { fromAddon, nativeError } from './errors.js';
 import { runJob } from './jobs.js';
 import { addon, type NativeHandle } from './loader.js';
@@ -7,7 +7,7 @@ import { checkFilter, type Metric, metricCode, TOPK_MAX_K } from './topk.js';
 /** What the device scans; answers are exact whatever it is, as long as the f32 rows are kept beside it. */
 export type DeviceDtype = 'f32' | 'f16' | 'bf16' | 'int8';
 
-const DTYPES: Readonly<Record<DeviceDtype, number>> = { f32: 0, f16: 1, bf16: 2, int8: 3 };
+const DTYPES: readonly DeviceDtype[] = ['f32', 'f16', 'bf16', 'int8'];
 
 export interface DeviceMatrixInput {
   /** float32 [nRows × dim], row-major, finite; borrowed until settled, copied to the device. */
@@ -82,16 +82,9 @@ export class DeviceMatrix {
     checkInteger('nRows', o.nRows, 0, MAX_ROWS);
     checkInteger('dim', o.dim, 1, MAX_ROWS);
     checkArray('matrix', o.matrix, 'Float32Array', o.nRows * o.dim);
-    const dtype = o.dtype ?? 'f16';
-    if (!Object.hasOwn(DTYPES, dtype)) {
-      throw nativeError(
-        'WAGGLE_NATIVE_INVALID_ARGUMENT',
-        `dtype is ${String(dtype)}; it must be f32, f16, bf16 or int8`,
-      );
-    }
+    const dtype = positionOf('dtype', DTYPES, o.dtype ?? 'f16');
     const opened = await runJob(
-      (engine) =>
-        engine.deviceMatrixOpen(o.matrix, o.nRows, o.dim, DTYPES[dtype], o.keepExact ?? true),
+      (engine) => engine.deviceMatrixOpen(o.matrix, o.nRows, o.dim, dtype, o.keepExact ?? true),
       o.signal,
     );
     return new DeviceMatrix(o, opened.handle, opened.deviceBytes);

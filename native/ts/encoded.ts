@@ -1,5 +1,4 @@
-import { checkArray, checkInteger, checkObject, MAX_ROWS } from './arrays.js';
-import { nativeError } from './errors.js';
+import { checkArray, checkInteger, checkObject, MAX_ROWS, positionOf } from './arrays.js';
 import { runJob } from './jobs.js';
 import { checkFilter, type Metric, metricCode, TOPK_MAX_K, type TopkResult } from './topk.js';
 
@@ -59,15 +58,7 @@ export interface TopkEncodedResult extends TopkResult {
   readonly nRescored: number;
 }
 
-const DTYPES: Readonly<Record<EncodedDtype, number>> = { f16: 0, bf16: 1, int8: 2 };
-
-function dtypeCode(dtype: EncodedDtype): number {
-  if (Object.hasOwn(DTYPES, dtype)) return DTYPES[dtype];
-  throw nativeError(
-    'WAGGLE_NATIVE_INVALID_ARGUMENT',
-    `dtype is ${String(dtype)}; it must be f16, bf16 or int8`,
-  );
-}
+const DTYPES: readonly EncodedDtype[] = ['f16', 'bf16', 'int8'];
 
 /**
  * A matrix in two bytes per value (`f16`, `bf16`) or one (`int8`), with what {@link topkEncoded} needs to answer as the
@@ -86,7 +77,7 @@ export async function encodeMatrix(
   checkObject('options', o);
   checkInteger('nRows', o.nRows, 0, MAX_ROWS);
   checkInteger('dim', o.dim, 1, MAX_ROWS);
-  const dtype = dtypeCode(o.dtype);
+  const dtype = positionOf('dtype', DTYPES, o.dtype);
   const nValues = o.nRows * o.dim;
   checkArray('matrix', o.matrix, 'Float32Array', nValues);
   const encoded: EncodedMatrix = {
@@ -116,7 +107,7 @@ export async function encodeMatrix(
 }
 
 function checkEncoded(e: EncodedMatrix): number {
-  const dtype = dtypeCode(e.dtype);
+  const dtype = positionOf('dtype', DTYPES, e.dtype);
   checkInteger('encoded.nRows', e.nRows, 0, MAX_ROWS);
   checkInteger('encoded.dim', e.dim, 1, MAX_ROWS);
   const nValues = e.nRows * e.dim;

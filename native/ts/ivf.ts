@@ -10,7 +10,14 @@ import { nativeError } from './errors.js';
 import { runJob } from './jobs.js';
 import { addon, type IvfIndexHandle, type RawIvfStats } from './loader.js';
 import { withProgress } from './progress.js';
-import { checkFilter, type Metric, metricCode, TOPK_MAX_K, type TopkResult } from './topk.js';
+import {
+  checkFilter,
+  METRICS,
+  type Metric,
+  metricCode,
+  TOPK_MAX_K,
+  type TopkResult,
+} from './topk.js';
 
 export const IVF_MAX_LISTS = 65_536;
 
@@ -18,7 +25,6 @@ export const IVF_MAX_LISTS = 65_536;
 export type IvfStage = 'train' | 'assign' | 'encode' | 'measure';
 
 const STAGES: readonly IvfStage[] = ['train', 'assign', 'encode', 'measure'];
-const METRICS: readonly Metric[] = ['ip', 'cosine', 'l2'];
 
 export interface IvfBuildInput {
   /** float32 [nRows × dim], row-major; borrowed until settled, then not needed any more. */

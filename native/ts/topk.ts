@@ -1,4 +1,4 @@
-import { checkArray, checkInteger, checkObject, MAX_ROWS } from './arrays.js';
+import { checkArray, checkInteger, checkObject, MAX_ROWS, positionOf } from './arrays.js';
 import { fromAddon, nativeError } from './errors.js';
 import { runJob } from './jobs.js';
 import { addon, type TopkArguments } from './loader.js';
@@ -38,15 +38,12 @@ export interface TopkResult {
   readonly rows: Int32Array;
 }
 
-const METRICS: Readonly<Record<Metric, number>> = { ip: 0, cosine: 1, l2: 2 };
+/** In the order of the addon's numbers. */
+export const METRICS: readonly Metric[] = ['ip', 'cosine', 'l2'];
 
 /** The addon's number for a metric. @throws WAGGLE_NATIVE_INVALID_ARGUMENT */
 export function metricCode(metric: Metric): number {
-  if (Object.hasOwn(METRICS, metric)) return METRICS[metric];
-  throw nativeError(
-    'WAGGLE_NATIVE_INVALID_ARGUMENT',
-    `metric is ${String(metric)}; it must be ip, cosine or l2`,
-  );
+  return positionOf('metric', METRICS, metric);
 }
 
 /** At most one filter, and that long enough. @throws WAGGLE_NATIVE_INVALID_ARGUMENT, _SHAPE, _DTYPE, _DETACHED */

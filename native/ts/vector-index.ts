@@ -5,7 +5,7 @@ import { MAX_JOBS_IN_FLIGHT, runJob } from './jobs.js';
 import { addon, type IdArguments, type IndexHandle, type SubmittedJob } from './loader.js';
 import { checkSignal, waitForTurn } from './signals.js';
 import { type PackedIds, packIds, StringIds } from './string-ids.js';
-import { type Metric, TOPK_MAX_K } from './topk.js';
+import { METRICS, type Metric, metricCode, TOPK_MAX_K } from './topk.js';
 
 export type { StringIds } from './string-ids.js';
 
@@ -93,7 +93,6 @@ export interface VectorIndexStats {
 }
 
 const NO_IDS: IdArguments = [0, undefined, undefined, undefined];
-const METRICS: readonly Metric[] = ['ip', 'cosine', 'l2'];
 const DTYPES: readonly VectorDtype[] = ['f32', 'f16', 'bf16', 'int8'];
 const ID_TYPES: readonly IdType[] = ['uint64', 'string'];
 
@@ -151,7 +150,7 @@ export class VectorIndex<T extends IdType = IdType> {
     checkInteger('maxRows', maxRows, 1, VECTOR_INDEX_MAX_ROWS);
     const dtype = o.dtype ?? 'f32';
     const keepF32 = o.keepF32 ?? true;
-    const metric = positionOf('metric', METRICS, o.metric);
+    const metric = metricCode(o.metric);
     const storage = positionOf('dtype', DTYPES, dtype);
     const idType = positionOf<IdType>('idType', ID_TYPES, o.idType);
     try {
