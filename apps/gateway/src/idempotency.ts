@@ -54,8 +54,8 @@ class Shelf {
   readonly entries = new Map<string, Entry>();
   bytes = 0;
 
+  /** A scope that it does not have. */
   put(scope: string, entry: Entry): void {
-    this.drop(scope);
     this.entries.set(scope, entry);
     this.bytes += entry.bytes;
   }
