@@ -13,6 +13,7 @@
 #include "src/index/doubts.hpp"
 #include "src/index/id_map.hpp"
 #include "src/index/segment.hpp"
+#include "src/squared_length.hpp"
 #include "waggle/thread_pool.hpp"
 
 namespace waggle {
@@ -174,8 +175,6 @@ bool clear_bit(Bits& bits, int64_t row) {
   return true;
 }
 
-constexpr double kLargestSquare = 1e36;
-
 bool all_finite(const float* values, int64_t n) {
   uint32_t bad = 0;
   for (int64_t i = 0; i < n; ++i) {
@@ -308,14 +307,7 @@ namespace {
 // is longer would fail every search that meets it.
 bool may_be_stored(const float* row, int64_t dim, Metric metric) {
   if (!all_finite(row, dim)) return false;
-  if (metric == Metric::kCosine) return true;
-  double square[4] = {};
-  int64_t i = 0;
-  for (; i + 4 <= dim; i += 4) {
-    for (int64_t j = 0; j < 4; ++j) square[j] += static_cast<double>(row[i + j]) * row[i + j];
-  }
-  for (; i < dim; ++i) square[0] += static_cast<double>(row[i]) * row[i];
-  return (square[0] + square[1]) + (square[2] + square[3]) <= kLargestSquare;
+  return metric == Metric::kCosine || squared_length(row, dim) <= kLargestSquare;
 }
 
 }  // namespace

@@ -4,13 +4,13 @@
 
 #include "cpu/topk.hpp"
 #include "src/ivf/parts.hpp"
+#include "src/squared_length.hpp"
 #include "waggle/thread_pool.hpp"
 
 namespace waggle::ivf {
 
 namespace {
 
-constexpr double kLargestSquare = 1e36;
 constexpr int64_t kRowsPerChunk = 2048;
 
 enum Stage { kTrain = 0, kAssign = 1, kEncode = 2, kMeasure = 3 };
@@ -28,13 +28,7 @@ Status check_rows(const Matrix<const float>& matrix, const RunContext& context, 
   chunks(matrix.rows, kRowsPerChunk, context, [&](int64_t begin, int64_t end, int) {
     for (int64_t r = begin; r < end; ++r) {
       const float* x = matrix.row(r);
-      double square[4] = {};
-      int64_t i = 0;
-      for (; i + 4 <= matrix.cols; i += 4) {
-        for (int64_t j = 0; j < 4; ++j) square[j] += static_cast<double>(x[i + j]) * x[i + j];
-      }
-      for (; i < matrix.cols; ++i) square[0] += static_cast<double>(x[i]) * x[i];
-      if (!((square[0] + square[1]) + (square[2] + square[3]) <= kLargestSquare)) {
+      if (!(squared_length(x, matrix.cols) <= kLargestSquare)) {
         int64_t first = bad.load();
         while (r < first && !bad.compare_exchange_weak(first, r)) {
         }

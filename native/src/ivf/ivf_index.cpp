@@ -6,6 +6,7 @@
 
 #include "src/ivf/parts.hpp"
 #include "src/registry.hpp"
+#include "src/squared_length.hpp"
 
 namespace waggle {
 
@@ -114,9 +115,7 @@ Status read(const MappedFile& file, const char* name, ivf::Store<T>& store) {
 /// Rows are no longer than 1e18, so neither are their means.
 bool short_enough(const ivf::Store<float>& vectors, int64_t dim) {
   for (int64_t at = 0; at < vectors.size(); at += dim) {
-    double square = 0;
-    for (int64_t i = 0; i < dim; ++i) square += static_cast<double>(vectors[at + i]) * vectors[at + i];
-    if (!(square <= 1.01e36)) return false;
+    if (!(squared_length(vectors.data() + at, dim) <= 1.01 * kLargestSquare)) return false;
   }
   return true;
 }
@@ -255,11 +254,7 @@ Status IvfIndex::search(const IvfSearchArgs& args, const RunContext& context, Iv
         return fail(Code::kShape, "queries or an output is missing");
       }
       for (int64_t q = 0; q < args.queries.rows; ++q) {
-        double square = 0;
-        for (int64_t i = 0; i < p.dim; ++i) {
-          square += static_cast<double>(args.queries.row(q)[i]) * args.queries.row(q)[i];
-        }
-        if (!(square <= 1e36)) {
+        if (!(squared_length(args.queries.row(q), p.dim) <= kLargestSquare)) {
           return fail(Code::kNotFinite, "query %lld holds NaN or infinity, or its squared length exceeds 1e36",
                       static_cast<long long>(q));
         }

@@ -6,6 +6,7 @@
 #include "cpu/kmeans.hpp"
 #include "src/device_points.hpp"
 #include "src/registry.hpp"
+#include "src/squared_length.hpp"
 
 namespace waggle {
 
@@ -13,9 +14,7 @@ namespace {
 
 Status check_finite(const float* values, int64_t rows, int64_t dim, const char* name) {
   for (int64_t r = 0; r < rows; ++r) {
-    double square = 0;
-    for (int64_t i = 0; i < dim; ++i) square += static_cast<double>(values[r * dim + i]) * values[r * dim + i];
-    if (!(square <= 1e36)) {
+    if (!(squared_length(values + r * dim, dim) <= kLargestSquare)) {
       return fail(Code::kNotFinite, "%s row %lld holds NaN or infinity, or its squared length exceeds 1e36", name,
                   static_cast<long long>(r));
     }
