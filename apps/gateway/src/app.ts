@@ -99,6 +99,7 @@ export function buildApp(parts: GatewayParts): FastifyInstance {
       return { id: release, loadedAtMs, swaps, rejected: rejected !== undefined };
     },
     forwarder: () => parts.journal.forwarder(),
+    peers: () => parts.ledger.peers(),
     idempotency: () => ({
       entries: idempotency.size,
       bytes: idempotency.bytes,

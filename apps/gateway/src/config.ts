@@ -41,6 +41,8 @@ export const GatewayConfigSchema = Type.Object(
     maxInFlight: Type.Integer({ minimum: 1, maximum: 100_000, default: 2_000 }),
     idempotencyTtlMs: Ms(86_400_000, 7 * 86_400_000),
     idempotencyMaxBytes: Type.Integer({ minimum: 65_536, maximum: 2 ** 34, default: 67_108_864 }),
+    /** Pause between two exchanges of money with other gateways on the same store; 0 = none. */
+    ledgerPeersMs: Ms(2_000, 600_000),
     /** How far ahead of the clock an event's time may be. */
     eventFutureSkewMs: Ms(86_400_000),
     /** One summary line per interval while there is traffic; 0 = none. */

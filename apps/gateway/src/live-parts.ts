@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import type { Clock, Logger } from '@waggle/core';
 import type { Store } from '@waggle/store';
-import { BudgetLedger, DecisionLog, EventJournal } from '@waggle/store/ledger';
+import { BudgetLedger, DecisionLog, EventJournal, LedgerPeers } from '@waggle/store/ledger';
 import { WriteAheadLog } from '@waggle/store/wal';
 import type { ForwarderStatus, JournalPort, LedgerPort, PlacementReport } from './ports.js';
 import type { ShutdownStep } from './server.js';
@@ -18,8 +18,11 @@ export interface LiveParts {
   readonly answers: WriteAheadLog;
   readonly ledgerPort: LedgerPort;
   readonly journalPort: JournalPort;
-  /** Begins forwarding to the store. */
-  forwardTo(store: Store): void;
+  /**
+   * Begins forwarding to the store.
+   * @param shared other gateways may use it, and are told of this one's money and asked for theirs
+   */
+  forwardTo(store: Store, shared: boolean): void;
   /** In the order in which they must run. */
   readonly shutdown: readonly ShutdownStep[];
 }
@@ -33,6 +36,8 @@ export async function openLiveParts(o: {
   tenantId: string;
   clock: Clock;
   logger: Logger;
+  /** Pause between two exchanges with other gateways' ledgers; 0 = none. */
+  ledgerPeersMs: number;
 }): Promise<LiveParts> {
   const { clock, logger } = o;
   const wals: WriteAheadLog[] = [];
@@ -61,6 +66,13 @@ export async function openLiveParts(o: {
     const decisions = await DecisionLog.open({ wal: decisionWal, clock, logger });
     await ledger.releaseOrphans(decisionWal, () => decisions.recordedFills());
     const answers = await openWal('answers', ANSWER_SEGMENT_BYTES);
+    const peers = new LedgerPeers({
+      ledger,
+      clock,
+      logger,
+      tenantId: o.tenantId,
+      intervalMs: o.ledgerPeersMs,
+    });
     let forwarding = false;
     return {
       ledger,
@@ -71,6 +83,7 @@ export async function openLiveParts(o: {
           const { failure } = ledgerWal.status();
           return failure === undefined ? { ok: true } : { ok: false, detail: failure.message };
         },
+        peers: () => peers.status(),
         follow: (reports) => followPlacements(ledger, reports, logger),
       },
       journalPort: {
@@ -78,17 +91,25 @@ export async function openLiveParts(o: {
         forwarder: () =>
           combined(forwarding, [journal.status(), decisions.status(), ledger.status()]),
       },
-      forwardTo(store) {
+      forwardTo(store, shared) {
         forwarding = true;
         journal.start(store);
         decisions.start(store);
         ledger.start(store);
+        if (shared && o.ledgerPeersMs > 0) peers.start(store);
       },
       shutdown: [
         {
           name: 'drain logs',
-          run: () =>
-            Promise.all([journal.stop(DRAIN_MS), decisions.stop(DRAIN_MS), ledger.close()]),
+          run: () => {
+            const closed = ledger.close();
+            return Promise.all([
+              journal.stop(DRAIN_MS),
+              decisions.stop(DRAIN_MS),
+              peers.stop(closed),
+              closed,
+            ]);
+          },
         },
         { name: 'close logs', run: closeWals },
       ],

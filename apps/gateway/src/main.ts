@@ -84,6 +84,7 @@ export async function startGateway(options: StartOptions): Promise<RunningGatewa
     tenantId: first?.ranking.tenantId ?? config.tenantId,
     clock,
     logger,
+    ledgerPeersMs: config.ledgerPeersMs,
   }).catch(async (cause) => {
     await first?.ranking.networks?.close();
     throw cause;
@@ -213,7 +214,7 @@ export async function startGateway(options: StartOptions): Promise<RunningGatewa
       throw cause;
     });
 
-    const link = linkStore(options, dir, (store) => live.forwardTo(store));
+    const link = linkStore(options, dir, live.forwardTo);
     link?.start();
     if (link !== undefined) steps.push({ name: 'close store', run: () => link.close() });
     steps.push({
@@ -331,10 +332,10 @@ function wantsDataClock(config: GatewayConfig, served: ServedRelease): boolean {
 function linkStore(
   { config, logger, store, storeOwner }: StartOptions,
   dir: string,
-  onOpen: (store: Store) => void,
+  forwardTo: (store: Store, shared: boolean) => void,
 ): StoreLink | undefined {
   if (store !== undefined) {
-    onOpen(store);
+    forwardTo(store, true);
     return undefined;
   }
   const { clickhouseUrl, clickhouseUser, clickhousePassword, clickhouseDatabase } = config;
@@ -347,11 +348,12 @@ function linkStore(
         ...(clickhouseDatabase === undefined ? {} : { database: clickhouseDatabase }),
         logger,
       });
-    return new StoreLink({ open, onOpen, logger });
+    return new StoreLink({ open, onOpen: (opened) => forwardTo(opened, true), logger });
   }
   if (storeOwner === undefined) return undefined;
   const open = () => openLocalStore({ dataDir: dir, logger, startOwner: storeOwner });
-  return new StoreLink({ open, onOpen, logger });
+  // In the folder that this gateway has for itself.
+  return new StoreLink({ open, onOpen: (opened) => forwardTo(opened, false), logger });
 }
 
 /** @throws WAGGLE_PORT_IN_USE, WAGGLE_BIND_FAILED */

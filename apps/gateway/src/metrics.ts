@@ -1,5 +1,6 @@
 import { FILTER_NAMES, type RankResponseBody } from '@waggle/core/contract';
 import { Counter, Gauge, type Metric, Registry } from 'prom-client';
+import type { PeersStatus } from './ports.js';
 
 /** Upper bounds in seconds; the service level is stated at 2, 20 and 80 ms. */
 const DURATION_BUCKETS_S = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 1, 5];
@@ -61,6 +62,7 @@ export interface GaugeSources {
     rejected: boolean;
   };
   forwarder(): { ok: boolean; backlog: number; lagMs: number };
+  peers(): PeersStatus;
   idempotency(): { entries: number; bytes: number; evicted: number; replayed: number };
   ready(): boolean;
 }
@@ -247,6 +249,16 @@ export class GatewayMetrics {
       'waggle_forwarder_lag_seconds',
       'Age of the oldest of them.',
       () => sources.forwarder().lagMs / 1000,
+    );
+    gauge(
+      'waggle_ledger_peers',
+      'Other gateways whose money is seen.',
+      () => sources.peers().peers,
+    );
+    gauge(
+      'waggle_ledger_peers_age_seconds',
+      'Since it was last seen; 0 where the store is nobody else’s.',
+      () => sources.peers().ageMs / 1000,
     );
     gauge('waggle_release_rejected', '1 while the release asked for could not be loaded.', () =>
       Number(sources.release().rejected),

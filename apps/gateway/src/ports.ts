@@ -90,8 +90,17 @@ export interface PlacementReport {
   readonly atMs: number;
 }
 
+/** What is known of other gateways' money. */
+export interface PeersStatus {
+  /** Other ledgers heard of. */
+  readonly peers: number;
+  /** Since they were last heard; 0 where nobody listens. */
+  readonly ageMs: number;
+}
+
 export interface LedgerPort {
   status(): { readonly ok: boolean; readonly detail?: string };
+  peers(): PeersStatus;
   /**
    * Lets money follow what became of placements, durably: what is committed is held, whatever the budget says; what is
    * settled is spent; what will not run is given back. Twice is once.

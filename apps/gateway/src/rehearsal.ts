@@ -42,7 +42,11 @@ export async function rehearse(o: {
       current: () => o.served,
       status: () => ({ release: ranking.id, loadedAtMs: undefined, swaps: 0 }),
     },
-    ledger: { status: () => ({ ok: true }), follow: () => Promise.resolve() },
+    ledger: {
+      status: () => ({ ok: true }),
+      peers: () => ({ peers: 0, ageMs: 0 }),
+      follow: () => Promise.resolve(),
+    },
     journal: {
       append: () => Promise.resolve({ accepted: 0, duplicates: 0 }),
       forwarder: () => ({ ok: true, backlog: 0, lagMs: 0 }),

@@ -1,5 +1,15 @@
 import { execFileSync } from 'node:child_process';
-import { constants, type FileHandle, open, readFile, rm, writeFile } from 'node:fs/promises';
+import {
+  constants,
+  cp,
+  type FileHandle,
+  mkdtemp,
+  open,
+  readFile,
+  rm,
+  writeFile,
+} from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { clockStartingAt, type Logger, silentLogger, systemClock } from '@waggle/core';
 import { RankResponse, type RankResponseBody, SCORE_TERMS } from '@waggle/core/contract';
@@ -225,6 +235,69 @@ describe('a gateway on a sample network', () => {
       "SELECT count() AS n FROM settlements FINAL WHERE placement_id = 'plc_accepted_0'",
     );
     expect(Number(told[0]!.n)).toBe(2);
+  });
+
+  test('sees what another gateway on the store commits, and either may be told how it ended', async () => {
+    const dir = await mkdtemp(join(tmpdir(), 'waggle-second-gateway-'));
+    try {
+      await cp(join(network.dir, 'releases'), join(dir, 'releases'), { recursive: true });
+      const first = await start({ ledgerPeersMs: 20 });
+      const second = await start({ dir, ledgerPeersMs: 20 });
+      const { campaign_id, creative_id } = (await offers(first)).items[0]!;
+      const report = (type: string) => ({
+        type,
+        event_id: `evt_shared_${type}`,
+        ts: new Date(network.asOfMs).toISOString(),
+        placement_id: 'plc_shared',
+        publication_id: network.ids.publications[0],
+        campaign_id,
+        creative_id,
+        position: 1,
+        n_ads: 1,
+        mode: 'on_demand',
+        pricing: 'cpc',
+        price_micros: 1,
+        reserved_micros: 9e14,
+        delivered: 0,
+      });
+      const isOffered = (gateway: RunningGateway) =>
+        offers(gateway, { constraints: { candidates: [campaign_id] } }).then(
+          () => true,
+          () => false,
+        );
+      const say = async (gateway: RunningGateway, event: object) =>
+        expect((await post(gateway, '/v1/events', { events: [event] })).status).toBe(202);
+      const until = (gateway: RunningGateway, offered: boolean) =>
+        vi.waitUntil(async () => (await isOffered(gateway)) === offered, PATIENCE);
+      expect(await isOffered(second)).toBe(true);
+      await say(first, report('placement.reserved'));
+      await until(second, false);
+      const metrics = await (await fetch(`${second.url}/metrics`)).text();
+      expect(metrics).toMatch(/^waggle_ledger_peers 1$/m);
+      await say(second, {
+        type: 'placement.settled',
+        event_id: 'evt_shared_settled',
+        ts: new Date(network.asOfMs).toISOString(),
+        placement_id: 'plc_shared',
+        campaign_id,
+        charged_micros: 1_000,
+      });
+      await until(first, true);
+      await until(second, true);
+      await first.close();
+      await second.close();
+      const entries = await network.store.query(
+        `SELECT type, amount_micros FROM ledger_entries FINAL WHERE reference_id = 'plc_shared' ORDER BY type, amount_micros`,
+      );
+      expect(entries).toEqual([
+        { type: 'ledger.charge', amount_micros: 1_000 },
+        { type: 'ledger.release', amount_micros: 9e14 },
+        { type: 'ledger.reserve', amount_micros: 1_000 },
+        { type: 'ledger.reserve', amount_micros: 9e14 },
+      ]);
+    } finally {
+      await rm(dir, { recursive: true, force: true });
+    }
   });
 
   test('carries events and decisions to the store, each once', async () => {

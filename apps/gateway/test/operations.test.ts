@@ -109,7 +109,11 @@ describe('readiness', () => {
   test('depends on the ledger', async () => {
     const { app } = testGateway({
       parts: {
-        ledger: { status: () => ({ ok: false, detail: 'disk full' }), follow: async () => {} },
+        ledger: {
+          status: () => ({ ok: false, detail: 'disk full' }),
+          peers: () => ({ peers: 0, ageMs: 0 }),
+          follow: async () => {},
+        },
       },
     });
     const response = await app.inject('/readyz');

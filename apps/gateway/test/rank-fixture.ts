@@ -103,7 +103,11 @@ export function testGateway(
       current: () => release,
       status: () => ({ release: release?.id, loadedAtMs: NOW_MS, swaps: 1 }),
     },
-    ledger: { status: () => ({ ok: true }), follow: async () => {} },
+    ledger: {
+      status: () => ({ ok: true }),
+      peers: () => ({ peers: 0, ageMs: 0 }),
+      follow: async () => {},
+    },
     journal,
     clock: clock as Clock,
     logger: silentLogger,

@@ -1,5 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { join } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import { type Clock, DAY_MS, type Logger, WaggleError } from '@waggle/core';
 import type { LedgerRow } from '@waggle/core/contract';
 import { ledgerError } from '../errors.js';
@@ -45,6 +46,29 @@ export interface LedgerShare {
   /** '' = entries of the time before ledgers had ids. */
   readonly ledgerId: string;
   readonly micros: number;
+}
+
+/** What a ledger has committed of a campaign's money, as others need to know it. */
+export interface Commitment {
+  /** Held and charged. */
+  readonly committedMicros: number;
+  /** A UTC day, in days since 1970, and what of it counts for that day's budget. */
+  readonly day: number;
+  readonly dayMicros: number;
+}
+
+/** What another ledger says that it has committed. */
+export interface PeerCommitment extends Commitment {
+  readonly ledgerId: string;
+  readonly campaignId: string;
+}
+
+/** A reference that another ledger has charged or given back. */
+export interface SettledElsewhere {
+  readonly ledgerId: string;
+  readonly referenceId: string;
+  readonly campaignId: string;
+  readonly charged: boolean;
 }
 
 export interface ReserveRequest {
@@ -100,6 +124,13 @@ interface Campaign {
   outside: number;
   /** When the three above were true. */
   asOf: number;
+  /** What of `outside` was counted for other ledgers. */
+  shares: readonly LedgerShare[];
+  /** What they have committed by now beyond that. */
+  beyond: number;
+  /** Their money of the day that they told of last. */
+  peersDay: number;
+  peersDayMicros: number;
   held: number;
   spent: number;
   /** What is held and charged by UTC day; the day that money was held on last stands last. */
@@ -140,7 +171,16 @@ type Movement =
   | { t: 'release'; c: string; r: string; a: number; d: string; at: number; n?: string }
   | { t: 'charge'; c: string; r: string; a: number; d: string; at: number; n?: string }
   | { t: 'adjust'; c: string; r: string; a: number; d: string; at: number; n?: undefined };
-type BudgetFigures = [id: string, budget: number, daily: number, outside: number, asOf: number];
+type Shares = [ledgerId: string, micros: number][];
+type BudgetFigures = [
+  id: string,
+  budget: number,
+  daily: number,
+  outside: number,
+  asOf: number,
+  /** What of `outside` was counted for other ledgers. */
+  shares?: Shares,
+];
 type RecordBody = Movement | { t: 'budgets'; rows: BudgetFigures[] };
 
 type SnapshotCampaign = [
@@ -155,6 +195,7 @@ type SnapshotCampaign = [
   asOf?: number,
   /** Days before that one and what was used on each, in turns. */
   earlier?: number[],
+  shares?: Shares,
 ];
 type SnapshotReference = [
   id: string,
@@ -195,7 +236,8 @@ interface Identity {
  * Money that campaigns may still commit: a reservation is checked and held in one step, before anything is awaited,
  * so that any number of concurrent ones never pass the budget together; it is promised to the caller once it is
  * durable. Hard stop: held + spent + outside never exceeds the budget, and what is held or charged on a UTC day
- * never exceeds the daily budget. State = snapshot + log.
+ * never exceeds the daily budget. State = snapshot + log. What other ledgers on the same store commit counts as money
+ * outside, as far as this one has been told (`LedgerPeers`).
  */
 export class BudgetLedger {
   readonly #wal: WriteAheadLog;
@@ -208,6 +250,8 @@ export class BudgetLedger {
   readonly #identity: Identity;
   readonly #campaigns = new Map<string, Campaign>();
   readonly #references = new Map<string, Reference>();
+  /** By campaign what other ledgers have told. */
+  #peers: ReadonlyMap<string, readonly PeerCommitment[]> = new Map();
   readonly #listeners = new Set<(campaignId: string) => void>();
   #version = 0;
   #sinceSnapshot = 0;
@@ -299,8 +343,11 @@ export class BudgetLedger {
     for (const row of rows) {
       const { campaignId, budgetMicros, dailyBudgetMicros } = row;
       let spentMicros = row.spentMicros ?? 0;
+      const shares: Shares = [];
       for (const { ledgerId, micros } of row.ledgers ?? []) {
-        if (!this.#isOwn(ledgerId)) spentMicros += micros;
+        if (this.#isOwn(ledgerId)) continue;
+        spentMicros += micros;
+        shares.push([ledgerId, micros]);
       }
       checkAmount(budgetMicros, 'budgetMicros');
       checkAmount(dailyBudgetMicros, 'dailyBudgetMicros');
@@ -317,6 +364,7 @@ export class BudgetLedger {
         dailyBudgetMicros,
         spentMicros,
         asOf,
+        shares,
       ];
       if (this.#setFigures(figures)) changed.push(figures);
     }
@@ -343,11 +391,86 @@ export class BudgetLedger {
     if (campaign === undefined) return undefined;
     return {
       budgetMicros: campaign.budget,
-      availableMicros: campaign.budget - campaign.outside - campaign.held - campaign.spent,
+      availableMicros: uncommitted(campaign),
       heldMicros: campaign.held,
       spentMicros: campaign.spent,
-      outsideMicros: campaign.outside,
+      outsideMicros: campaign.outside + campaign.beyond,
     };
+  }
+
+  /** Campaigns of which this ledger holds or has charged money. O(campaigns). */
+  *committedCampaigns(): Generator<string> {
+    for (const [id, { held, spent }] of this.#campaigns) if (held + spent > 0) yield id;
+  }
+
+  /** What this ledger tells others about a campaign. O(1). */
+  commitment(campaignId: string, nowMs: number): Commitment {
+    const campaign = this.#campaigns.get(campaignId);
+    const day = Math.floor(nowMs / DAY_MS);
+    return {
+      committedMicros: campaign === undefined ? 0 : campaign.held + campaign.spent,
+      day,
+      dayMicros: campaign?.days.get(day) ?? 0,
+    };
+  }
+
+  /**
+   * All that other ledgers have told by now; it takes the place of what was told before, and of what the release
+   * counted for these ledgers. It is not kept: after a restart the release's figures stand until it is told again.
+   * O(commitments).
+   */
+  setPeers(commitments: Iterable<PeerCommitment>): void {
+    const peers = new Map<string, PeerCommitment[]>();
+    for (const told of commitments) {
+      if (this.#isOwn(told.ledgerId)) continue;
+      const list = peers.get(told.campaignId);
+      if (list === undefined) peers.set(told.campaignId, [told]);
+      else list.push(told);
+    }
+    const before = this.#peers;
+    this.#peers = peers;
+    for (const ids of [before.keys(), peers.keys()]) {
+      for (const id of ids) {
+        const campaign = this.#campaigns.get(id);
+        if (campaign !== undefined && this.#countPeers(id, campaign)) this.#changed(id);
+      }
+    }
+  }
+
+  /** Whether it matters here that another ledger settled this reference. O(1). */
+  concerns({ ledgerId, referenceId, campaignId, charged }: SettledElsewhere): boolean {
+    if (this.#isOwn(ledgerId)) return false;
+    const known = this.#references.get(referenceId);
+    if (known?.campaign !== campaignId) return false;
+    if (known.state === 'held') return true;
+    // Both were told of the same settlement: the one with the smaller id keeps it.
+    return (
+      charged &&
+      known.state === 'charged' &&
+      known.charged > 0 &&
+      ledgerId < this.id &&
+      !this.#references.has(`adjust:${elsewhere(referenceId)}`)
+    );
+  }
+
+  /**
+   * Gives back what this ledger holds, or has charged as well, for a reference that another one has settled. Call it
+   * once that one's commitment holds what it charged. Again: nothing happens.
+   * @throws the log's errors: then it is as it was
+   */
+  async yieldTo(settled: SettledElsewhere): Promise<{ applied: boolean }> {
+    this.#assertOpen();
+    const { referenceId, campaignId } = settled;
+    if (!this.#references.has(referenceId)) return { applied: false };
+    const reference = await this.#durableReference(referenceId);
+    if (!this.concerns(settled)) return { applied: false };
+    if (reference.state !== 'charged') return this.release(referenceId);
+    return this.adjust({
+      campaignId,
+      referenceId: elsewhere(referenceId),
+      amountMicros: -reference.charged,
+      nowMs: this.#clock.nowMs(),
+    });
   }
 
   /**
@@ -389,7 +512,7 @@ export class BudgetLedger {
     const day = Math.floor(nowMs / DAY_MS);
     const free = available(campaign, day);
     if (amountMicros > free) {
-      const total = campaign.budget - campaign.outside - campaign.held - campaign.spent;
+      const total = uncommitted(campaign);
       return {
         ok: false,
         reason: amountMicros > total ? 'budget' : 'daily_budget',
@@ -608,7 +731,7 @@ export class BudgetLedger {
         `campaign ${campaignId} has no budget here`,
       );
     }
-    const total = campaign.budget - campaign.outside - campaign.held - campaign.spent;
+    const total = uncommitted(campaign);
     if (amountMicros > Math.max(0, total) || campaign.spent + amountMicros < 0) {
       throw ledgerError(
         'WAGGLE_LEDGER_AMOUNT',
@@ -800,7 +923,20 @@ export class BudgetLedger {
     const days = [...c.days].flat();
     const [day = 0, dayUsed = 0] = days.splice(-2);
     const { budget, daily, outside, held, spent, asOf } = c;
-    capture.campaigns.push([id, budget, daily, outside, held, spent, day, dayUsed, asOf, days]);
+    const shares: Shares = c.shares.map(({ ledgerId, micros }) => [ledgerId, micros]);
+    capture.campaigns.push([
+      id,
+      budget,
+      daily,
+      outside,
+      held,
+      spent,
+      day,
+      dayUsed,
+      asOf,
+      days,
+      shares,
+    ]);
   }
 
   /** Whatever changes a campaign's money and a reference calls this before. */
@@ -843,12 +979,14 @@ export class BudgetLedger {
       const [head, ...slices] = body.split('\n');
       const snapshot = JSON.parse(head!) as SnapshotHead;
       for (const entry of snapshot.campaigns) {
-        const [id, budget, daily, outside, held, spent, day, dayUsed, asOf = 0, earlier = []] =
-          entry;
-        const days = new Map<number, number>();
+        const [id, budget, daily, outside, held, spent, day, dayUsed, asOf = 0] = entry;
+        const [, , , , , , , , , earlier = [], shares = []] = entry;
+        const campaign = this.#campaign(id);
+        const { days } = campaign;
         for (let i = 0; i < earlier.length; i += 2) days.set(earlier[i]!, earlier[i + 1]!);
         if (day > 0) days.set(day, dayUsed);
-        this.#campaigns.set(id, { budget, daily, outside, asOf, held, spent, days, capture: 0 });
+        Object.assign(campaign, { budget, daily, outside, asOf, held, spent });
+        campaign.shares = namedShares(shares);
       }
       for (const slice of slices) {
         for (const entry of JSON.parse(slice) as SnapshotReference[]) {
@@ -1046,25 +1184,50 @@ export class BudgetLedger {
   }
 
   /** @returns whether anything was changed by them */
-  #setFigures([id, budget, daily, found, asOf]: BudgetFigures): boolean {
+  #setFigures([id, budget, daily, found, asOf, counted = []]: BudgetFigures): boolean {
     const known = this.#campaigns.get(id);
     let outside = found;
+    let shares: readonly LedgerShare[] = namedShares(counted);
     if (known !== undefined) {
       if (asOf < known.asOf) return false;
-      if (asOf === known.asOf) outside = Math.max(found, known.outside);
+      if (asOf === known.asOf && found < known.outside) ({ outside, shares } = known);
       if (
         asOf === known.asOf &&
         budget === known.budget &&
         daily === known.daily &&
-        outside === known.outside
+        outside === known.outside &&
+        isDeepStrictEqual(shares, known.shares)
       )
         return false;
     }
     const campaign = this.#campaign(id);
     this.#captureCampaign(id, campaign);
-    Object.assign(campaign, { budget, daily, outside, asOf });
+    Object.assign(campaign, { budget, daily, outside, asOf, shares });
+    this.#countPeers(id, campaign);
     this.#changed(id);
     return true;
+  }
+
+  /** Counts what other ledgers told instead of what the release knew of them. @returns whether that changed anything */
+  #countPeers(id: string, campaign: Campaign): boolean {
+    const told = this.#peers.get(id) ?? [];
+    let beyond = 0;
+    let peersDay = 0;
+    let peersDayMicros = 0;
+    for (const { committedMicros, day, dayMicros } of told) {
+      beyond += committedMicros;
+      if (day > peersDay) [peersDay, peersDayMicros] = [day, 0];
+      if (day === peersDay) peersDayMicros += dayMicros;
+    }
+    for (const { ledgerId, micros } of campaign.shares) {
+      if (told.some((peer) => peer.ledgerId === ledgerId)) beyond -= micros;
+    }
+    const same =
+      beyond === campaign.beyond &&
+      peersDay === campaign.peersDay &&
+      peersDayMicros === campaign.peersDayMicros;
+    if (!same) Object.assign(campaign, { beyond, peersDay, peersDayMicros });
+    return !same;
   }
 
   #hold(campaign: Campaign, reference: Reference): void {
@@ -1093,6 +1256,10 @@ export class BudgetLedger {
         daily: 0,
         outside: 0,
         asOf: 0,
+        shares: [],
+        beyond: 0,
+        peersDay: 0,
+        peersDayMicros: 0,
         held: 0,
         spent: 0,
         days: new Map(),
@@ -1133,10 +1300,20 @@ export class BudgetLedger {
 }
 
 function available(campaign: Campaign, day: number): number {
-  const total = campaign.budget - campaign.outside - campaign.held - campaign.spent;
+  const total = uncommitted(campaign);
   if (campaign.daily === 0) return Math.max(0, total);
-  const today = campaign.daily - (campaign.days.get(day) ?? 0);
+  const others = campaign.peersDay === day ? campaign.peersDayMicros : 0;
+  const today = campaign.daily - (campaign.days.get(day) ?? 0) - others;
   return Math.max(0, Math.min(total, today));
+}
+
+function uncommitted({ budget, outside, beyond, held, spent }: Campaign): number {
+  return budget - outside - beyond - held - spent;
+}
+
+/** Name of the adjustment that takes back what another ledger has charged, too. */
+function elsewhere(referenceId: string): string {
+  return `elsewhere:${referenceId}`;
 }
 
 function holdOn({ days }: Campaign, day: number, amount: number): void {
@@ -1159,6 +1336,10 @@ function settlement(reference: Reference, applied: boolean, refusedMicros: numbe
     chargedMicros: reference.charged,
     refusedMicros,
   };
+}
+
+function namedShares(shares: Shares): LedgerShare[] {
+  return shares.map(([ledgerId, micros]) => ({ ledgerId, micros }));
 }
 
 /** Lets whatever waits run first. */

@@ -2,3 +2,4 @@ export * from './budget-ledger.js';
 export * from './decision-log.js';
 export * from './event-journal.js';
 export type { ForwarderStatus } from './forwarder.js';
+export * from './ledger-peers.js';
