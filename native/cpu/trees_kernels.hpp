@@ -108,6 +108,9 @@ struct TreesKernels {
   /// same with byte b of entry i at 4 · table + b · size + i.
   void (*leaves)(const TreesLeaves* trees, int32_t n, const float* tables, const uint8_t* byte_tables,
                  const uint64_t* planes, int32_t blocks, double* sums);
+
+  /// Planes that are best made and used together: few stay in the first cache, many share more of their columns.
+  int32_t planes_at_once;
 };
 
 }  // namespace waggle::cpu

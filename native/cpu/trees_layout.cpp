@@ -659,7 +659,7 @@ size_t Layout::bytes() const {
          held(sets) + held(terms) + held(blends) + held(leaves) + held(tables) + held(byte_tables) + held(costs);
 }
 
-void build_layout(const Ensemble& e, Layout* out) {
+void build_layout(const Ensemble& e, int32_t planes_at_once, Layout* out) {
   std::vector<PlaneTree> trees;
   trees.reserve(e.trees.size());
   for (const Tree& tree : e.trees) {
@@ -667,10 +667,10 @@ void build_layout(const Ensemble& e, Layout* out) {
     trees.push_back(study(e, tree));
   }
   const std::vector<Group> groups = group(e, trees);
-  // Few planes at a time stay in the first cache; many share more of their splits. Whichever is cheaper.
+  // Many planes at a time share more of their splits. Whichever is cheaper.
   double least = std::numeric_limits<double>::infinity();
   Layout best;
-  for (const size_t budget : {size_t{320}, size_t{2048}, size_t{6144}}) {
+  for (const size_t budget : {static_cast<size_t>(planes_at_once), size_t{2048}, size_t{6144}}) {
     Layout trial;
     trial.walk_trees = out->walk_trees;
     build_planes(e, trees, groups, budget, &trial);

@@ -98,6 +98,7 @@ struct Layout {
   size_t bytes() const;
 };
 
-void build_layout(const Ensemble& ensemble, Layout* out);
+/// @param planes_at_once what the kernels that will use it like (TreesKernels); any is right
+void build_layout(const Ensemble& ensemble, int32_t planes_at_once, Layout* out);
 
 }  // namespace waggle::trees

@@ -159,6 +159,6 @@ void walk_kernel(const TreesWalk* walk, const TreesWalkTree* trees, int32_t n_tr
 
 }  // namespace
 
-const TreesKernels kTreesScalar = {walk_kernel, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
+const TreesKernels kTreesScalar = {walk_kernel, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, 320};
 
 }  // namespace waggle::cpu

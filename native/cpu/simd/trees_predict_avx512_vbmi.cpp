@@ -301,7 +301,7 @@ void leaves_kernel(const TreesLeaves* trees, int32_t n, const float*, const uint
 
 }  // namespace
 
-const TreesKernels kTreesVbmi = {nullptr,     transpose_kernel, bin_kernel,   compare_kernel,
-                                 sets_kernel, blend_kernel,     leaves_kernel};
+const TreesKernels kTreesVbmi = {nullptr,     transpose_kernel, bin_kernel,    compare_kernel,
+                                 sets_kernel, blend_kernel,     leaves_kernel, 320};
 
 }  // namespace waggle::cpu

@@ -1,6 +1,9 @@
 // 16 rows to a register of bytes; see trees_planes.inc.
 #include <arm_neon.h>
 
+#include <algorithm>
+#include <type_traits>
+
 #include "cpu/kernel_tables.hpp"
 
 namespace waggle::cpu {
@@ -96,8 +99,17 @@ inline Bytes bytes_at(const uint8_t* p) { return vld1q_u8(p); }
 inline void store_bytes_at(uint8_t* p, Bytes v) { vst1q_u8(p, v); }
 inline Bytes in_every_byte(uint32_t value) { return vdupq_n_u8(static_cast<uint8_t>(value)); }
 inline Bytes no_bytes() { return vdupq_n_u8(0); }
-inline Bytes at_most(Bytes a, Bytes b) { return vcleq_u8(a, b); }
-inline Bytes has_bits(Bytes a, Bytes b) { return vtstq_u8(a, b); }
+inline Bytes comparable(Bytes column) { return column; }
+inline Bytes cut_after(uint8_t bin) { return in_every_byte(bin); }
+inline Bytes at_most(Bytes column, Bytes cut) { return vcleq_u8(column, cut); }
+template <int kBits>
+inline Bytes bits_up(Bytes a) {
+  return vshlq_n_u8(a, kBits);
+}
+template <int kBits>
+inline Bytes bits_down(Bytes a) {
+  return vshrq_n_u8(a, kBits);
+}
 inline Bytes both(Bytes a, Bytes b) { return vandq_u8(a, b); }
 inline Bytes either(Bytes a, Bytes b) { return vorrq_u8(a, b); }
 inline Bytes one_of(Bytes a, Bytes b) { return veorq_u8(a, b); }
@@ -117,7 +129,8 @@ inline float32x4_t four_of(const float* table, const uint8_t* numbers) {
   return vld1q_lane_f32(table + numbers[3], values, 3);
 }
 
-inline __attribute__((always_inline)) void add_leaves(const float* table, const uint8_t* numbers, Doubles (&held)[8]) {
+inline __attribute__((always_inline)) void add_leaves(const float* table, const uint8_t*, int32_t,
+                                                      const uint8_t* numbers, Doubles (&held)[8]) {
 #pragma GCC unroll 4
   for (int32_t i = 0; i < 4; ++i) {
     const float32x4_t values = four_of(table, numbers + 4 * i);
@@ -130,7 +143,7 @@ inline __attribute__((always_inline)) void add_leaves(const float* table, const 
 
 }  // namespace
 
-const TreesKernels kTreesNeon = {nullptr,     transpose_kernel, bin_kernel,   compare_kernel,
-                                 sets_kernel, blend_kernel,     leaves_kernel};
+const TreesKernels kTreesNeon = {nullptr,     transpose_kernel, bin_kernel,    compare_kernel,
+                                 sets_kernel, blend_kernel,     leaves_kernel, 320};
 
 }  // namespace waggle::cpu

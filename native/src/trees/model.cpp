@@ -1,7 +1,9 @@
 #include <utility>
 
+#include "cpu/kernel_tables.hpp"
 #include "cpu/trees_layout.hpp"
 #include "src/device_forest.hpp"
+#include "src/registry.hpp"
 #include "waggle/trees.hpp"
 
 namespace waggle::trees {
@@ -16,7 +18,9 @@ Status Model::create(Ensemble ensemble, std::shared_ptr<const Model>* out) {
     made->ensemble_ = std::move(ensemble);
     made->layout_ = std::make_unique<Layout>();
     made->device_ = std::make_unique<DeviceForest>();
-    build_layout(made->ensemble_, made->layout_.get());
+    const cpu::Table* const table = registry().table;
+    build_layout(made->ensemble_, (table != nullptr ? table->trees : cpu::kTreesScalar).planes_at_once,
+                 made->layout_.get());
     *out = std::move(made);
     return {};
   });
