@@ -172,6 +172,9 @@ export async function buildCatalog(store: CatalogStore, request: CatalogRequest)
   };
 }
 
+/** Entries of a budget ledger of Waggle's, not of the platform. */
+const IS_LIVE = `startsWith(event_id, '${LEDGER_EVENT_PREFIX}')`;
+
 /** Every entity in its highest version that was true at the as-of time. */
 function current(entities: string, id: string): string {
   const flight =
@@ -219,7 +222,8 @@ const SENDS_SQL = `SELECT publication_id,
  * for entries of the time before these had ids; a platform's own entries are not `live` and count up to the as-of
  * time, without references that a live ledger has, whenever it came to know them. What live ledgers hold counts as it
  * stands, since it is spoken for. A reference counts what was charged for it; while nothing was charged and it was not
- * released, what it reserved. Adjustments are added as they are.
+ * released, what it reserved. Adjustments are added as they are. Of a campaign that the platform keeps no other
+ * entries of, its placements count likewise: what they were settled at, until then and unless they were called off what they reserved.
  */
 const COMMITTED_SQL = `SELECT campaign_id, live, ledger,
     sum(if(known AND NOT live, 0, committed) + adjusted) AS committed_micros
@@ -234,13 +238,40 @@ const COMMITTED_SQL = `SELECT campaign_id, live, ledger,
         multiIf(n_charges > 0, charged, n_releases > 0, 0, reserved) AS committed
       FROM (
         SELECT campaign_id, reference_id, type, amount_micros,
-          startsWith(event_id, '${LEDGER_EVENT_PREFIX}') AS live,
+          ${IS_LIVE} AS live,
           extract(event_id, '${LEDGER_ID_PATTERN}') AS ledger,
           live OR toUnixTimestamp64Milli(ts) <= {as_of:Int64} AS counts
         FROM ledger_entries FINAL
         WHERE tenant_id = {tenant:String}
       )
       GROUP BY campaign_id, reference_id, live, ledger
+      UNION ALL
+      SELECT campaign_id, placement_id AS reference_id, false AS live, '' AS ledger,
+        argMinIf(micros, ts, what = 'settled') AS charged,
+        countIf(what = 'settled') AS n_charges,
+        countIf(what = 'over') AS n_releases,
+        argMinIf(micros, ts, what = 'held') AS reserved,
+        0 AS adjusted,
+        multiIf(
+          n_charges > 0 AND (n_releases = 0 OR minIf(ts, what = 'settled') <= minIf(ts, what = 'over')), charged,
+          n_releases > 0, 0,
+          reserved
+        ) AS committed
+      FROM (
+        SELECT campaign_id, placement_id, ts, reserved_micros AS micros,
+          if(type IN ('placement.reserved', 'placement.sent'), 'held', 'over') AS what
+        FROM placements FINAL
+        WHERE tenant_id = {tenant:String} AND toUnixTimestamp64Milli(ts) <= {as_of:Int64}
+        UNION ALL
+        SELECT campaign_id, placement_id, ts, charged_micros AS micros, 'settled' AS what
+        FROM settlements FINAL
+        WHERE tenant_id = {tenant:String} AND toUnixTimestamp64Milli(ts) <= {as_of:Int64}
+      )
+      WHERE campaign_id NOT IN (
+        SELECT campaign_id FROM ledger_entries
+        WHERE tenant_id = {tenant:String} AND NOT ${IS_LIVE} AND type != 'ledger.adjust'
+      )
+      GROUP BY campaign_id, placement_id
     )
   )
   GROUP BY campaign_id, live, ledger

@@ -1,6 +1,6 @@
-import { HOUR_MS, numericData } from '@waggle/core';
+import { HOUR_MS, numericData, stringAt, stringData } from '@waggle/core';
 import { type TemporaryStore, temporaryStore } from '@waggle/store/testing';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { buildCatalog } from '../src/index.js';
 
 const SENT_MS = Date.UTC(2026, 2, 1, 9, 30);
@@ -51,4 +51,112 @@ test('a send whose 72 h are not over has no rate yet', async () => {
   const request = { tenantId: tenant_id, asOfMs: SENT_MS + 71 * HOUR_MS };
   const { publications } = await buildCatalog(temporary.store, request);
   expect(numericData(publications, 'eligible_open_rate', 'f64')[0]).toBeCloseTo(0.3, 9);
+});
+
+describe('money of a platform that keeps no ledger', () => {
+  const spent = async (ms: number): Promise<Record<string, number>> => {
+    const { campaigns } = await buildCatalog(temporary.store, { tenantId: tenant_id, asOfMs: ms });
+    const micros = numericData(campaigns, 'spent_micros', 'f64');
+    return Object.fromEntries(
+      Array.from(micros, (m, row) => [stringAt(stringData(campaigns, 'campaign_id'), row), m]),
+    );
+  };
+  const placement =
+    (placement_id: string, campaign_id: string) =>
+    (type: string, ms: number, reserved_micros: number) => ({
+      tenant_id,
+      placement_id,
+      campaign_id,
+      reserved_micros,
+      type,
+      ts: at(ms),
+      event_id: `${placement_id}_${type}`,
+    });
+  const settled = (
+    placement_id: string,
+    campaign_id: string,
+    ms: number,
+    charged_micros: number,
+    event_id = `set_${placement_id}`,
+  ) => ({
+    tenant_id,
+    placement_id,
+    campaign_id,
+    charged_micros,
+    type: 'placement.settled',
+    ts: at(ms),
+    event_id,
+  });
+  const hour = (n: number): number => SENT_MS + n * HOUR_MS;
+
+  beforeAll(async () => {
+    const { store } = temporary;
+    const updated_at = at(hour(-1_000));
+    await store.insert(
+      'campaigns',
+      ['cmp_2', 'cmp_3'].map((campaign_id) => ({ tenant_id, campaign_id, version: 1, updated_at })),
+    );
+    const [open, done, off, again, live, kept] = [
+      placement('plc_open', 'cmp_1'),
+      placement('plc_done', 'cmp_1'),
+      placement('plc_off', 'cmp_1'),
+      placement('plc_again', 'cmp_1'),
+      placement('plc_live', 'cmp_2'),
+      placement('plc_kept', 'cmp_3'),
+    ];
+    await store.insert('placements', [
+      // What the first report reserves is held, and stays held once the ad is sent.
+      open('placement.reserved', hour(1), 1_000),
+      open('placement.sent', hour(2), 9_999),
+      done('placement.sent', hour(1), 20_000),
+      off('placement.reserved', hour(1), 300_000),
+      off('placement.no_show', hour(2), 300_000),
+      again('placement.reserved', hour(1), 4_000_000),
+      again('placement.cancelled', hour(5), 4_000_000),
+      live('placement.sent', hour(1), 77),
+      kept('placement.sent', hour(1), 77),
+    ]);
+    await store.insert('settlements', [
+      settled('plc_done', 'cmp_1', hour(80), 15_000),
+      settled('plc_done', 'cmp_1', hour(90), 16_000, 'set_later'),
+      // Given back is given back; charged is charged.
+      settled('plc_off', 'cmp_1', hour(3), 300_000),
+      settled('plc_again', 'cmp_1', hour(4), 3_000_000),
+    ]);
+    const entry = { tenant_id, type: 'ledger.reserve', ts: at(hour(1)), decision_id: '' };
+    await store.insert('ledger_entries', [
+      {
+        ...entry,
+        event_id: 'wl_0123456789ab_reserve_plc_live',
+        campaign_id: 'cmp_2',
+        reference_id: 'plc_live',
+        amount_micros: 77,
+      },
+      {
+        ...entry,
+        event_id: 'own_1',
+        campaign_id: 'cmp_3',
+        reference_id: 'invoice_1',
+        amount_micros: 5,
+      },
+      // A correction is no book of its own.
+      {
+        ...entry,
+        type: 'ledger.adjust',
+        event_id: 'own_2',
+        campaign_id: 'cmp_1',
+        reference_id: 'credit_1',
+        amount_micros: -7,
+      },
+    ]);
+  });
+
+  test('its placements are what its campaigns have spent', async () => {
+    expect((await spent(hour(100)))['cmp_1']).toBe(1_000 + 15_000 + 3_000_000 - 7);
+    expect((await spent(hour(1)))['cmp_1']).toBe(1_000 + 20_000 + 300_000 + 4_000_000 - 7);
+  });
+
+  test('what a live ledger holds or the platform’s own entries say is counted once', async () => {
+    expect(await spent(hour(100))).toMatchObject({ cmp_2: 0, cmp_3: 5 });
+  });
 });
