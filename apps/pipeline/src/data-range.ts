@@ -1,4 +1,5 @@
 import type { Store } from '@waggle/store';
+import { LEDGER_EVENT_PREFIX } from '@waggle/store/ledger';
 import { pipelineError } from './errors.js';
 
 export interface DataRange {
@@ -30,6 +31,39 @@ export async function dataRange(store: Store, tenantId: string): Promise<DataRan
     throw pipelineError('WAGGLE_NO_DATA', `the store holds no events of tenant ${tenantId}`);
   }
   return { fromMs: Number(row.first), asOfMs: Number(row.last) + 1 };
+}
+
+/** Versions of entities, and what says how much of a budget is gone. */
+const KNOWN: Readonly<Record<string, string>> = {
+  publications: 'updated_at',
+  campaigns: 'updated_at',
+  creatives: 'updated_at',
+  advertisers: 'updated_at',
+  settlements: 'ts',
+  ledger_entries: 'ts',
+};
+
+/**
+ * When the network's entities and money changed last, if after its events: a campaign that was paused since is paused. What is dated
+ * ahead of `nowMs` is not so yet.
+ */
+export async function knownAsOf(
+  store: Store,
+  tenantId: string,
+  { asOfMs, nowMs }: { readonly asOfMs: number; readonly nowMs: number },
+): Promise<number> {
+  const ms = (time: string) => `toUnixTimestamp64Milli(${time})`;
+  const tables = Object.entries(KNOWN).map(([table, time]) => {
+    // Entries of live ledgers count whenever they were made.
+    const own =
+      table === 'ledger_entries' ? `AND NOT startsWith(event_id, '${LEDGER_EVENT_PREFIX}')` : '';
+    return `SELECT max(${ms(time)}) AS last FROM ${table} WHERE tenant_id = {tenant:String} AND ${ms(time)} <= {now:Int64} ${own}`;
+  });
+  const rows = await store.query<{ last: number }>(
+    `SELECT toFloat64(max(last)) AS last FROM (${tables.join(' UNION ALL ')})`,
+    { params: { tenant: tenantId, now: nowMs } },
+  );
+  return Math.max(asOfMs, Number(rows[0]?.last ?? 0));
 }
 
 /** The `--as-of` option, or the end of the data. @throws WAGGLE_USAGE, WAGGLE_NO_DATA when it is before all data */

@@ -1,7 +1,7 @@
 import type { Store } from '@waggle/store';
 import { type TemporaryStore, temporaryStore } from '@waggle/store/testing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { asOfOption, dataRange } from '../src/data-range.js';
+import { asOfOption, dataRange, knownAsOf } from '../src/data-range.js';
 
 const ms = (ts: string): number => Date.parse(`${ts}Z`);
 
@@ -17,7 +17,9 @@ afterAll(() => temporary.dispose());
 /** One row of a table whose other columns are empty. */
 const put = (table: string, tenant: string, ts: string) =>
   store.insert(table, [
-    table === 'campaigns' ? { tenant_id: tenant, updated_at: ts } : { tenant_id: tenant, ts },
+    ['campaigns', 'publications'].includes(table)
+      ? { tenant_id: tenant, updated_at: ts }
+      : { tenant_id: tenant, ts },
   ]);
 
 describe('the time that data cover', () => {
@@ -57,5 +59,23 @@ describe('the time that data cover', () => {
       code: 'WAGGLE_NO_DATA',
     });
     await expect(asOfOption(store, 'c', 'soon')).rejects.toMatchObject({ code: 'WAGGLE_USAGE' });
+  });
+
+  it('entities and money are known as they stand now, though events end before', async () => {
+    const asOfMs = ms('2026-03-04T00:00:00.001');
+    const known = (now: string) => knownAsOf(store, 'd', { asOfMs, nowMs: ms(now) });
+    await put('campaigns', 'd', '2026-03-01 00:00:00.000');
+    expect(await known('2026-03-09T00:00:00')).toBe(asOfMs);
+    await put('campaigns', 'd', '2026-03-05 00:00:00.000');
+    await put('campaigns', 'e', '2026-03-06 00:00:00.000');
+    await store.insert('ledger_entries', [
+      { tenant_id: 'd', ts: '2026-03-06 00:00:00.000', event_id: 'wl_0123456789ab_reserve_x' },
+    ]);
+    expect(await known('2026-03-09T00:00:00')).toBe(ms('2026-03-05T00:00:00'));
+    await put('settlements', 'd', '2026-03-07 00:00:00.000');
+    // What is to change tomorrow has not changed yet.
+    await put('publications', 'd', '2026-03-10 00:00:00.000');
+    expect(await known('2026-03-09T00:00:00')).toBe(ms('2026-03-07T00:00:00'));
+    expect(await known('2026-03-10T00:00:00')).toBe(ms('2026-03-10T00:00:00'));
   });
 });

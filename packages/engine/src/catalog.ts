@@ -19,8 +19,10 @@ export interface CatalogStore {
 
 export interface CatalogRequest {
   readonly tenantId: string;
-  /** Entities in the version valid then, events up to then; UTC ms. */
+  /** Events up to then; UTC ms. */
   readonly asOfMs: number;
+  /** Entities in the version valid then, money as it stood then; UTC ms. @default asOfMs */
+  readonly knownAsOfMs?: number;
   readonly signal?: AbortSignal;
 }
 
@@ -44,12 +46,16 @@ const MATURITY_MS = 72 * 3_600_000;
 type Row = Record<string, unknown>;
 
 /**
- * Reads what a release serves from: every entity in its version valid at `asOfMs`, what each publication's
- * sends usually deliver and how many of those are opened by people within 72 h, and what each campaign has committed.
+ * Reads what a release serves from: every entity in its version valid at `knownAsOfMs` and what each campaign has committed by then; what
+ * each publication's sends usually deliver and how many of those are opened by people within 72 h, as events up to `asOfMs` tell.
  * @throws WAGGLE_CATALOG_EMPTY, store errors
  */
 export async function buildCatalog(store: CatalogStore, request: CatalogRequest): Promise<Catalog> {
-  const params = { tenant: request.tenantId, as_of: request.asOfMs, maturity: MATURITY_MS };
+  const { asOfMs, knownAsOfMs = asOfMs } = request;
+  const params = {
+    ...{ tenant: request.tenantId, as_of: asOfMs },
+    ...{ known_as_of: knownAsOfMs, maturity: MATURITY_MS },
+  };
   const options = { params, ...(request.signal === undefined ? {} : { signal: request.signal }) };
   const read = (sql: string) => store.query<Row>(sql, options);
   const [publications, campaigns, creatives, advertisers, sends, spent] = [
@@ -63,11 +69,11 @@ export async function buildCatalog(store: CatalogStore, request: CatalogRequest)
   if (publications.length === 0 || campaigns.length === 0) {
     throw engineError(
       'WAGGLE_CATALOG_EMPTY',
-      `${request.tenantId} has ${publications.length} publications and ${campaigns.length} campaigns at ${new Date(request.asOfMs).toISOString()}`,
-      { details: { tenantId: request.tenantId, asOfMs: request.asOfMs } },
+      `${request.tenantId} has ${publications.length} publications and ${campaigns.length} campaigns at ${new Date(knownAsOfMs).toISOString()}`,
+      { details: { tenantId: request.tenantId, asOfMs: knownAsOfMs } },
     );
   }
-  const meta = { tenant_id: request.tenantId, as_of_ms: request.asOfMs };
+  const meta = { tenant_id: request.tenantId, as_of_ms: knownAsOfMs };
 
   const sendsOf = new Map(sends.map((row) => [row['publication_id'] as string, row]));
   const networkDelivered = sum(sends, 'delivered');
@@ -183,7 +189,7 @@ function current(entities: string, id: string): string {
       : '';
   return `SELECT *${flight} FROM (
     SELECT * FROM ${entities}
-    WHERE tenant_id = {tenant:String} AND toUnixTimestamp64Milli(updated_at) <= {as_of:Int64}
+    WHERE tenant_id = {tenant:String} AND toUnixTimestamp64Milli(updated_at) <= {known_as_of:Int64}
     ORDER BY ${id}, version DESC LIMIT 1 BY ${id}
   ) ORDER BY ${id}`;
 }
@@ -240,7 +246,7 @@ const COMMITTED_SQL = `SELECT campaign_id, live, ledger,
         SELECT campaign_id, reference_id, type, amount_micros,
           ${IS_LIVE} AS live,
           extract(event_id, '${LEDGER_ID_PATTERN}') AS ledger,
-          live OR toUnixTimestamp64Milli(ts) <= {as_of:Int64} AS counts
+          live OR toUnixTimestamp64Milli(ts) <= {known_as_of:Int64} AS counts
         FROM ledger_entries FINAL
         WHERE tenant_id = {tenant:String}
       )
@@ -261,11 +267,11 @@ const COMMITTED_SQL = `SELECT campaign_id, live, ledger,
         SELECT campaign_id, placement_id, ts, reserved_micros AS micros,
           if(type IN ('placement.reserved', 'placement.sent'), 'held', 'over') AS what
         FROM placements FINAL
-        WHERE tenant_id = {tenant:String} AND toUnixTimestamp64Milli(ts) <= {as_of:Int64}
+        WHERE tenant_id = {tenant:String} AND toUnixTimestamp64Milli(ts) <= {known_as_of:Int64}
         UNION ALL
         SELECT campaign_id, placement_id, ts, charged_micros AS micros, 'settled' AS what
         FROM settlements FINAL
-        WHERE tenant_id = {tenant:String} AND toUnixTimestamp64Milli(ts) <= {as_of:Int64}
+        WHERE tenant_id = {tenant:String} AND toUnixTimestamp64Milli(ts) <= {known_as_of:Int64}
       )
       WHERE campaign_id NOT IN (
         SELECT campaign_id FROM ledger_entries

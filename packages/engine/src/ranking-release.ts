@@ -65,6 +65,8 @@ export const PRICING_NAMES: readonly PricingModel[] = ['cpc', 'cpm', 'flat'];
 
 export interface CampaignColumns {
   readonly n: number;
+  /** When budgets and what is spent of them were so, at the earliest when features were; UTC ms. */
+  readonly asOfMs: number;
   readonly ids: readonly string[];
   /** Code of the advertiser, int32 [n]. */
   readonly advertiser: Int32Array;
@@ -329,7 +331,9 @@ async function loadClicks({ release, entries, networks }: OpenParts): Promise<Lo
     advertisers: advertiserTable,
     creatives: creativeTable,
   });
+  const knownAsOfMs = campaignTable.meta['as_of_ms'];
   const campaigns = await campaignColumns({
+    asOfMs: Math.max(snapshot.asOfMs, typeof knownAsOfMs === 'number' ? knownAsOfMs : 0),
     campaignTable,
     creativeTable,
     advertiserTable,
@@ -535,7 +539,7 @@ export function* ledgerBudgets(release: RankingRelease): Generator<{
   ledgers: readonly LedgerShare[];
   asOfMs: number;
 }> {
-  const { campaigns, asOfMs } = release;
+  const { campaigns } = release;
   for (let r = 0; r < campaigns.n; r++) {
     yield {
       campaignId: campaigns.ids[r]!,
@@ -543,7 +547,7 @@ export function* ledgerBudgets(release: RankingRelease): Generator<{
       dailyBudgetMicros: campaigns.dailyBudgetMicros[r]!,
       spentMicros: campaigns.spentMicros[r]!,
       ledgers: campaigns.ledgerShares[r]!,
-      asOfMs,
+      asOfMs: campaigns.asOfMs,
     };
   }
 }
@@ -576,6 +580,7 @@ function publicationColumns(table: ColumnTable, duals: Duals): PublicationColumn
 }
 
 async function campaignColumns(o: {
+  asOfMs: number;
   campaignTable: ColumnTable;
   creativeTable: ColumnTable;
   advertiserTable: ColumnTable;
@@ -621,6 +626,7 @@ async function campaignColumns(o: {
 
   return {
     n,
+    asOfMs: o.asOfMs,
     ids,
     advertiser: Int32Array.from(advertiserColumn.codes),
     competitorGroup: Int32Array.from(advertiserColumn.codes, (code) => groupByCode[code]!),

@@ -53,6 +53,43 @@ test('a send whose 72 h are not over has no rate yet', async () => {
   expect(numericData(publications, 'eligible_open_rate', 'f64')[0]).toBeCloseTo(0.3, 9);
 });
 
+test('entities are served as they stand when the release is made, rates as far as events tell', async () => {
+  const { store } = temporary;
+  const asOfMs = SENT_MS + 80 * HOUR_MS;
+  const pausedMs = asOfMs + 500 * HOUR_MS;
+  await store.insert('campaigns', [
+    { tenant_id, campaign_id: 'cmp_1', version: 2, updated_at: at(pausedMs), status: 'paused' },
+  ]);
+  const of = async (times: { asOfMs: number; knownAsOfMs?: number }) => {
+    const { campaigns, publications } = await buildCatalog(store, {
+      tenantId: tenant_id,
+      ...times,
+    });
+    return {
+      status: stringAt(stringData(campaigns, 'status'), 0),
+      asOfMs: campaigns.meta['as_of_ms'],
+      openRate: numericData(publications, 'eligible_open_rate', 'f64')[0],
+    };
+  };
+  const now = await of({ asOfMs, knownAsOfMs: pausedMs });
+  const then = await of({ asOfMs });
+  expect(then).toMatchObject({ status: '', asOfMs });
+  expect(now).toEqual({ ...then, status: 'paused', asOfMs: pausedMs });
+  // A send of the time in between would have no opens yet.
+  await store.insert('sends', [
+    {
+      tenant_id,
+      post_id: 'pst_2',
+      publication_id: 'pub_1',
+      event_id: 'evt_send_2',
+      type: 'send.sent',
+      ts: at(asOfMs + 1),
+      delivered: 50_000,
+    },
+  ]);
+  expect(await of({ asOfMs, knownAsOfMs: pausedMs })).toEqual(now);
+});
+
 describe('money of a platform that keeps no ledger', () => {
   const spent = async (ms: number): Promise<Record<string, number>> => {
     const { campaigns } = await buildCatalog(temporary.store, { tenantId: tenant_id, asOfMs: ms });

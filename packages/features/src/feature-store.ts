@@ -34,6 +34,8 @@ export const QUERY_SETTINGS: Record<string, string | number> = {
 export interface Visibility {
   /** Events after this time do not exist for the query; undefined = all are there. */
   readonly untilMs?: number;
+  /** Versions of entities up to here are there, those after `untilMs` as if they had begun then. @default untilMs */
+  readonly entitiesUntilMs?: number;
 }
 
 /** Reads event tables of the tenant in parameter `tenant_id`, each event once. */
@@ -53,11 +55,16 @@ export function tableReader(visibility: Visibility = {}): TableReader {
 
 /** Versions of an entity of the tenant. */
 export function entityReader(visibility: Visibility = {}): (table: string) => string {
+  const { untilMs, entitiesUntilMs = untilMs } = visibility;
   const until =
-    visibility.untilMs === undefined
+    entitiesUntilMs === undefined
       ? ''
-      : ` AND toUnixTimestamp64Milli(updated_at) <= ${visibility.untilMs}`;
-  return (table) => `(SELECT * FROM ${table} FINAL WHERE tenant_id = {tenant_id:String}${until})`;
+      : ` AND toUnixTimestamp64Milli(updated_at) <= ${entitiesUntilMs}`;
+  const versions = (table: string) =>
+    `(SELECT * FROM ${table} FINAL WHERE tenant_id = {tenant_id:String}${until})`;
+  if (untilMs === undefined || entitiesUntilMs === untilMs) return versions;
+  const earlier = `least(updated_at, fromUnixTimestamp64Milli(toInt64(${untilMs}), 'UTC'))`;
+  return (table) => `(SELECT * REPLACE (${earlier} AS updated_at) FROM ${versions(table)})`;
 }
 
 export interface CompileRequest extends Visibility {

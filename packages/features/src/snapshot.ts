@@ -113,6 +113,8 @@ export function absentValue(leaf: Leaf): number {
 export interface SnapshotOptions {
   readonly tenantId: string;
   readonly asOfMs: number;
+  /** Attributes of entities as they stood then, though events end before; UTC ms. @default asOfMs */
+  readonly entitiesAsOfMs?: number;
   readonly ids: SnapshotIds;
   /** Parameters by set name. */
   readonly params?: Readonly<Record<string, Readonly<Record<string, number>>>>;
@@ -131,7 +133,7 @@ export async function buildSnapshot(
   sets: readonly FeatureSet[],
   options: SnapshotOptions,
 ): Promise<FeatureSnapshot> {
-  const { asOfMs, tenantId, ids } = options;
+  const { asOfMs, entitiesAsOfMs = asOfMs, tenantId, ids } = options;
   const embeddingModel =
     options.embeddingModel ?? (await latestEmbeddingModel(store, tenantId, options.signal));
   const query = {
@@ -164,6 +166,7 @@ export async function buildSnapshot(
       toMs: asOfMs,
       embeddingModel,
       untilMs: asOfMs,
+      entitiesUntilMs: entitiesAsOfMs,
     };
     const pairs = pairKeySets(set, (keys) => homeOfKeys(keys).startsWith('pair:'));
     const compile = compileOptions(set, request);
@@ -251,7 +254,7 @@ export async function buildSnapshot(
     }
   }
   await addMeans(store, sets, { ...query, tables });
-  await addTexts(store, sets, { ...query, asOfMs, rowOf, tables });
+  await addTexts(store, sets, { ...query, entitiesAsOfMs, rowOf, tables });
   return {
     asOfMs,
     tenantId,
@@ -387,7 +390,7 @@ async function addTexts(
     readonly params: Record<string, unknown>;
     readonly settings: Record<string, string | number>;
     readonly signal?: AbortSignal;
-    readonly asOfMs: number;
+    readonly entitiesAsOfMs: number;
     readonly rowOf: Readonly<Record<EntityName, Map<string, number>>>;
     readonly tables: Record<string, { nRows: number; columns: Record<string, Column> }>;
   },
@@ -412,7 +415,7 @@ async function addTexts(
         : `arrayMap(x -> toString(x), ${name}) AS t_${name}`,
     );
     const result = await store.queryColumns(
-      `SELECT ${entity}_id AS v_id, ${columns.join(', ')} FROM ${entity}s FINAL WHERE tenant_id = {tenant_id:String} AND toUnixTimestamp64Milli(updated_at) <= ${o.asOfMs} ORDER BY v_id, updated_at DESC, version DESC LIMIT 1 BY v_id`,
+      `SELECT ${entity}_id AS v_id, ${columns.join(', ')} FROM ${entity}s FINAL WHERE tenant_id = {tenant_id:String} AND toUnixTimestamp64Milli(updated_at) <= ${o.entitiesAsOfMs} ORDER BY v_id, updated_at DESC, version DESC LIMIT 1 BY v_id`,
       {
         params: o.params,
         settings: o.settings,

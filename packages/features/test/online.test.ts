@@ -1,4 +1,4 @@
-import { mix32 } from '@waggle/core';
+import { mix32, numericData } from '@waggle/core';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import {
@@ -283,4 +283,39 @@ describe('a snapshot file', () => {
       reading({ 'snapshot.campaign.col': files['snapshot.campaign.col']!.slice(0, 100) }),
     ).toThrow(expect.objectContaining({ code: 'WAGGLE_COLUMNS_CORRUPT' }));
   });
+});
+
+test('attributes may be known later than events: a campaign that was changed since has its new ones, and no fact moves', async () => {
+  const { store } = world;
+  const changedMs = WORLD.endMs + 3_600_000;
+  const [row] = await store.query<Record<string, unknown>>(
+    "SELECT * FROM campaigns FINAL WHERE campaign_id = 'cmp_0' ORDER BY version DESC LIMIT 1",
+  );
+  const bid_micros = 10 * Number(row!['bid_micros']);
+  const updated_at = new Date(changedMs).toISOString();
+  await store.insert('campaigns', [
+    { ...row, version: 99, updated_at, bid_micros },
+    { ...row, campaign_id: 'cmp_new', version: 1, updated_at },
+    { ...row, version: 100, updated_at: new Date(changedMs + 1).toISOString(), bid_micros: 1 },
+  ]);
+  const build = (entitiesAsOfMs?: number) =>
+    buildSnapshot(store, [ctrFeatures], {
+      tenantId: WORLD.tenantId,
+      asOfMs: WORLD.endMs,
+      ...(entitiesAsOfMs !== undefined && { entitiesAsOfMs }),
+      ids: { ...world.ids, campaigns: [...world.ids.campaigns, 'cmp_new'] },
+    });
+  const bids = ({ tables }: FeatureSnapshot): number[] => {
+    const name = Object.keys(tables['campaign']!.columns).find((c) => c.includes('bid_micros'))!;
+    return [...numericData(tables['campaign']!, name, 'f64')].map((bid) => Math.round(bid * 1e6));
+  };
+  const before = await build();
+  const after = await build(changedMs);
+  const last = world.ids.campaigns.length;
+  expect(bids(before)[last]).toBeNaN();
+  expect(bids(after)[0]).toBe(10 * bids(before)[0]!);
+  expect(bids(after)[last]).toBe(bids(before)[0]);
+  expect(bids(after).slice(1, last)).toEqual(bids(before).slice(1, last));
+  expect(after.asOfMs).toBe(WORLD.endMs);
+  expect(after.tables['publication']).toEqual(before.tables['publication']);
 });

@@ -17,7 +17,7 @@ import type { ReleaseManifest } from '@waggle/releases';
 import type { Store } from '@waggle/store';
 import { exportLinearOnnx, type GateReport } from '@waggle/training';
 import type { CommandContext } from '../context.js';
-import { asOfOption, type DataRange } from '../data-range.js';
+import { asOfOption, type DataRange, knownAsOf } from '../data-range.js';
 import { pipelineError } from '../errors.js';
 import { type ModelName, openRegistry, type ServableModel } from '../model-registry.js';
 import { table } from '../output.js';
@@ -61,6 +61,8 @@ type ReleaseContext = Pick<
 
 export interface ReleaseParts {
   readonly range: DataRange;
+  /** Entities and money as they stood then, UTC ms. @default the end of the range */
+  readonly knownAsOfMs?: number;
   /** Without p(accept) for who asks about clicks alone. */
   readonly models: Pick<ServableModels, 'pctr'> & Partial<ServableModels>;
   readonly imported?: ImportedModels;
@@ -73,11 +75,17 @@ const FEATURE_SETS = { pctr: ctrFeatures, accept: acceptFeatures } as const sati
   unknown
 >;
 
-/** Everything that is served, as of the end of a range: catalog, feature snapshot, vectors, models, duals, policy, gates. */
+/** Everything that is served, as of the end of a range and who is known at `knownAsOfMs`: catalog, feature snapshot, vectors, models, duals, policy, gates. */
 export async function gatherRelease(
   context: Pick<ReleaseContext, 'config' | 'signal'>,
   store: Store,
-  { range, models, imported = {}, policy = parsePolicy() }: ReleaseParts,
+  {
+    range,
+    knownAsOfMs = range.asOfMs,
+    models,
+    imported = {},
+    policy = parsePolicy(),
+  }: ReleaseParts,
   tell: (part: string, done: number) => void = () => {},
 ): Promise<ClickReleaseInput> {
   const names = Object.keys(models) as ModelName[];
@@ -93,6 +101,7 @@ export async function gatherRelease(
   const catalog = await buildCatalog(store, {
     tenantId,
     asOfMs: range.asOfMs,
+    knownAsOfMs,
     signal: context.signal,
   });
   const idsOf = (columns: (typeof catalog)['publications'], name: string): string[] => {
@@ -109,6 +118,7 @@ export async function gatherRelease(
   const snapshot = await buildSnapshot(store, sets, {
     tenantId,
     asOfMs: range.asOfMs,
+    entitiesAsOfMs: knownAsOfMs,
     ids,
     params: Object.fromEntries(sets.map((set, i) => [set.name, params[i]!])),
     signal: context.signal,
@@ -160,6 +170,22 @@ export async function gatherRelease(
       embedding_model: snapshot.embeddingModel,
     },
   };
+}
+
+/** What a release is made as of: the `--as-of` option, or the end of the data with entities and money as they stand. */
+export async function releaseTimes(
+  context: Pick<CommandContext, 'config' | 'clock'>,
+  store: Store,
+  option?: unknown,
+): Promise<Required<Pick<ReleaseParts, 'range' | 'knownAsOfMs'>>> {
+  const { tenantId } = context.config;
+  const range = await asOfOption(store, tenantId, option);
+  const nowMs = context.clock.nowMs();
+  const knownAsOfMs =
+    option === undefined
+      ? await knownAsOf(store, tenantId, { asOfMs: range.asOfMs, nowMs })
+      : range.asOfMs;
+  return { range, knownAsOfMs };
 }
 
 /** Makes one immutable release of it all. It is loaded once as the gateway would before it is activated. */
@@ -248,13 +274,13 @@ export async function releaseCommand(
     case undefined: {
       const policy = await policyOption(options['policy']);
       const release = await context.withStore(async (store) => {
-        const range = await asOfOption(store, context.config.tenantId, options['asOf']);
+        const times = await releaseTimes(context, store, options['asOf']);
         const models =
           options['priorOnly'] === true
             ? priorModels()
             : await (await openRegistry(context)).latest();
         return buildRelease(context, store, {
-          range,
+          ...times,
           models,
           imported: await importedModels(context, options),
           policy,

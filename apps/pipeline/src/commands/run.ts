@@ -1,8 +1,7 @@
 import type { CommandContext } from '../context.js';
-import { asOfOption } from '../data-range.js';
 import { policyOption } from '../policy-file.js';
 import { embed } from './embed.js';
-import { buildRelease } from './release.js';
+import { buildRelease, releaseTimes } from './release.js';
 import { seedOption } from './simulate.js';
 import { gateTable, train } from './train.js';
 
@@ -15,11 +14,11 @@ export async function runCommand(
   const policy = await policyOption(options['policy']);
   const startedMs = context.clock.monotonicMs();
   const report = await context.withStore(async (store) => {
-    const range = await asOfOption(store, context.config.tenantId, options['asOf']);
+    const times = await releaseTimes(context, store, options['asOf']);
     const embedded = await embed(context, store);
-    const trained = await train(context, store, { range, seed });
+    const trained = await train(context, store, { range: times.range, seed });
     const release = await buildRelease(context, store, {
-      range,
+      ...times,
       models: trained,
       policy,
       activate: true,

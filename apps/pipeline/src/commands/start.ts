@@ -2,12 +2,11 @@ import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { RankResponseBody } from '@waggle/core/contract';
 import type { CommandContext } from '../context.js';
-import { dataRange } from '../data-range.js';
 import { releaseStore } from '../release-store.js';
 import { embed } from './embed.js';
 import { ingest } from './ingest.js';
 import { examplePublication, rankTable, requestRank } from './rank.js';
-import { buildRelease } from './release.js';
+import { buildRelease, releaseTimes } from './release.js';
 import { portOption, serve, untilAborted } from './serve.js';
 import { scaleOption, seedOption, simulate } from './simulate.js';
 import { gateTable, train } from './train.js';
@@ -50,10 +49,10 @@ async function createNetwork(
         'No embedding model could be fetched: hashed n-grams stand in, and answers say "hashed_embedder".',
       );
     }
-    const range = await dataRange(store, context.config.tenantId);
-    const models = await train(context, store, { range, seed: 1 });
+    const times = await releaseTimes(context, store);
+    const models = await train(context, store, { range: times.range, seed: 1 });
     context.steps.note(gateTable(models));
-    const release = await buildRelease(context, store, { range, models, activate: true });
+    const release = await buildRelease(context, store, { ...times, models, activate: true });
     return release.id;
   });
 }
