@@ -22,4 +22,5 @@ export {
 export * from './release-files.js';
 export * from './replay.js';
 export { expectedSpend } from './scored-block.js';
+export { countServable, type ServableCount } from './servable.js';
 export { checkServable, type ImportedModel } from './served-model.js';

@@ -9,9 +9,9 @@ import {
 import { BitSet } from './bit-set.js';
 import { FlightIndex } from './flight-index.js';
 
-/** Life-cycle words that may be served; a scheduled campaign waits for its flight dates alone. */
+/** Statuses that may be served; a scheduled campaign waits for its flight dates alone. */
 export const SERVABLE = {
-  campaign: ['live', 'scheduled'],
+  campaign: ['live', 'scheduled', 'active'],
   advertiser: ['active'],
   creative: ['active'],
   publication: ['eligible', 'active'],

@@ -3,6 +3,7 @@ import {
   buildCatalog,
   type ClickReleaseInput,
   checkServable,
+  countServable,
   type ImportedModel,
   loadRankingRelease,
   parsePolicy,
@@ -20,7 +21,7 @@ import type { CommandContext } from '../context.js';
 import { asOfOption, type DataRange, knownAsOf } from '../data-range.js';
 import { pipelineError } from '../errors.js';
 import { type ModelName, openRegistry, type ServableModel } from '../model-registry.js';
-import { table } from '../output.js';
+import { count, table } from '../output.js';
 import { policyOption } from '../policy-file.js';
 import { releaseStore } from '../release-store.js';
 import { isSimulated } from '../simulated-network.js';
@@ -39,6 +40,8 @@ export interface BuiltRelease {
   readonly priorOnly: Readonly<Record<string, boolean>>;
   readonly publications: number;
   readonly campaigns: number;
+  /** What of them statuses let be served. */
+  readonly servable: ReturnType<typeof countServable>;
   readonly embeddingModel: string;
 }
 
@@ -217,9 +220,22 @@ export async function buildRelease(
       },
       publications: parts.catalog.publications.nRows,
       campaigns: parts.catalog.campaigns.nRows,
+      servable: countServable(parts.catalog),
       embeddingModel: parts.embeddings.model,
     };
   });
+}
+
+/** What was released, in a line: how many of the network may be served, and why the others may not. */
+export function releasedText({ id, activated, servable, embeddingModel }: BuiltRelease): string {
+  const of = (kind: keyof typeof servable): string => {
+    const { total, servable: n, reasons } = servable[kind];
+    const why = Object.entries(reasons).map(([reason, rows]) => `${reason}: ${count(rows)}`);
+    if (why.length === 0) return `${count(total)} ${kind}`;
+    return `${count(n)} of ${count(total)} ${kind} (${why.join(', ')})`;
+  };
+  const what = `Released ${id}${activated ? ' and activated it' : ''}`;
+  return `${what}: ${of('publications')}, ${of('campaigns')}, embeddings ${embeddingModel || 'none'}`;
 }
 
 /**
@@ -287,11 +303,7 @@ export async function releaseCommand(
           activate: options['activate'] !== false,
         });
       });
-      context.output.result(
-        release,
-        () =>
-          `Released ${release.id}${release.activated ? ' and activated it' : ''}: ${release.publications} publications, ${release.campaigns} campaigns, embeddings ${release.embeddingModel || 'none'}`,
-      );
+      context.output.result(release, () => releasedText(release));
       return undefined;
     }
     case 'list': {

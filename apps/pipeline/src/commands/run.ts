@@ -1,7 +1,7 @@
 import type { CommandContext } from '../context.js';
 import { policyOption } from '../policy-file.js';
 import { embed } from './embed.js';
-import { buildRelease, releaseTimes } from './release.js';
+import { buildRelease, releasedText, releaseTimes } from './release.js';
 import { seedOption } from './simulate.js';
 import { gateTable, train } from './train.js';
 
@@ -34,7 +34,7 @@ export async function runCommand(
   };
   context.output.result(
     answer,
-    () => `${gateTable(report.trained)}\nReleased ${report.release.id}`,
+    () => `${gateTable(report.trained)}\n${releasedText(report.release)}`,
   );
   return undefined;
 }

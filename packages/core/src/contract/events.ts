@@ -5,7 +5,8 @@ import { ID_PATTERN } from '../ids.js';
  * The vocabulary of entities and events: one schema per store table, in the table's own column names, so
  * that a row means the same in NDJSON, in `POST /v1/events`, in Parquet and in ClickHouse. Every row carries
  * an id made by its producer; loading it twice changes nothing. Money is in micros of the tenant's currency,
- * times are RFC 3339 in UTC with milliseconds. Missing optional fields take the stated default.
+ * times are RFC 3339 in UTC with milliseconds. Missing optional fields take the stated default. A `status` is any word of the
+ * platform's; the words named beside it are served, entities with any other are kept and learned from.
  */
 
 const Id = Type.String({ pattern: ID_PATTERN });
@@ -40,7 +41,14 @@ const entityHead = {
 };
 
 export const Publisher = Type.Object(
-  { ...entityHead, publisher_id: Id, name: Text(256), status: Word, fraud_tier: Word },
+  {
+    ...entityHead,
+    publisher_id: Id,
+    name: Text(256),
+    /** Decides nothing: what is served is the publication's to say. */
+    status: Word,
+    fraud_tier: Word,
+  },
   strict,
 );
 
@@ -67,6 +75,7 @@ export const Publication = Type.Object(
     max_ads_per_send: Type.Integer({ minimum: 0, maximum: 16 }),
     min_payout_micros: Micros,
     auto_accept: Type.Boolean(),
+    /** `eligible` or `active`: gets ads. */
     status: Word,
   },
   strict,
@@ -81,6 +90,7 @@ export const Advertiser = Type.Object(
     category: Word,
     /** Advertisers of one group never share a send; '' when it has no competitors. */
     competitor_group: Type.String({ maxLength: 64, default: '' }),
+    /** `active`: its campaigns may run. */
     status: Word,
   },
   strict,
@@ -111,6 +121,7 @@ export const Campaign = Type.Object(
     target_categories: Words,
     /** 0 = no guarantee. */
     guaranteed_units: Count,
+    /** `live`, `scheduled` or `active`: runs from `flight_start` to `flight_end`. */
     status: Word,
   },
   strict,
@@ -125,6 +136,7 @@ export const Creative = Type.Object(
     headline: Text(512),
     body: Text(4000),
     landing_url: Text(2048),
+    /** `active`: may be shown. */
     status: Word,
   },
   strict,
