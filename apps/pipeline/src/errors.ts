@@ -27,7 +27,7 @@ const pipeline = defineErrors({
   WAGGLE_INGEST_INVALID: {
     summary: 'A row of an input file does not match the event contract.',
     remedy:
-      'Correct the named line; nothing of that file was loaded. The contract is in @waggle/core/contract.',
+      'Correct the named line and load again: no file was loaded. The contract is packages/core/src/contract/events.ts.',
   },
   WAGGLE_INGEST_UNREADABLE: {
     summary: 'An input file or folder is missing, empty or of an unknown format.',

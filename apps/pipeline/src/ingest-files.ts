@@ -2,7 +2,13 @@ import { createReadStream } from 'node:fs';
 import { readdir, stat } from 'node:fs/promises';
 import { basename, extname, join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { ENTITY_TABLES, EVENT_TABLES, type TableContract } from '@waggle/core/contract';
+import { DAY_MS, parseTimestampMs } from '@waggle/core';
+import {
+  ENTITY_TABLES,
+  EVENT_TABLES,
+  type TableContract,
+  TimestampPattern,
+} from '@waggle/core/contract';
 import { Compile } from 'typebox/compile';
 import { Default } from 'typebox/value';
 import { pipelineError } from './errors.js';
@@ -55,13 +61,75 @@ export async function ingestFiles(path: string): Promise<IngestFile[]> {
   return files.sort((a, b) => TABLE_ORDER.indexOf(a.table) - TABLE_ORDER.indexOf(b.table));
 }
 
+/** An error as the compiled schema reports it. */
+interface SchemaError {
+  readonly keyword: string;
+  readonly instancePath: string;
+  readonly params: object;
+  readonly message?: string;
+}
+
+/** Events are taken as the gateway takes them: from here to a day ahead of now. */
+const EARLIEST_EVENT_MS = Date.UTC(2000, 0, 1);
+const MAX_NAMED_FIELDS = 5;
+const MAX_SHOWN_CHARS = 80;
+
+/** What is wrong with a row in words: the field, what it says and what it may say. */
+function problemOf(errors: readonly SchemaError[], row: unknown): string {
+  const [first] = errors;
+  if (first === undefined) return 'does not match the contract';
+  const params = first.params as Readonly<Record<string, unknown>>;
+  const path = first.instancePath.slice(1);
+  const quoted = (names: readonly unknown[]) => names.map((name) => JSON.stringify(name));
+  if (first.keyword === 'required' && Array.isArray(params['requiredProperties'])) {
+    const names = quoted(params['requiredProperties']);
+    const more = names.length - MAX_NAMED_FIELDS;
+    return `lacks ${names.slice(0, MAX_NAMED_FIELDS).join(', ')}${more > 0 ? ` and ${more} more` : ''}`;
+  }
+  // What may not be there at all.
+  if (first.keyword === 'boolean')
+    return `has an unknown field "${path.slice(0, MAX_SHOWN_CHARS)}"`;
+  if (path === '') return first.message ?? 'does not match the contract';
+  let value = row;
+  for (const key of path.split('/')) value = (value as Record<string, unknown> | undefined)?.[key];
+  const found = `${path} is ${JSON.stringify(value)?.slice(0, MAX_SHOWN_CHARS)}`;
+  const allowed = errors
+    .filter((e) => e.keyword === 'const' && e.instancePath === first.instancePath)
+    .map((e) => (e.params as { allowedValue?: unknown }).allowedValue);
+  if (allowed.length > 0) return `${found}: must be ${quoted(allowed).join(' or ')}`;
+  if (params['pattern'] === TimestampPattern) {
+    return `${found}: must be a time in UTC like "2026-03-01T09:30:00.000Z"`;
+  }
+  return `${found}: ${first.message ?? 'does not match the contract'}`;
+}
+
+/** What is wrong with the times of a row that matches its schema. */
+function timeProblemOf(
+  row: Readonly<Record<string, unknown>>,
+  times: readonly string[],
+  latestEventMs: number,
+): string | undefined {
+  for (const name of times) {
+    const text = row[name] as string;
+    const ms = parseTimestampMs(text);
+    if (ms === undefined) return `${name} is "${text}", which is not a date on the calendar`;
+    if (name !== 'ts') continue;
+    if (ms < EARLIEST_EVENT_MS) return `ts is "${text}", before the year 2000`;
+    if (ms > latestEventMs) return `ts is "${text}", more than a day ahead of now`;
+  }
+  return undefined;
+}
+
 /**
  * Checks every line of an NDJSON file against its table's contract before anything is loaded.
  * O(file), streaming.
  * @throws WAGGLE_INGEST_INVALID with the line number
  */
-export async function checkNdjson(file: IngestFile): Promise<number> {
+export async function checkNdjson(file: IngestFile, nowMs: number): Promise<number> {
   const { schema } = CONTRACTS[file.table]!;
+  const times = Object.entries(schema.properties)
+    .filter(([, field]) => (field as { pattern?: string }).pattern === TimestampPattern)
+    .map(([name]) => name);
   const validator = Compile(schema);
   const decoder = new TextDecoder('utf-8', { fatal: true });
   const invalid = (line: number, why: string, cause?: unknown) =>
@@ -93,12 +161,10 @@ export async function checkNdjson(file: IngestFile): Promise<number> {
     }
     const complete = Default(schema, row);
     if (!validator.Check(complete)) {
-      const first = [...validator.Errors(complete)][0];
-      throw invalid(
-        n,
-        `${first?.instancePath || '/'}: ${first?.message ?? 'does not match the contract'}`,
-      );
+      throw invalid(n, problemOf(validator.Errors(complete), complete));
     }
+    const late = timeProblemOf(complete as Record<string, unknown>, times, nowMs + DAY_MS);
+    if (late !== undefined) throw invalid(n, late);
     rows++;
   }
   return rows;

@@ -23,13 +23,14 @@ async function sha256OfFile(path: string): Promise<string> {
  * file twice changes nothing.
  */
 export async function ingest(
-  context: Pick<CommandContext, 'steps' | 'signal'>,
+  context: Pick<CommandContext, 'clock' | 'steps' | 'signal'>,
   store: Store,
   paths: readonly string[],
 ): Promise<IngestReport> {
   const files = (await Promise.all(paths.map(ingestFiles))).flat();
   return context.steps.step('Loading events', async (progress) => {
-    for (const file of files) if (file.format === 'ndjson') await checkNdjson(file);
+    for (const file of files)
+      if (file.format === 'ndjson') await checkNdjson(file, context.clock.nowMs());
     const report: { path: string; table: string; rows: number }[] = [];
     let rows = 0;
     for (const [i, file] of files.entries()) {
