@@ -138,7 +138,9 @@ export async function runCli(argv: readonly string[]): Promise<number> {
     .action(bind(async () => (await import('./commands/serve.js')).serveCommand));
   cli
     .command('rank', 'Ask a running gateway for a ranking')
-    .option('--url <url>', 'Gateway', { default: 'http://127.0.0.1:8080' })
+    .option('--url <url>', 'Gateway; its API key is read from WAGGLE_API_KEY', {
+      default: 'http://127.0.0.1:8080',
+    })
     .option('--publication <id>', 'Publication (default: one of the active release)')
     .option('--mode <mode>', 'offers or fill', { default: 'offers' })
     .option('--k <n>', 'How many items', { default: 5 })

@@ -148,6 +148,11 @@ describe('waggle train --model', () => {
     }>('train', '--model', 'pctr', '--head', 'trees');
     const { pctr } = trees;
     expect(pctr.registered).toMatch(/^pctr@/);
+    // What a release and its answers call it leads to what the registry calls it.
+    const rows = await json<{ version: string; served_as: string | null }[]>('models', 'list');
+    const versions = rows.filter((row) => row.served_as === pctr.version).map((r) => r.version);
+    expect(versions).toContain(pctr.registered);
+    expect(await json('models', 'show', pctr.version)).toMatchObject({ version: versions.at(-1) });
     expect(pctr.linear.registered).toMatch(/^pctr@/);
     const { artifacts } = await json<{ artifacts: Record<string, unknown> }>(
       'models',

@@ -48,15 +48,25 @@ export async function modelsCommand(
     case 'gate':
       return gateModel(context, need('a version'), options);
     case 'list': {
-      const rows: ReturnType<typeof summaryOf>[] = [];
+      const rows: (ReturnType<typeof summaryOf> & { active: boolean; served_as: string | null })[] =
+        [];
       for (const name of await registry.names()) {
-        for (const manifest of await registry.versions(name)) rows.push(summaryOf(manifest));
+        const active = await registry.active(name);
+        for (const manifest of await registry.versions(name)) {
+          rows.push({
+            ...summaryOf(manifest),
+            active: manifest.version === active,
+            served_as: await servedAs(registry, manifest),
+          });
+        }
       }
       context.output.result(rows, () =>
         table(
-          ['version', 'registered', 'made by', 'feature set', 'gate', 'KiB'],
+          ['', 'version', 'served as', 'registered', 'made by', 'feature set', 'gate', 'KiB'],
           rows.map((r) => [
+            r.active ? '●' : '',
             r.version,
+            r.served_as ?? '–',
             r.created_at,
             r.made_by,
             r.feature_set,
@@ -68,7 +78,9 @@ export async function modelsCommand(
       return undefined;
     }
     case 'show': {
-      const { manifest, artifact } = await registry.get(need('a version'));
+      const { manifest, artifact } = await registry.get(
+        await registeredAs(registry, need('a version')),
+      );
       const isForeign = Object.hasOwn(manifest.artifacts, 'contract.json');
       const { contract } = isForeign
         ? await openForeign(registry, manifest.version)
@@ -93,6 +105,34 @@ export async function modelsCommand(
         `waggle models has no "${verb}": say import, gate, list or show`,
       );
   }
+}
+
+/**
+ * The name that releases and answers give a model trained here: of what it computes, where the registry's is of all files kept with it.
+ * null for one that is imported or for reports, and where its file is damaged.
+ */
+async function servedAs(registry: ModelRegistry, manifest: ModelManifest): Promise<string | null> {
+  if (!Object.hasOwn(manifest.artifacts, 'model.json')) return null;
+  try {
+    const { artifact } = await registry.get(manifest.version);
+    const bytes = await artifact('model.json');
+    const { version } = JSON.parse(new TextDecoder().decode(bytes)) as { version?: unknown };
+    return typeof version === 'string' ? version : null;
+  } catch {
+    return null;
+  }
+}
+
+/** The version in the registry that is meant by its own name, or by the one that it is served as (the latest of these). */
+async function registeredAs(registry: ModelRegistry, named: string): Promise<string> {
+  const [name = ''] = named.split('@');
+  if (!(await registry.names()).includes(name)) return named;
+  const versions = await registry.versions(name);
+  if (versions.some(({ version }) => version === named)) return named;
+  for (const manifest of versions.toReversed()) {
+    if ((await servedAs(registry, manifest)) === named) return manifest.version;
+  }
+  return named;
 }
 
 /** What `gatePassed` among a version's numbers says; those without one were not gated. */
