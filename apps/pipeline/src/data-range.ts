@@ -13,6 +13,8 @@ const EVENTS = ['sends', 'placements', 'offers', 'clicks'] as const;
 /** Opens are kept by the hour, from whose beginning they count, and conversions come of clicks: neither comes first. */
 const LATER_EVENTS = ['opens', 'conversions'] as const;
 
+const MAX_NAMED_TENANTS = 5;
+
 /** First and last event of the tenant. @throws WAGGLE_NO_DATA when there is none */
 export async function dataRange(store: Store, tenantId: string): Promise<DataRange> {
   const of = (table: string, first: string) =>
@@ -28,9 +30,24 @@ export async function dataRange(store: Store, tenantId: string): Promise<DataRan
   );
   const row = rows[0];
   if (row?.first == null || row.last == null) {
-    throw pipelineError('WAGGLE_NO_DATA', `the store holds no events of tenant ${tenantId}`);
+    const others = await tenantsOf(store);
+    throw pipelineError('WAGGLE_NO_DATA', `the store holds no events of tenant ${tenantId}`, {
+      ...(others.length > 0 && {
+        remedy: `It holds events of ${others.join(', ')}: set WAGGLE_TENANT to the tenant_id of your rows.`,
+        details: { tenants: others },
+      }),
+    });
   }
   return { fromMs: Number(row.first), asOfMs: Number(row.last) + 1 };
+}
+
+/** Some tenants that have events. */
+async function tenantsOf(store: Store): Promise<string[]> {
+  const tables = EVENTS.map((table) => `SELECT DISTINCT tenant_id AS id FROM ${table}`);
+  const rows = await store.query<{ id: string }>(
+    `SELECT DISTINCT id FROM (${tables.join(' UNION ALL ')}) ORDER BY id LIMIT ${MAX_NAMED_TENANTS}`,
+  );
+  return rows.map((row) => row.id);
 }
 
 /** Versions of entities, and what says how much of a budget is gone. */

@@ -48,6 +48,10 @@ describe('the time that data cover', () => {
     await put('campaigns', 'b', '2026-01-01 00:00:00.000');
     await expect(dataRange(store, 'b')).rejects.toMatchObject({ code: 'WAGGLE_NO_DATA' });
     await put('conversions', 'b', '2026-01-01 00:00:00.000');
+    // Rows may be of a tenant that WAGGLE_TENANT does not name.
+    await expect(dataRange(store, 'b')).rejects.toMatchObject({
+      remedy: 'It holds events of a, other: set WAGGLE_TENANT to the tenant_id of your rows.',
+    });
     await expect(dataRange(store, 'b')).rejects.toMatchObject({ code: 'WAGGLE_NO_DATA' });
   });
 
