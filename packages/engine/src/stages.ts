@@ -217,7 +217,7 @@ export async function runFill(
     items,
     draws,
     nEligible: first?.nEligible ?? 0,
-    filtered: first?.filtered ?? {},
+    filtered: first?.filtered ?? { capacity: nAskedAbout(run) },
     explored,
     degraded: degradations([...reasons], stale, items.length < context.slots.length),
   };
@@ -474,7 +474,7 @@ function drawAmong(o: {
   if (context.capacity === 0) {
     // The send carries all the ads its publisher wants.
     const counts = { ...filtered };
-    if (remaining > 0) counts.status = (counts.status ?? 0) + remaining;
+    if (remaining > 0) counts.capacity = remaining;
     return { set, block, choice, nEligible: 0, filtered: counts, broke, priorOnly };
   }
   const nShort = choice.unaffordable.length;
@@ -486,6 +486,12 @@ function drawAmong(o: {
   if (choice.belowFloor > 0) counts.floor = (counts.floor ?? 0) + choice.belowFloor;
   const nEligible = remaining - nShort - choice.belowFloor;
   return { set, block, choice, nEligible, filtered: counts, broke, priorOnly };
+}
+
+/** How many campaigns a request is about. */
+function nAskedAbout({ release, context }: Run): number {
+  const named = context.request.constraints?.candidates;
+  return named === undefined ? release.campaigns.n : new Set(named).size;
 }
 
 /** The candidates' numbers in the slot's context, kept or computed; from priors when the deadline has passed. */

@@ -498,10 +498,23 @@ describe('offers', () => {
         },
       },
     });
-    const answer = offers(engineFor(release), {});
+    const engine = engineFor(release);
+    const answer = offers(engine, {});
     expect(answer.items).toEqual([]);
     expect(answer.n_eligible).toBe(0);
     expect(sum(answer.filtered)).toBe(release.campaigns.n);
+    // Nothing is wrong with the campaigns: the send has no room for them.
+    const { filtered, n_eligible } = offers(engineFor(plain), {});
+    expect(answer.filtered.status).toBe(filtered.status);
+    expect(answer.filtered.capacity).toBeGreaterThanOrEqual(n_eligible);
+    const fill = await engine.rank(
+      { mode: 'fill', publication_id: busy(), slots: [{ id: 'a' }] },
+      call(),
+    );
+    expect(fill).toMatchObject({
+      ...{ items: [], n_eligible: 0, degraded: expect.arrayContaining(['partial_fill']) },
+      filtered: { capacity: release.campaigns.n },
+    });
   });
 });
 

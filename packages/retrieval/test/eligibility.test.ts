@@ -19,7 +19,7 @@ const words = ['a', 'b', 'c'];
 const row: fc.Arbitrary<Row> = fc.record({
   advertiser: fc.constantFrom('adv_1', 'adv_2', 'adv_unknown', 'adv_off'),
   category: fc.constantFrom(...words),
-  status: fc.constantFrom('live', 'scheduled', 'paused'),
+  status: fc.constantFrom('live', 'scheduled', 'active', 'paused'),
   languages: fc.subarray(['en', 'de']),
   targets: fc.subarray(words),
   start: fc.nat(10),
@@ -114,6 +114,7 @@ test('bitmaps agree with asking each campaign, and each rejected one is counted 
             blocked_advertiser: !pub.blockedAdvertisers.includes(r.advertiser),
             excluded: true,
             floor: true,
+            capacity: true,
             creative: r.creative === 'active',
           };
           const first = FILTER_NAMES.find((name) => !passes[name]);

@@ -155,7 +155,10 @@ export const RankItem = Type.Object({
   explain: Type.Optional(RankExplain),
 });
 
-/** Why candidates were left out; each candidate is counted once, under the first filter that hit it. */
+/**
+ * Why candidates were left out; each candidate is counted once, under the first filter that hit it. `capacity`: the send carries
+ * all the ads that its publisher wants (`max_ads_per_send`).
+ */
 export const FILTER_NAMES = [
   'status',
   'flight',
@@ -167,6 +170,7 @@ export const FILTER_NAMES = [
   'excluded',
   'floor',
   'creative',
+  'capacity',
 ] as const;
 export type FilterName = (typeof FILTER_NAMES)[number];
 
