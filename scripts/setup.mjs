@@ -113,7 +113,7 @@ function outputsExist() {
   );
 }
 
-/** There is a CUDA compiler, and what it was to build is missing: scripts/build-native.mjs went on without. */
+/** There is a CUDA compiler, and what it was to build is missing: native/build-addon.mjs went on without. */
 function lacksPlugin() {
   const file = join(root, 'native', 'build', 'Release', 'waggle-build.json');
   const { plugin, settings } = JSON.parse(readFileSync(file, 'utf8'));

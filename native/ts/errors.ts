@@ -3,7 +3,8 @@ import { coreErrors, defineErrors, type ErrorCode, WaggleError } from '@waggle/c
 const native = defineErrors({
   WAGGLE_NATIVE_LOAD: {
     summary: 'The compiled engine could not be loaded.',
-    remedy: 'Run npm run build -w @waggle/native (needs CMake and a C++20 compiler).',
+    remedy:
+      'Build it, with CMake ≥ 3.22 and a C++20 compiler: npm rebuild @waggle/native, or npm run build in its repository.',
   },
   WAGGLE_NATIVE_BACKEND: {
     summary:

@@ -637,6 +637,9 @@ export const addonPath = fileURLToPath(
   new URL('../build/Release/waggle_native.node', import.meta.url),
 );
 
+/** What builds it, in the repository and in an installed package. */
+const builder = fileURLToPath(new URL('../build-addon.mjs', import.meta.url));
+
 let loaded: Addon | undefined;
 
 /**
@@ -654,6 +657,8 @@ export function loadAddon(path: string): Addon {
   if (!existsSync(path)) {
     throw nativeError('WAGGLE_NATIVE_LOAD', `the compiled engine is not at ${path}`, {
       details: { path: path },
+      // npm builds it when it installs the package, unless scripts of dependencies are switched off.
+      remedy: `Build it, with CMake ≥ 3.22 and a C++20 compiler: node ${builder}`,
     });
   }
   let module: Addon;
@@ -666,8 +671,7 @@ export function loadAddon(path: string): Addon {
       {
         cause: error,
         details: { path: path, node: process.version, arch: process.arch },
-        remedy:
-          'Rebuild it on this machine: node scripts/build-native.mjs --force (the message above names what is missing).',
+        remedy: `Rebuild it on this machine: node ${builder} --force (the message above names what is missing).`,
       },
     );
   }

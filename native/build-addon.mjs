@@ -1,10 +1,11 @@
 #!/usr/bin/env node
-// Builds native/ with cmake-js into native/build/Release: waggle_native.node and, where nvcc is found, the CUDA
+// Builds the addon with cmake-js into build/Release: waggle_native.node and, where nvcc is found, the CUDA
 // plugin beside it (WAGGLE_CUDA=off leaves it out, WAGGLE_CUDA=on insists; WAGGLE_CUDA_ARCHITECTURES names the devices it
-// is for, as CMake does). Does nothing when nothing changed.
+// is for, as CMake does). Does nothing when nothing changed. `--install` is npm's: where the package is a dependency it
+// builds, and in the repository, which `npm run build` builds, it does nothing.
 // Node built-ins only; everything it says goes to stderr.
 //
-//   node scripts/build-native.mjs [--force] [--verbose]
+//   node build-addon.mjs [--force] [--verbose] [--install]
 
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -14,7 +15,7 @@ import { availableParallelism } from 'node:os';
 import { delimiter, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-const native = fileURLToPath(new URL('../native/', import.meta.url));
+const native = fileURLToPath(new URL('./', import.meta.url));
 const release = join(native, 'build', 'Release');
 const addon = join(release, 'waggle_native.node');
 const plugin = join(
@@ -22,6 +23,9 @@ const plugin = join(
   `libwaggle_backend_cuda.${process.platform === 'darwin' ? 'dylib' : 'so'}`,
 );
 const stamp = join(release, 'waggle-build.json');
+
+// Only the repository has the tests.
+if (process.argv.includes('--install') && existsSync(join(native, 'test'))) process.exit(0);
 
 const force = process.argv.includes('--force');
 const verbose = process.argv.includes('--verbose');
@@ -160,11 +164,22 @@ if (!takeLock()) {
 process.on('exit', () => rmSync(lock, { force: true }));
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => process.exit(1));
 
-if (!onPath('cmake')) {
-  stop('CMake is missing', 'install it (Debian: apt-get install cmake; macOS: brew install cmake)');
-}
-if (!['c++', 'g++', 'clang++', process.env.CXX].some((c) => c && onPath(c))) {
-  stop('no C++ compiler found', 'install g++ 11 or newer, or clang 14 or newer');
+const missing = [
+  ['CMake 3.22 or newer', ['cmake'], 'apt-get install cmake; brew install cmake'],
+  [
+    'a C++20 compiler',
+    [process.env.CXX, 'c++', 'g++', 'clang++'],
+    'g++ 11 or newer, clang 14 or newer',
+  ],
+  ['Ninja or make', ['ninja', 'make'], 'apt-get install ninja-build; brew install ninja'],
+].filter(([, names]) => !names.some((name) => name && onPath(name)));
+if (missing.length > 0) {
+  stop(
+    missing.map(([what, , how]) => `${what} is missing (${how})`).join('\nnative: '),
+    process.env.npm_lifecycle_event === 'install'
+      ? 'npm install --ignore-scripts goes on without the addon: types are there, and calls fail with WAGGLE_NATIVE_LOAD'
+      : undefined,
+  );
 }
 
 // A CMake cache remembers its own folder and generator; one copied from elsewhere would only confuse.
@@ -186,7 +201,7 @@ let cmakeJs;
 try {
   cmakeJs = join(require.resolve('cmake-js/package.json'), '..', 'bin', 'cmake-js');
 } catch {
-  stop('cmake-js is not installed', 'run npm install in the repository root');
+  stop('cmake-js is not installed', 'run npm install again');
 }
 
 // cmake-js resolves node-addon-api relative to the folder it runs in.
