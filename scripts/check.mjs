@@ -2,7 +2,7 @@
 import { spawnSync } from 'node:child_process';
 import { readdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { gather, inLanes } from './processes.mjs';
 import { root, setup } from './setup.mjs';
 import { nativeTests, typescriptTests } from './test.mjs';
@@ -50,11 +50,11 @@ step('floors and cycles (dependency-cruiser)', bin('depcruise'), [
   '.dependency-cruiser.cjs',
 ]);
 step('unused code (knip)', bin('knip'), ['--no-progress']);
-for (const name of readdirSync(join(root, 'packages'))) {
-  step(`packaging of @waggle/${name} (publint)`, bin('publint'), [
-    '--strict',
-    join('packages', name),
-  ]);
+for (const dir of [
+  'native',
+  ...readdirSync(join(root, 'packages')).map((name) => join('packages', name)),
+]) {
+  step(`packaging of @waggle/${basename(dir)} (publint)`, bin('publint'), ['--strict', dir]);
 }
 if (which('clang-format')) {
   step('C++ format (clang-format)', 'sh', [

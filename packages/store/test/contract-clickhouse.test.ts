@@ -1,6 +1,6 @@
 import { test } from 'vitest';
 import { openServerStore } from '../src/index.js';
-import { storeContractSuite } from '../src/testing/index.js';
+import { storeContractSuite } from './support/store-contract.js';
 
 const url = process.env['WAGGLE_CLICKHOUSE_URL'];
 

@@ -1,3 +1,4 @@
-import { storeContractSuite, temporaryStore } from '../src/testing/index.js';
+import { temporaryStore } from '../src/testing/index.js';
+import { storeContractSuite } from './support/store-contract.js';
 
 storeContractSuite('chDB in this process', () => temporaryStore());

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { silentLogger, systemClock } from '@waggle/core';
 import { openServerStore } from '../src/index.js';
 import { startStoreServer } from '../src/server/index.js';
-import { storeContractSuite } from '../src/testing/index.js';
+import { storeContractSuite } from './support/store-contract.js';
 
 storeContractSuite('waggle store over HTTP', async () => {
   const dir = await mkdtemp(join(tmpdir(), 'waggle-server-'));

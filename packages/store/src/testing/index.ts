@@ -1,2 +1,1 @@
-export * from './store-contract.js';
 export * from './temporary-store.js';

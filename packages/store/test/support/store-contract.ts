@@ -9,9 +9,9 @@ import { gunzipSync, gzipSync } from 'node:zlib';
 import { ClickHouseLogLevel, createClient } from '@clickhouse/client';
 import { parquetWriteBuffer } from 'hyparquet-writer';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { deduplicated } from '../deduplicated.js';
-import { migrate } from '../migrations.js';
-import type { Store } from '../store.js';
+import { deduplicated } from '../../src/deduplicated.js';
+import { migrate } from '../../src/migrations.js';
+import type { Store } from '../../src/store.js';
 
 /** A store under test, and where it listens if it listens at all. */
 export interface ContractSubject {
