@@ -1,3 +1,4 @@
+import { unknownOption } from '@waggle/core';
 import { nativeError } from './errors.js';
 
 interface ArrayClasses {
@@ -83,9 +84,26 @@ function isDetached(buffer: ArrayBufferLike): boolean {
   }
 }
 
-/** Refuses what has no fields to look at, such as null. @throws WAGGLE_NATIVE_INVALID_ARGUMENT */
-export function checkObject(name: string, value: unknown): void {
-  if (typeof value === 'object' && value !== null) return;
+/**
+ * Refuses what has no fields to look at, such as null, and fields that are none of `names`, where they are given
+ * (`spare`: other columns may be there).
+ * @throws WAGGLE_NATIVE_INVALID_ARGUMENT
+ */
+export function checkObject(
+  name: string,
+  value: unknown,
+  names?: ReadonlySet<string>,
+  spare?: 'columns',
+): void {
+  if (typeof value === 'object' && value !== null) {
+    const unknown = names === undefined ? undefined : unknownOption(value, names, spare);
+    if (unknown === undefined) return;
+    throw nativeError(
+      'WAGGLE_NATIVE_INVALID_ARGUMENT',
+      `${name}: there is no ${unknown}, but ${[...(names ?? [])].join(', ')}`,
+      { details: { argument: unknown } },
+    );
+  }
   throw nativeError(
     'WAGGLE_NATIVE_INVALID_ARGUMENT',
     `${name} must be an object, not ${value === null ? 'null' : typeof value}`,

@@ -1,3 +1,4 @@
+import { optionNames } from '@waggle/core';
 import { checkArray, checkInteger, checkObject, MAX_ROWS, positionOf } from './arrays.js';
 import { fromAddon, nativeError } from './errors.js';
 import { runJob } from './jobs.js';
@@ -48,6 +49,25 @@ export interface DeviceTopkResult {
   readonly nRescored: number;
 }
 
+const OPEN_OPTIONS = optionNames<DeviceMatrixInput>({
+  matrix: true,
+  nRows: true,
+  dim: true,
+  dtype: true,
+  keepExact: true,
+  signal: true,
+});
+const TOPK_OPTIONS = optionNames<DeviceTopkInput>({
+  queries: true,
+  nQueries: true,
+  k: true,
+  metric: true,
+  filter: true,
+  filters: true,
+  allowRows: true,
+  signal: true,
+});
+
 /**
  * A matrix that stays on the GPU between searches. Callers may share it: searches that wait together (same k and metric,
  * no filter) run as one batch.
@@ -78,7 +98,7 @@ export class DeviceMatrix {
    *   _OUT_OF_MEMORY when it does not fit; _INVALID_ARGUMENT, _SHAPE, _DTYPE; WAGGLE_ABORTED
    */
   static async open(o: DeviceMatrixInput): Promise<DeviceMatrix> {
-    checkObject('options', o);
+    checkObject('options', o, OPEN_OPTIONS);
     checkInteger('nRows', o.nRows, 0, MAX_ROWS);
     checkInteger('dim', o.dim, 1, MAX_ROWS);
     checkArray('matrix', o.matrix, 'Float32Array', o.nRows * o.dim);
@@ -96,7 +116,7 @@ export class DeviceMatrix {
    * @throws as topk; WAGGLE_NATIVE_CLOSED after close(); _BACKEND when the device fails (go on with `topk` on the CPU)
    */
   async topk(o: DeviceTopkInput): Promise<DeviceTopkResult> {
-    checkObject('options', o);
+    checkObject('options', o, TOPK_OPTIONS);
     checkInteger('nQueries', o.nQueries, 0, MAX_ROWS);
     checkInteger('k', o.k, 1, TOPK_MAX_K);
     const metric = metricCode(o.metric);

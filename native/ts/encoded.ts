@@ -1,3 +1,4 @@
+import { optionNames } from '@waggle/core';
 import { checkArray, checkInteger, checkObject, MAX_ROWS, positionOf } from './arrays.js';
 import { runJob } from './jobs.js';
 import { checkFilter, type Metric, metricCode, TOPK_MAX_K, type TopkResult } from './topk.js';
@@ -118,6 +119,19 @@ function checkEncoded(e: EncodedMatrix): number {
   return dtype;
 }
 
+const OPTIONS = optionNames<TopkEncodedInput & { readonly signal?: AbortSignal | undefined }>({
+  queries: true,
+  nQueries: true,
+  encoded: true,
+  matrix: true,
+  k: true,
+  metric: true,
+  filter: true,
+  filters: true,
+  allowRows: true,
+  signal: true,
+});
+
 /**
  * The k rows most similar to each query, found by a scan in low precision.
  *
@@ -139,7 +153,7 @@ function checkEncoded(e: EncodedMatrix): number {
 export async function topkEncoded(
   o: TopkEncodedInput & { readonly signal?: AbortSignal | undefined },
 ): Promise<TopkEncodedResult> {
-  checkObject('options', o);
+  checkObject('options', o, OPTIONS);
   const { encoded } = o;
   checkObject('encoded', encoded);
   checkInteger('nQueries', o.nQueries, 0, MAX_ROWS);

@@ -1,3 +1,4 @@
+import { optionNames } from '@waggle/core';
 import { checkArray, checkFinite, checkInteger, checkObject, MAX_ROWS } from './arrays.js';
 import { nativeError } from './errors.js';
 import { runJob } from './jobs.js';
@@ -56,6 +57,24 @@ export interface GlmFitResult {
   readonly l1Activation: number;
 }
 
+const OPTIONS = optionNames<GlmFitInput & { readonly signal?: AbortSignal | undefined }>({
+  x: true,
+  nRows: true,
+  nFeatures: true,
+  successes: true,
+  trials: true,
+  weights: true,
+  offset: true,
+  l2: true,
+  l1: true,
+  intercept: true,
+  standardize: true,
+  maxIterations: true,
+  tolerance: true,
+  start: true,
+  signal: true,
+});
+
 /**
  * Logistic regression on binomial counts by Newton's method (IRLS) with step halving and a Cholesky solve in
  * double; deterministic at any thread count. Formula: McCullagh & Nelder, Generalized Linear Models, §4.4. With a lasso
@@ -72,7 +91,7 @@ export interface GlmFitResult {
 export async function glmFit(
   o: GlmFitInput & { readonly signal?: AbortSignal | undefined },
 ): Promise<GlmFitResult> {
-  checkObject('options', o);
+  checkObject('options', o, OPTIONS, 'columns');
   const intercept = o.intercept ?? true;
   checkInteger('nRows', o.nRows, 1, MAX_ROWS);
   checkInteger('nFeatures', o.nFeatures, intercept ? 0 : 1, GLM_MAX_FEATURES);

@@ -1,3 +1,4 @@
+import { optionNames } from '@waggle/core';
 import {
   checkArray,
   checkCounted,
@@ -130,6 +131,35 @@ function checkPath(path: unknown): asserts path is string {
   );
 }
 
+const BUILD_OPTIONS = optionNames<IvfBuildInput>({
+  matrix: true,
+  nRows: true,
+  dim: true,
+  metric: true,
+  nLists: true,
+  lists: true,
+  keepRows: true,
+  recall: true,
+  recallK: true,
+  heldOut: true,
+  nHeldOut: true,
+  nSample: true,
+  seed: true,
+  onProgress: true,
+  signal: true,
+});
+const SEARCH_OPTIONS = optionNames<IvfSearchInput>({
+  queries: true,
+  nQueries: true,
+  k: true,
+  nProbe: true,
+  filter: true,
+  filters: true,
+  allowRows: true,
+  out: true,
+  signal: true,
+});
+
 /**
  * Approximate nearest rows of large sets: rows in lists around trained centroids, of which a search reads the nearest.
  * How many it must read for a recall is measured on the caller's data while building and stored with the index.
@@ -156,7 +186,7 @@ export class IvfIndex {
    *   WAGGLE_NATIVE_INVALID_ARGUMENT, _SHAPE, _DTYPE, _DETACHED, _LEASED, _BUSY, _OUT_OF_MEMORY; WAGGLE_ABORTED
    */
   static async build(o: IvfBuildInput): Promise<IvfIndex> {
-    checkObject('options', o);
+    checkObject('options', o, BUILD_OPTIONS);
     checkInteger('nRows', o.nRows, 1, MAX_ROWS);
     checkInteger('dim', o.dim, 1, 65_536);
     const metric = metricCode(o.metric);
@@ -255,7 +285,7 @@ export class IvfIndex {
    */
   async search(o: IvfSearchInput): Promise<IvfSearchResult> {
     this.#checkOpen();
-    checkObject('options', o);
+    checkObject('options', o, SEARCH_OPTIONS);
     checkInteger('nQueries', o.nQueries, 0, MAX_ROWS);
     checkInteger('k', o.k, 1, TOPK_MAX_K);
     if (o.nProbe !== undefined) checkInteger('nProbe', o.nProbe, 1, MAX_ROWS);

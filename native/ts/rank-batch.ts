@@ -1,3 +1,4 @@
+import { optionNames } from '@waggle/core';
 import {
   checkArray,
   checkCounted,
@@ -144,8 +145,33 @@ function newResult(nRequests: number, k: number): RankBatchResult {
   };
 }
 
+const OPTIONS = optionNames<RankBatchInput & { readonly signal?: AbortSignal | undefined }>({
+  nRequests: true,
+  nItems: true,
+  k: true,
+  eligible: true,
+  eligiblePerRequest: true,
+  candidates: true,
+  similarity: true,
+  itemFeatures: true,
+  nItemFeatures: true,
+  requestFeatures: true,
+  nRequestFeatures: true,
+  resident: true,
+  model: true,
+  output: true,
+  columns: true,
+  volume: true,
+  weights: true,
+  group: true,
+  maxPerGroup: true,
+  separation: true,
+  out: true,
+  signal: true,
+});
+
 function checkSizes(o: RankBatchInput): void {
-  checkObject('options', o);
+  checkObject('options', o, OPTIONS);
   checkInteger('nRequests', o.nRequests, 0, MAX_ROWS);
   checkInteger('nItems', o.nItems, 0, MAX_ROWS);
   checkInteger('k', o.k, 1, MAX_ROWS);

@@ -1,3 +1,4 @@
+import { optionNames } from '@waggle/core';
 import { checkArray, checkFinite, checkInteger, checkObject, MAX_ROWS } from './arrays.js';
 import { fromAddon, nativeError } from './errors.js';
 import { runJob } from './jobs.js';
@@ -58,6 +59,28 @@ export interface ScoreRankInput {
   readonly separation?: Int32Array | undefined;
 }
 
+const OPTIONS = optionNames<ScoreRankInput & { readonly signal?: AbortSignal | undefined }>({
+  nCandidates: true,
+  k: true,
+  q: true,
+  spend: true,
+  payout: true,
+  fit: true,
+  advertiser: true,
+  explore: true,
+  goalUnits: true,
+  frequency: true,
+  mu: true,
+  omega: true,
+  rho: true,
+  weights: true,
+  filter: true,
+  group: true,
+  maxPerGroup: true,
+  separation: true,
+  signal: true,
+});
+
 export interface ScoreRankResult {
   /** int32 [nSelected], best first. */
   readonly rows: Int32Array;
@@ -90,7 +113,7 @@ function fillParams(o: ScoreRankInput, into: Float64Array): void {
 
 /** The full, slow, well-worded check. The addon itself refuses everything that could hurt it. */
 function checkInput(o: ScoreRankInput): void {
-  checkObject('options', o);
+  checkObject('options', o, OPTIONS);
   checkInteger('nCandidates', o.nCandidates, 0, MAX_ROWS);
   checkInteger('k', o.k, 1, MAX_ROWS);
   if (o.maxPerGroup !== undefined) {
@@ -154,7 +177,7 @@ function isPlausible(o: ScoreRankInput): boolean {
  *   infinity (filtered candidates count too); WAGGLE_NATIVE_INVALID_ARGUMENT, _SHAPE, _DTYPE, _DETACHED
  */
 export function scoreRankSync(o: ScoreRankInput): ScoreRankResult {
-  checkObject('options', o);
+  checkObject('options', o, OPTIONS);
   if (!isPlausible(o)) {
     checkInput(o);
     throw nativeError(

@@ -94,6 +94,16 @@ export class StringIds {
     return this.#bytes.toString('utf8', begin, this.#ends[position]);
   }
 
+  /** Each id in turn, undefined for pads: `for (const id of ids)`. */
+  *[Symbol.iterator](): IterableIterator<string | undefined> {
+    for (let position = 0; position < this.length; position++) yield this.at(position);
+  }
+
+  /** What JSON says of them: the ids, null for pads. */
+  toJSON(): (string | null)[] {
+    return this.toArray().map((id) => id ?? null);
+  }
+
   /** All of them: for tests and small answers. */
   toArray(): (string | undefined)[] {
     return Array.from({ length: this.length }, (_, position) => this.at(position));

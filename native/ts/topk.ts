@@ -1,3 +1,4 @@
+import { optionNames } from '@waggle/core';
 import { checkArray, checkInteger, checkObject, MAX_ROWS, positionOf } from './arrays.js';
 import { fromAddon, nativeError } from './errors.js';
 import { runJob } from './jobs.js';
@@ -71,8 +72,23 @@ export function checkFilter(
   }
 }
 
+const TOPK_OPTIONS = optionNames<TopkInput & { readonly signal?: AbortSignal | undefined }>({
+  queries: true,
+  nQueries: true,
+  matrix: true,
+  nRows: true,
+  dim: true,
+  k: true,
+  metric: true,
+  filter: true,
+  filters: true,
+  allowRows: true,
+  out: true,
+  signal: true,
+});
+
 function prepare(o: TopkInput): { args: TopkArguments; result: TopkResult } {
-  checkObject('options', o);
+  checkObject('options', o, TOPK_OPTIONS);
   checkInteger('nQueries', o.nQueries, 0, MAX_ROWS);
   checkInteger('nRows', o.nRows, 0, MAX_ROWS);
   checkInteger('dim', o.dim, 1, MAX_ROWS);

@@ -1,4 +1,5 @@
 import type { Progress } from '@waggle/core';
+import { optionNames } from '@waggle/core';
 import {
   checkArray,
   checkFinite,
@@ -121,6 +122,41 @@ export interface TreesFitResult {
   readonly splits: Float64Array;
 }
 
+const OPTIONS = optionNames<TreesFitInput & { readonly signal?: AbortSignal | undefined }>({
+  x: true,
+  nRows: true,
+  y: true,
+  trials: true,
+  weights: true,
+  offset: true,
+  groups: true,
+  nFeatures: true,
+  objective: true,
+  nClasses: true,
+  quantile: true,
+  categorical: true,
+  monotone: true,
+  nTrees: true,
+  learningRate: true,
+  maxLeaves: true,
+  maxDepth: true,
+  growth: true,
+  maxBins: true,
+  minChildWeight: true,
+  minChildRows: true,
+  l1: true,
+  l2: true,
+  minGain: true,
+  rowSample: true,
+  featureSample: true,
+  seed: true,
+  threads: true,
+  validation: true,
+  earlyStoppingRounds: true,
+  progress: true,
+  signal: true,
+});
+
 /**
  * Gradient-boosted trees on histograms (Friedman 2001; Chen & Guestrin 2016; Ke et al. 2017): second-order splits and
  * leaves, learned sides for missing values, categories split in two by their gradients. Sums of gradients are integers
@@ -141,7 +177,7 @@ export interface TreesFitResult {
 export async function treesFit(
   o: TreesFitInput & { readonly signal?: AbortSignal | undefined },
 ): Promise<TreesFitResult> {
-  checkObject('options', o);
+  checkObject('options', o, OPTIONS, 'columns');
   const objective = positionOf('objective', OBJECTIVES, o.objective);
   const growth = positionOf('growth', GROWTHS, o.growth ?? 'leaf');
   checkInteger('nFeatures', o.nFeatures, 1, 1 << 24);

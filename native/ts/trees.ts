@@ -1,4 +1,5 @@
 import { readFile } from 'node:fs/promises';
+import { optionNames } from '@waggle/core';
 import { checkArray, checkInteger, checkObject, MAX_ROWS } from './arrays.js';
 import { fromAddon, nativeError } from './errors.js';
 import { runJob } from './jobs.js';
@@ -16,6 +17,19 @@ export type TreesKind = 'regression' | 'classification' | 'ranking';
 /** Rows × trees that `predictSync` accepts: under a millisecond with SIMD. */
 export const TREES_SYNC_MAX_WORK = 65_536;
 
+const PREDICT_OPTIONS = optionNames<
+  TreesPredictInput & { readonly signal?: AbortSignal | undefined }
+>({ x: true, nRows: true, nFeatures: true, raw: true, out: true, threads: true, signal: true });
+const SHAP_OPTIONS = optionNames<TreesShapInput>({
+  x: true,
+  nRows: true,
+  nFeatures: true,
+  background: true,
+  out: true,
+  threads: true,
+  signal: true,
+});
+
 const FORMATS: Readonly<Record<TreesFormat, number>> = {
   auto: 0,
   waggle: 1,
@@ -28,9 +42,11 @@ const FORMATS: Readonly<Record<TreesFormat, number>> = {
 const KINDS: readonly TreesKind[] = ['regression', 'classification', 'ranking'];
 
 export interface TreesPredictInput {
-  /** float32 [nRows × nFeatures], row-major; NaN = missing; borrowed until settled. */
+  /** float32 [nRows × nFeatures], row-major; NaN = missing; what is beyond is ignored; borrowed until settled. */
   readonly x: Float32Array;
   readonly nRows: number;
+  /** Features per row of `x`; a number that is not the model's is refused. Default: the model's. */
+  readonly nFeatures?: number | undefined;
   /** Scores before the transform, [nRows × nTargets]; default false: [nRows × nOutputs]. */
   readonly raw?: boolean | undefined;
   /** Array to fill instead of a fresh one; leased until settled. */
@@ -43,6 +59,8 @@ export interface TreesShapInput {
   /** float32 [nRows × nFeatures], row-major; NaN = missing; borrowed until settled. */
   readonly x: Float32Array;
   readonly nRows: number;
+  /** Features per row of `x`; a number that is not the model's is refused. Default: the model's. */
+  readonly nFeatures?: number | undefined;
   /**
    * Rows that stand for "this feature is not known": float32 [nRows × nFeatures], borrowed until settled. Default: the
    * training data, as far as the model tells how it went through the trees ({@link Trees.hasCovers}).
@@ -124,9 +142,13 @@ export class Trees {
       try {
         bytes = await readFile(source);
       } catch (error) {
-        throw nativeError('WAGGLE_NATIVE_FILE', `cannot read ${String(source)}`, {
+        // The text of a model, passed by mistake, is no path to repeat whole.
+        const path = String(source).slice(0, 1_024);
+        const reason = (error as NodeJS.ErrnoException).code ?? 'no path of a file';
+        throw nativeError('WAGGLE_NATIVE_FILE', `cannot read ${path} (${reason})`, {
           cause: error,
-          details: { path: String(source) },
+          details: { path },
+          remedy: 'Pass the path of a model file, or its content as a Uint8Array.',
         });
       }
     } else {
@@ -191,9 +213,10 @@ export class Trees {
    */
   async shap(o: TreesShapInput): Promise<Float64Array> {
     this.#refuseClosed();
-    checkObject('options', o);
+    checkObject('options', o, SHAP_OPTIONS);
     checkInteger('nRows', o.nRows, 0, MAX_ROWS);
     if (o.threads !== undefined) checkInteger('threads', o.threads, 1, 4_096);
+    this.#checkFeatures(o.nFeatures);
     checkArray('x', o.x, 'Float32Array', o.nRows * this.nFeatures);
     const { background } = o;
     if (background !== undefined) {
@@ -283,13 +306,26 @@ export class Trees {
     }
   }
 
+  #checkFeatures(nFeatures: number | undefined): void {
+    if (nFeatures === undefined || nFeatures === this.nFeatures) return;
+    throw nativeError(
+      'WAGGLE_NATIVE_SHAPE',
+      `nFeatures is ${String(nFeatures)}; the model takes ${this.nFeatures}`,
+      {
+        details: { argument: 'nFeatures', found: nFeatures, needed: this.nFeatures },
+        remedy: 'Pass the features that the model was trained on, in their order.',
+      },
+    );
+  }
+
   #prepare(o: TreesPredictInput): { args: TreesPredictArguments; out: Float32Array } {
     this.#refuseClosed();
-    checkObject('options', o);
+    checkObject('options', o, PREDICT_OPTIONS);
     checkInteger('nRows', o.nRows, 0, MAX_ROWS);
     const threads = o.threads ?? 0;
     if (o.threads !== undefined) checkInteger('threads', o.threads, 1, 4_096);
     const raw = o.raw ?? false;
+    this.#checkFeatures(o.nFeatures);
     checkArray('x', o.x, 'Float32Array', o.nRows * this.nFeatures);
     const nValues = o.nRows * (raw ? this.nTargets : this.nOutputs);
     checkInteger('nRows × nOutputs', nValues, 0, MAX_ROWS);

@@ -1,4 +1,4 @@
-import { throwIfAborted } from '@waggle/core';
+import { optionNames, throwIfAborted } from '@waggle/core';
 import { checkArray, checkInteger, checkObject, positionOf } from './arrays.js';
 import { fromAddon, nativeError } from './errors.js';
 import { MAX_JOBS_IN_FLIGHT, runJob } from './jobs.js';
@@ -96,6 +96,28 @@ const NO_IDS: IdArguments = [0, undefined, undefined, undefined];
 const DTYPES: readonly VectorDtype[] = ['f32', 'f16', 'bf16', 'int8'];
 const ID_TYPES: readonly IdType[] = ['uint64', 'string'];
 
+const CREATE_OPTIONS = optionNames<VectorIndexOptions>({
+  dim: true,
+  metric: true,
+  idType: true,
+  dtype: true,
+  keepF32: true,
+  maxRows: true,
+});
+const SEARCH_OPTIONS = optionNames<VectorIndexQuery>({
+  queries: true,
+  nQueries: true,
+  k: true,
+  filter: true,
+  signal: true,
+});
+const FILTERS = optionNames<VectorIndexFilter>({
+  ids: true,
+  rows: true,
+  bitmap: true,
+  layout: true,
+});
+
 function checkPath(path: unknown): asserts path is string {
   if (typeof path === 'string' && path !== '' && !path.includes('\0')) return;
   throw nativeError(
@@ -144,12 +166,17 @@ export class VectorIndex<T extends IdType = IdType> {
    * @throws WAGGLE_NATIVE_INVALID_ARGUMENT
    */
   static create<T extends IdType>(o: VectorIndexOptions<T>): VectorIndex<T> {
-    checkObject('options', o);
+    checkObject('options', o, CREATE_OPTIONS);
     checkInteger('dim', o.dim, 1, VECTOR_INDEX_MAX_DIM);
     const maxRows = o.maxRows ?? VECTOR_INDEX_MAX_ROWS;
     checkInteger('maxRows', maxRows, 1, VECTOR_INDEX_MAX_ROWS);
     const dtype = o.dtype ?? 'f32';
     const keepF32 = o.keepF32 ?? true;
+    if (typeof keepF32 !== 'boolean') {
+      throw nativeError('WAGGLE_NATIVE_INVALID_ARGUMENT', 'keepF32 must be true or false', {
+        details: { argument: 'keepF32' },
+      });
+    }
     const metric = metricCode(o.metric);
     const storage = positionOf('dtype', DTYPES, dtype);
     const idType = positionOf<IdType>('idType', ID_TYPES, o.idType);
@@ -188,11 +215,14 @@ export class VectorIndex<T extends IdType = IdType> {
     checkObject('options', o);
     const verify = o.verify ?? 'full';
     positionOf('verify', ['full', 'header'], verify);
+    if (o.idType !== undefined) positionOf<IdType>('idType', ID_TYPES, o.idType);
     const found = await runJob((engine) => engine.indexLoad(path, verify === 'full'), o.signal);
     const idType = ID_TYPES[found.idType]!;
     if (o.idType !== undefined && o.idType !== idType) {
       addon().indexClose(found.handle);
-      throw nativeError('WAGGLE_NATIVE_FILE', `the ids of ${path} are ${idType}, not ${o.idType}`);
+      throw nativeError('WAGGLE_NATIVE_FILE', `the ids of ${path} are ${idType}, not ${o.idType}`, {
+        remedy: `Load it with the idType ${idType}, or name the file that was meant.`,
+      });
     }
     return new VectorIndex<T>(found.handle, {
       dim: found.dim,
@@ -208,7 +238,7 @@ export class VectorIndex<T extends IdType = IdType> {
    * Sets the vector of each id.
    *
    * @param ids BigUint64Array, or strings of at most 65,535 UTF-8 bytes; borrowed until settled
-   * @param vectors float32 [ids.length × dim], row-major; borrowed until settled
+   * @param vectors float32 [ids.length × dim], row-major; what is beyond is ignored; borrowed until settled
    * @throws WAGGLE_NATIVE_NAN naming a vector that holds NaN or infinity or, for `ip` and `l2`, whose squared length
    *   exceeds 1e36; _SHAPE, also when maxRows would be passed;
    *   _DTYPE, _DETACHED, _LEASED, _BUSY, _OUT_OF_MEMORY, _CLOSED; WAGGLE_ABORTED. O(ids.length · dim)
@@ -271,7 +301,7 @@ export class VectorIndex<T extends IdType = IdType> {
    *   _DETACHED, _NAN, _LEASED, _BUSY, _OUT_OF_MEMORY, _CLOSED; WAGGLE_ABORTED
    */
   async search(o: VectorIndexQuery<T>): Promise<VectorIndexResult<T>> {
-    checkObject('options', o);
+    checkObject('options', o, SEARCH_OPTIONS);
     checkInteger('nQueries', o.nQueries, 0, VECTOR_INDEX_MAX_ROWS);
     checkInteger('k', o.k, 1, TOPK_MAX_K);
     const nAnswers = o.nQueries * o.k;
@@ -427,7 +457,7 @@ export class VectorIndex<T extends IdType = IdType> {
     layout?: number | undefined;
   } {
     if (filter === undefined) return {};
-    checkObject('filter', filter);
+    checkObject('filter', filter, FILTERS);
     const { ids, rows, bitmap, layout } = filter as {
       ids?: IdsOf<T>;
       rows?: Int32Array;

@@ -96,6 +96,49 @@ describe('options', () => {
     await index.close();
   });
 
+  it('that are misspelt are refused where they would change the answer', async () => {
+    const calls: Record<string, readonly [call: Call, misspelt: string, meant: string]> = {
+      'DeviceMatrix.open': [DeviceMatrix.open.bind(DeviceMatrix), 'keepexact', 'keepExact'],
+      glmFit: [glmFit, 'L2', 'l2'],
+      'IvfIndex.build': [IvfIndex.build.bind(IvfIndex), 'target', 'recall'],
+      rankBatch: [rankBatch, 'filter', 'eligible'],
+      scoreRank: [scoreRank, 'groups', 'group'],
+      scoreRankSync: [scoreRankSync, 'eligible', 'filter'],
+      topk: [topk, 'allowedRows', 'allowRows'],
+      topkEncoded: [topkEncoded, 'filterPerQuery', 'filters'],
+      topkSync: [topkSync, 'bitmap', 'filter'],
+      treesFit: [treesFit, 'learning_rate', 'learningRate'],
+      'VectorIndex.create': [VectorIndex.create.bind(VectorIndex), 'type', 'dtype'],
+    };
+    for (const [name, [call, misspelt, meant]] of Object.entries(calls)) {
+      const error = await Promise.resolve()
+        .then(() => call({ [misspelt]: 1 } as never))
+        .catch((thrown: Error & { code: string }) => thrown);
+      expect([name, error]).toEqual([name, expect.objectContaining({ code: INVALID })]);
+      expect((error as Error).message).toMatch(
+        new RegExp(`there is no ${misspelt}, but .*\\b${meant}\\b`),
+      );
+    }
+  });
+
+  it('may come with more columns than a fit asks for', async () => {
+    const data = { y: Float64Array.of(0, 1), z: new Float64Array(2) };
+    const x = Float32Array.of(1, 2);
+    const o = { ...data, x, nRows: 2, nFeatures: 1, objective: 'squared' as const, nTrees: 1 };
+    const { trees } = await treesFit({ ...o, minChildRows: 1, validation: { ...o, ...data } });
+    await trees.close();
+  });
+
+  it('of a search that are misspelt are refused, and undefined is as good as absent', async () => {
+    const index = VectorIndex.create({ dim: 1, metric: 'ip', idType: 'uint64' });
+    const query = { queries: new Float32Array(1), nQueries: 1, k: 1 };
+    for (const more of [{ filters: { ids: [] } }, { filter: { bitmap: null, bits: 1 } }]) {
+      expect(await codeOf(() => index.search({ ...query, ...(more as object) }))).toBe(INVALID);
+    }
+    await index.search({ ...query, ...{ filters: undefined } });
+    await index.close();
+  });
+
   it('that lack a part of theirs are refused', async () => {
     const part = { nRequests: 1, nItems: 1, k: 1, nRows: 1, bits: 4, nQueries: 1, metric: 'ip' };
     const calls: Call[] = [rankBatch, hashFeatures, effectsFit, topkEncoded];

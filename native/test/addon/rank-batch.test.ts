@@ -102,9 +102,12 @@ describe('rankBatch', () => {
               : {}),
           });
           const { similarity, columns } = o;
+          const { queries, embeddings, dim, metric } = similarity!;
           const { scores, rows } = await topk({
-            ...similarity!,
-            matrix: similarity!.embeddings,
+            queries,
+            matrix: embeddings,
+            dim,
+            metric,
             nQueries: nRequests,
             nRows: nItems,
             k: nItems,

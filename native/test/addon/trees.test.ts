@@ -1,5 +1,6 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
+import type { WaggleError } from '@waggle/core';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { TREES_SYNC_MAX_WORK, Trees } from '../../ts/index.js';
@@ -108,7 +109,17 @@ describe('Trees', () => {
     await refused('{"learner":{}}');
     await refused(new Uint8Array(0));
     await refused(readFileSync(`${folder}regressor.onnx`).subarray(0, 300));
-    await expect(Trees.load('/no/such/file')).rejects.toMatchObject({ code: 'WAGGLE_NATIVE_FILE' });
+    await expect(Trees.load('/no/such/file')).rejects.toMatchObject({
+      code: 'WAGGLE_NATIVE_FILE',
+      message: 'cannot read /no/such/file (ENOENT)',
+    });
+    // A model's text is no path, and not repeated whole.
+    const text = await Trees.load('tree\n'.repeat(10_000)).catch((error: WaggleError) => error);
+    expect(text).toMatchObject({
+      code: 'WAGGLE_NATIVE_FILE',
+      remedy: expect.stringContaining('Uint8Array') as string,
+    });
+    expect((text as WaggleError).message.length).toBeLessThan(1_100);
     await expect(
       Trees.load(new Uint8Array(4), { format: 'pickle' as 'auto' }),
     ).rejects.toMatchObject({ code: 'WAGGLE_NATIVE_INVALID_ARGUMENT' });
@@ -124,6 +135,11 @@ describe('Trees', () => {
       );
     expect(await code({})).toBe('accepted');
     expect(await code({ nRows: 3 })).toBe('WAGGLE_NATIVE_SHAPE');
+    expect(await code({ nFeatures: trees.nFeatures })).toBe('accepted');
+    expect(await code({ nFeatures: trees.nFeatures + 1, nRows: 1 })).toBe('WAGGLE_NATIVE_SHAPE');
+    expect(await code({ row: true })).toBe('WAGGLE_NATIVE_INVALID_ARGUMENT');
+    await expect(trees.shap({ x, nRows: 1, nFeatures: 1 })).rejects.toThrow(/the model takes/);
+    await expect(trees.shap({ x, nRows: 1, ...{ backgrond: x } })).rejects.toThrow(/backgrond/);
     expect(await code({ nRows: -1 })).toBe('WAGGLE_NATIVE_INVALID_ARGUMENT');
     expect(await code({ x: new Float64Array(8) })).toBe('WAGGLE_NATIVE_DTYPE');
     expect(await code({ out: new Float32Array(1) })).toBe('WAGGLE_NATIVE_SHAPE');

@@ -211,6 +211,8 @@ describe('VectorIndex', () => {
     await strings.upsert([''], ones);
     const { ids } = await strings.search({ queries: ones, nQueries: 1, k: 3 });
     expect(ids.toArray()).toEqual(['', undefined, undefined]);
+    expect([...ids]).toEqual(['', undefined, undefined]);
+    expect(JSON.stringify({ ids })).toBe('{"ids":["",null,null]}');
     expect(ids.at(99)).toBeUndefined();
     await strings.upsert([], new Float32Array(0));
     expect(await strings.delete([])).toBe(0);
@@ -247,6 +249,23 @@ describe('VectorIndex', () => {
     const stale = { rows: Int32Array.of(0), layout };
     expect(await codeOf(() => found(stale))).toBe('WAGGLE_NATIVE_INVALID_ARGUMENT');
     expect(await found({ rows: Int32Array.of(0) })).toEqual([2]);
+  });
+
+  it('says which ids a file has when others are asked for', async () => {
+    const file = join(folder, 'strings.index');
+    await create('string').save(file);
+    await expect(VectorIndex.load(file, { idType: 'uint64' })).rejects.toMatchObject({
+      code: 'WAGGLE_NATIVE_FILE',
+      remedy: expect.stringContaining('idType string') as string,
+    });
+    for (const wrong of [{ idType: 'uuid' }, { verify: 'none' }]) {
+      expect(await codeOf(() => VectorIndex.load(file, wrong as object))).toBe(
+        'WAGGLE_NATIVE_INVALID_ARGUMENT',
+      );
+    }
+    expect(await codeOf(() => create('string', { keepF32: 'false' as never }))).toBe(
+      'WAGGLE_NATIVE_INVALID_ARGUMENT',
+    );
   });
 
   it('ignores ids that are not there, however many, when it filters and deletes', async () => {

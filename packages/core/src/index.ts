@@ -6,6 +6,7 @@ export * from './errors.js';
 export * from './hash.js';
 export * from './ids.js';
 export * from './logger.js';
+export * from './options.js';
 export * from './rank-area.js';
 export * from './rng.js';
 export * from './send-history.js';
