@@ -1,3 +1,4 @@
+import { unknownOption } from '@waggle/core';
 import { forecastingError } from './errors.js';
 import { normalQuantile } from './normal.js';
 
@@ -28,6 +29,15 @@ export interface SeriesModel {
 
 /** @throws WAGGLE_FORECASTING_SERIES, WAGGLE_FORECASTING_TOO_SHORT */
 export function checkSeries(y: Float64Array, least: number, what: string): void {
+  // The tag, not instanceof: vm contexts and test runners have their own constructors.
+  const tag = Object.prototype.toString.call(y).slice(8, -1);
+  if (tag !== 'Float64Array') {
+    throw forecastingError(
+      'WAGGLE_FORECASTING_SERIES',
+      `the series must be a Float64Array, not ${tag}`,
+      { remedy: 'Pass Float64Array.from(values).' },
+    );
+  }
   if (y.length < least) {
     throw forecastingError(
       'WAGGLE_FORECASTING_TOO_SHORT',
@@ -49,6 +59,34 @@ export function checkWhole(value: number, least: number, what: string): void {
       `${what} must be a whole number of at least ${least}, got ${value}`,
     );
   }
+}
+
+/**
+ * Settings that are not among `names` are refused: a misspelt season would be none, and the forecast another one.
+ * @throws WAGGLE_FORECASTING_ARGUMENT
+ */
+export function checkOptions(options: object, names: ReadonlySet<string>): void {
+  if (typeof options !== 'object' || options === null) {
+    throw forecastingError(
+      'WAGGLE_FORECASTING_ARGUMENT',
+      `options must be an object, not ${String(options)}`,
+    );
+  }
+  const unknown = unknownOption(options, names);
+  if (unknown === undefined) return;
+  throw forecastingError(
+    'WAGGLE_FORECASTING_ARGUMENT',
+    `options: there is no ${unknown}, but ${[...names].join(', ')}`,
+  );
+}
+
+/** @throws WAGGLE_FORECASTING_ARGUMENT */
+export function checkChoice(value: string, choices: readonly string[], what: string): void {
+  if (choices.includes(value)) return;
+  throw forecastingError(
+    'WAGGLE_FORECASTING_ARGUMENT',
+    `${what} must be one of ${choices.join(', ')}, got ${value}`,
+  );
 }
 
 export function checkHorizon(horizon: number): void {

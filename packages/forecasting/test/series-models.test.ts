@@ -260,3 +260,39 @@ test('seasons of which the series does not hold two are refused', () => {
     expect.objectContaining({ code: 'WAGGLE_FORECASTING_ARGUMENT' }),
   );
 });
+
+describe('settings', () => {
+  const refused = expect.objectContaining({ code: 'WAGGLE_FORECASTING_ARGUMENT' }) as Error;
+
+  test('that are misspelt are refused by name, and not taken for none', () => {
+    const calls: readonly [call: (o: never) => unknown, o: object][] = [
+      [ets, { seasons: 24 }],
+      [theta, { seasons: 24 }],
+      [intermittent, { aplha: 0.1 }],
+      [automatic, { seasons: [], horizon: 3, season: [24] }],
+    ];
+    for (const [call, o] of calls) {
+      expect(() => call(o as never)).toThrow(refused);
+      expect(() => call(o as never)).toThrow(/options: there is no \w+, but /);
+    }
+    expect(() => ets(null as never)).toThrow(refused);
+  });
+
+  test('of another kind are refused', () => {
+    expect(() => theta({ variant: 'optimized' as never })).toThrow(refused);
+    expect(() => intermittent({ variant: 'TSB' as never })).toThrow(refused);
+    expect(() => automatic({ horizon: 3 } as never)).toThrow(refused);
+    expect(() => automatic({ seasons: [24] } as never)).toThrow(refused);
+    expect(() => automatic({ seasons: [0], horizon: 3 })).toThrow(refused);
+  });
+
+  test('a series that is no Float64Array is refused by every model', () => {
+    for (const y of [[1, 2, 3, 4], new Float32Array(300), null, undefined]) {
+      for (const model of models) {
+        expect(() => model.fit(y as never), model.name).toThrow(
+          expect.objectContaining({ code: 'WAGGLE_FORECASTING_SERIES' }),
+        );
+      }
+    }
+  });
+});

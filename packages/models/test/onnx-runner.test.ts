@@ -1,7 +1,13 @@
 import { isWaggleError } from '@waggle/core';
 import fc from 'fast-check';
 import { afterEach, describe, expect, it } from 'vitest';
-import { OnnxRunner, type OnnxRunnerOptions, type TensorValue, tensor } from '../src/index.js';
+import {
+  checkSignature,
+  OnnxRunner,
+  type OnnxRunnerOptions,
+  type TensorValue,
+  tensor,
+} from '../src/index.js';
 import { doublingModel, logisticModel, sigmoid } from './fixtures/onnx-model.js';
 
 const HOOKS = new URL('./fixtures/hooks.js', import.meta.url);
@@ -52,6 +58,30 @@ async function holdWorker(runner: OnnxRunner): Promise<{ release(): Promise<stri
     },
   };
 }
+
+describe('options', () => {
+  it.each([
+    { workers: 0 },
+    { maxQueue: Number.NaN },
+    { maxWaitMs: -1 },
+    { maxWaitMs: '5ms' },
+    { maxBatch: 8 },
+  ])('%j are refused', (options) => {
+    expect(() => new OnnxRunner(options as OnnxRunnerOptions)).toThrow(
+      expect.objectContaining({ code: 'WAGGLE_INVALID_ARGUMENT' }),
+    );
+  });
+
+  it('a free dimension without a name is shown as one', () => {
+    const signature = (dims: readonly (number | string | null)[]) => ({
+      inputs: [{ name: 'x', dtype: 'float32', dims }],
+      outputs: [],
+    });
+    expect(() => checkSignature('m', signature(['', 16]), signature([null, 31]))).toThrow(
+      /float32\[\?, 16\].*float32\[\?, 31\]/,
+    );
+  });
+});
 
 describe('OnnxRunner', () => {
   it('survives 10,000 runs on 8 workers', async () => {

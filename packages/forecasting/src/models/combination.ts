@@ -1,8 +1,11 @@
+import { optionNames } from '@waggle/core';
 import { type BacktestOptions, backtest } from '../backtest.js';
 import { forecastingError } from '../errors.js';
 import {
   checkHorizon,
+  checkOptions,
   checkSeries,
+  checkWhole,
   constantForecast,
   type FittedSeries,
   isConstant,
@@ -130,12 +133,23 @@ export interface AutomaticOptions {
   readonly nOrigins?: number;
 }
 
+const OPTIONS = optionNames<AutomaticOptions>({ seasons: true, horizon: true, nOrigins: true });
+
 /**
  * What to use without knowing the series: autoregression on seasonal lags, plain and on logarithms, decomposition with Theta,
  * and the seasonal naive forecasts; without seasons exponential smoothing, Theta and the last value. They are weighed by what
  * they would have brought lately.
  */
 export function automatic(options: AutomaticOptions): SeriesModel {
+  checkOptions(options, OPTIONS);
+  if (!Array.isArray(options.seasons)) {
+    throw forecastingError(
+      'WAGGLE_FORECASTING_ARGUMENT',
+      `seasons must be a list of season lengths, [] for none, got ${String(options.seasons)}`,
+    );
+  }
+  for (const season of options.seasons) checkWhole(season, 1, 'a season');
+  checkHorizon(options.horizon);
   const seasons = [...options.seasons].sort((a, b) => a - b);
   const models: SeriesModel[] = [];
   if (seasons.length > 0) {

@@ -1,7 +1,8 @@
-import { Rng } from '@waggle/core';
+import { optionNames, Rng } from '@waggle/core';
 import { descendGradient, nelderMead } from '../minimise.js';
 import {
   checkHorizon,
+  checkOptions,
   checkSeries,
   checkWhole,
   constantForecast,
@@ -29,6 +30,8 @@ export interface EtsOptions {
   /** Seed of those paths. Default 1. */
   readonly seed?: number;
 }
+
+const OPTIONS = optionNames<EtsOptions>({ season: true, form: true, nPaths: true, seed: true });
 
 export interface FittedEts extends FittedSeries {
   readonly form: EtsForm;
@@ -301,6 +304,7 @@ function candidateForms(y: Float64Array, season: number): EtsForm[] {
 export function ets(options: EtsOptions = {}): Omit<SeriesModel, 'fit'> & {
   fit(y: Float64Array): FittedEts;
 } {
+  checkOptions(options, OPTIONS);
   const season = options.season ?? 1;
   checkWhole(season, 1, 'season');
   const nPaths = options.nPaths ?? 1000;

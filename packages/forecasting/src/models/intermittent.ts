@@ -1,6 +1,14 @@
+import { optionNames } from '@waggle/core';
 import { forecastingError } from '../errors.js';
 import { goldenSection } from '../minimise.js';
-import { checkHorizon, checkSeries, type FittedSeries, type SeriesModel } from '../series.js';
+import {
+  checkChoice,
+  checkHorizon,
+  checkOptions,
+  checkSeries,
+  type FittedSeries,
+  type SeriesModel,
+} from '../series.js';
 
 export interface IntermittentOptions {
   /**
@@ -14,6 +22,8 @@ export interface IntermittentOptions {
   /** Smoothing of gaps or probabilities, in (0, 1). Default: alpha's. */
   readonly beta?: number;
 }
+
+const OPTIONS = optionNames<IntermittentOptions>({ variant: true, alpha: true, beta: true });
 
 interface Rates {
   readonly rate: number;
@@ -62,7 +72,9 @@ function run(
  * @throws WAGGLE_FORECASTING_SERIES for a value below zero
  */
 export function intermittent(options: IntermittentOptions = {}): SeriesModel {
+  checkOptions(options, OPTIONS);
   const variant = options.variant ?? 'tsb';
+  checkChoice(variant, ['croston', 'sba', 'tsb'], 'variant');
   for (const weight of [options.alpha, options.beta]) {
     if (weight !== undefined && !(weight > 0 && weight < 1)) {
       throw forecastingError(

@@ -1,6 +1,9 @@
+import { optionNames } from '@waggle/core';
 import { nelderMead } from '../minimise.js';
 import {
+  checkChoice,
   checkHorizon,
+  checkOptions,
   checkSeries,
   checkWhole,
   constantForecast,
@@ -20,6 +23,8 @@ export interface ThetaOptions {
    */
   readonly variant?: 'standard' | 'optimised' | 'dynamic' | 'auto';
 }
+
+const OPTIONS = optionNames<ThetaOptions>({ season: true, variant: true });
 
 interface State {
   readonly alpha: number;
@@ -113,9 +118,11 @@ const THETA_HIGH = 1e4;
  * drift (Hyndman & Billah 2003): σ√(1 + (h − 1)α²). O(n) a pass, some hundred passes.
  */
 export function theta(options: ThetaOptions = {}): SeriesModel {
+  checkOptions(options, OPTIONS);
   const season = options.season ?? 1;
   const variant = options.variant ?? 'auto';
   checkWhole(season, 1, 'season');
+  checkChoice(variant, ['standard', 'optimised', 'dynamic', 'auto'], 'variant');
   const name = `Theta(${variant}${season > 1 ? `,${season}` : ''})`;
   return {
     name,

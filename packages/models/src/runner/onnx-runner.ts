@@ -4,9 +4,11 @@ import {
   type Clock,
   coreError,
   isWaggleError,
+  optionNames,
   reviveError,
   systemClock,
   throwIfAborted,
+  unknownOption,
   type WaggleError,
 } from '@waggle/core';
 import { Piscina } from 'piscina';
@@ -48,6 +50,15 @@ export interface OnnxRunnerOptions {
   readonly maxWaitMs?: number;
   readonly clock?: Clock;
 }
+
+const OPTIONS = optionNames<OnnxRunnerOptions>({
+  workers: true,
+  threads: true,
+  maxQueue: true,
+  maxBatchRows: true,
+  maxWaitMs: true,
+  clock: true,
+});
 
 /** The worker's exported function, checked against its file. */
 const HANDLER: keyof typeof import('../worker/main.js') = 'handleTask';
@@ -100,6 +111,13 @@ export class OnnxRunner implements Runner {
 
   /** @throws WAGGLE_RUNNER_WORKER_MISSING, WAGGLE_INVALID_ARGUMENT */
   constructor(options: OnnxRunnerOptions = {}) {
+    const unknown = unknownOption(options, OPTIONS);
+    if (unknown !== undefined) {
+      throw coreError(
+        'WAGGLE_INVALID_ARGUMENT',
+        `options: there is no ${unknown}, but ${[...OPTIONS].join(', ')}`,
+      );
+    }
     const cores = availableParallelism();
     this.#workers = whole('workers', options.workers ?? Math.min(cores, 8), 1, 256);
     const threads = whole('threads', options.threads ?? cores, 1, 4096);
@@ -107,6 +125,12 @@ export class OnnxRunner implements Runner {
     this.#maxQueue = whole('maxQueue', options.maxQueue ?? 1024, 1, 10_000_000);
     this.#maxBatchRows = whole('maxBatchRows', options.maxBatchRows ?? 64, 1, 1_000_000);
     this.#maxWaitMs = options.maxWaitMs ?? 1;
+    if (!(Number.isFinite(this.#maxWaitMs) && this.#maxWaitMs >= 0)) {
+      throw coreError(
+        'WAGGLE_INVALID_ARGUMENT',
+        `maxWaitMs must be a number of at least 0, not ${this.#maxWaitMs}`,
+      );
+    }
     this.#clock = options.clock ?? systemClock;
     this.#pool = new Piscina({
       filename: fileURLToPath(compiledFile('../worker/main.js', import.meta.url)),

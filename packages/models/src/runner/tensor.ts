@@ -88,7 +88,7 @@ export function tensorProblem(value: TensorValue): string | undefined {
 }
 
 function describe(spec: TensorSpec): string {
-  return `${spec.name}: ${spec.dtype}[${spec.dims.map((d) => d ?? '?').join(', ')}]`;
+  return `${spec.name}: ${spec.dtype}[${spec.dims.map((d) => (d === null || d === '' ? '?' : d)).join(', ')}]`;
 }
 
 /**
