@@ -61,6 +61,16 @@ export function numericColumn<D extends Dtype>(
   data: DtypeArrays[D],
   width = 1,
 ): NumericColumn<D> {
+  // The tag, not instanceof: vm contexts and test runners have their own constructors.
+  const tag = Object.prototype.toString.call(data).slice(8, -1);
+  if (!Object.hasOwn(CONSTRUCTORS, dtype) || tag !== CONSTRUCTORS[dtype].name) {
+    throw coreError(
+      'WAGGLE_INVALID_ARGUMENT',
+      `a column of ${dtype} cannot be a ${tag}; there are ${Object.entries(CONSTRUCTORS)
+        .map(([name, { name: array }]) => `${name} (${array})`)
+        .join(', ')}`,
+    );
+  }
   if (width < 1 || data.length % width !== 0) {
     throw coreError(
       'WAGGLE_INVALID_ARGUMENT',

@@ -97,4 +97,16 @@ describe('column files', () => {
     pooled.fill(0);
     expect([...data]).toEqual([1.5, -2]);
   });
+
+  it('refuses a dtype that is none, and data of another', () => {
+    for (const [dtype, data] of [
+      ['float64', new Float64Array(1)],
+      ['f32', new Float64Array(1)],
+      ['f64', [1, 2]],
+    ] as const) {
+      expect(() => numericColumn(dtype as 'f64', data as Float64Array)).toThrow(
+        expect.objectContaining({ code: 'WAGGLE_INVALID_ARGUMENT' }),
+      );
+    }
+  });
 });
