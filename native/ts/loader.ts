@@ -658,7 +658,9 @@ export function loadAddon(path: string): Addon {
     throw nativeError('WAGGLE_NATIVE_LOAD', `the compiled engine is not at ${path}`, {
       details: { path: path },
       // npm builds it when it installs the package, unless scripts of dependencies are switched off.
-      remedy: `Build it, with CMake ≥ 3.22 and a C++20 compiler: node ${builder}`,
+      remedy: existsSync(builder)
+        ? `Build it, with CMake ≥ 3.22 and a C++20 compiler: node ${builder}`
+        : 'Leave @waggle/native out of the bundle (esbuild: --external:@waggle/native): it loads files of its own package.',
     });
   }
   let module: Addon;

@@ -21,6 +21,9 @@ export interface WaggleErrorOptions {
   readonly remedy?: string;
 }
 
+/** Known to every copy of this module: a bundle has one, the packages beside it another. */
+const BRAND = Symbol.for('@waggle/core/WaggleError');
+
 export class WaggleError extends Error {
   override readonly name: string = 'WaggleError';
   readonly code: ErrorCode;
@@ -51,6 +54,17 @@ export interface SerializedWaggleError {
   readonly remedy?: string;
   readonly details: Readonly<Record<string, unknown>>;
 }
+
+Object.defineProperty(WaggleError.prototype, BRAND, { value: true });
+// Errors of another copy of this module are WaggleErrors too; classes that extend it are told apart as usual.
+Object.defineProperty(WaggleError, Symbol.hasInstance, {
+  value(this: (...args: never) => unknown, value: unknown): boolean {
+    if ((this as unknown) !== WaggleError) {
+      return Function.prototype[Symbol.hasInstance].call(this, value);
+    }
+    return typeof value === 'object' && value !== null && BRAND in value;
+  },
+});
 
 /** Inverse of `toJSON`, for errors that crossed a thread or process as data. */
 export function reviveError(data: SerializedWaggleError, cause?: unknown): WaggleError {

@@ -1,7 +1,30 @@
 import { describe, expect, it } from 'vitest';
-import { coreError, defineErrors, reviveError, toWaggleError, WaggleError } from '../src/index.js';
+import {
+  coreError,
+  defineErrors,
+  isWaggleError,
+  reviveError,
+  toWaggleError,
+  WaggleError,
+} from '../src/index.js';
 
 describe('errors', () => {
+  it('of another copy of the package are known', async () => {
+    // What a bundler makes of the one, beside packages that bring the other.
+    const copy = (await import(
+      `${new URL('../src/errors.ts', import.meta.url).href}?copy`
+    )) as typeof import('../src/errors.js');
+    expect(copy.WaggleError).not.toBe(WaggleError);
+    const error = new copy.WaggleError('WAGGLE_EXAMPLE', 'broken');
+    expect(error).toBeInstanceOf(WaggleError);
+    expect(isWaggleError(error)).toBe(true);
+    expect(toWaggleError(error)).toBe(error);
+    class Own extends WaggleError {}
+    expect(error).not.toBeInstanceOf(Own);
+    expect(new Own('WAGGLE_EXAMPLE', 'mine')).toBeInstanceOf(Own);
+    expect(isWaggleError(Object.assign(new Error('x'), { code: 'WAGGLE_EXAMPLE' }))).toBe(false);
+  });
+
   it('carry the remedy of their registry', () => {
     const { error } = defineErrors({
       WAGGLE_EXAMPLE: { summary: 'It broke.', remedy: 'Mend it.' },
