@@ -79,10 +79,10 @@ export interface TreesDump {
   readonly covers: Float32Array;
 }
 
-/** @internal what the addon gives: the vectors of `trees::Ensemble` (include/waggle/trees.hpp), one array per field. */
+/** What the addon gives: the vectors of `trees::Ensemble` (include/waggle/trees.hpp), one array per field. */
 export type RawTreesDump = Omit<TreesDump, 'transform'> & { readonly transform: number };
 
-/** @internal */
+/** Made into what `Trees.dump` returns. */
 export function treesDump(raw: RawTreesDump): TreesDump {
   return { ...raw, transform: TRANSFORMS[raw.transform] ?? 'none' };
 }

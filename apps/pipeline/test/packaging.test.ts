@@ -88,4 +88,11 @@ describe.each(folders)('the archive of %s', (folder) => {
     expect(missing).toEqual([]);
     expect(about.engines?.node).toBe('>=20.19.0');
   });
+
+  it('types nothing that is internal', () => {
+    const typed = files
+      .filter((path) => /^dist\/.*\.d\.ts$/.test(path))
+      .filter((path) => readFileSync(join(root, folder, path), 'utf8').includes('@internal'));
+    expect(typed).toEqual([]);
+  });
 });
