@@ -1,4 +1,4 @@
-import { isWaggleError, silentLogger, stringAt } from '@waggle/core';
+import { DAY_MS, isWaggleError, silentLogger, stringAt } from '@waggle/core';
 import {
   type ClickReleaseInput,
   type ImportedModel,
@@ -18,6 +18,8 @@ import type { CommandContext } from './context.js';
 import type { DataRange } from './data-range.js';
 import type { ServableModel } from './model-registry.js';
 
+/** What a release promises grows stale, and a network makes new ones: an ad that ran is asked of one that was at most a week old. */
+const WEEK_MS = 7 * DAY_MS;
 /** Fewer clicks than this after the model's own rows say less than is believed before looking. */
 const MIN_SUCCESSES = 50;
 
@@ -34,7 +36,8 @@ type CorrectionContext = Pick<CommandContext, 'config' | 'clock' | 'logger' | 's
 
 /**
  * A pCTR, be it the prior alone, with the correction for what is selected by it: a release is made as of the moment that the model's
- * own rows end, asked about every ad that ran since, and its answers are compared with what came. The same model where too little ran.
+ * own rows end, and another every week from then on, each is asked about the ads that ran in its week, and the answers are compared
+ * with what came. The same model where too little ran.
  * @throws WAGGLE_ABORTED, store errors
  */
 export async function correctForSelection<M extends Correctable>(
@@ -104,22 +107,34 @@ async function fitSince(
     position: feature('position', row),
     nAds: feature('n_ads', row),
   }));
-  const asOf = { ...models, range: { ...range, asOfMs: releasedMs } };
-  const scored = await scoreBy(context, store, asOf, ads);
-  if (scored === undefined) return undefined;
+  const logits = new Float64Array(ads.length).fill(Number.NaN);
+  const advantage = new Float64Array(ads.length).fill(Number.NaN);
+  const weeks = ads.map(({ tsMs }) => weekSince(releasedMs, tsMs));
+  for (const week of new Set(weeks)) {
+    const members = Array.from(ads.keys()).filter((i) => weeks[i] === week);
+    const asOfMs = releasedMs + week * WEEK_MS;
+    const asOf = { ...models, range: { ...range, asOfMs } };
+    const asked = members.map((i) => ads[i]!);
+    const scored = await scoreBy(context, store, asOf, asked);
+    members.forEach((i, k) => {
+      logits[i] = scored?.logits[k] ?? Number.NaN;
+      advantage[i] = scored?.advantage[k] ?? Number.NaN;
+    });
+  }
   // What the release did not know yet it could not have served.
-  const known = Array.from(later.keys()).filter((i) => !Number.isNaN(scored.logits[i]!));
+  const known = Array.from(later.keys()).filter((i) => !Number.isNaN(logits[i]!));
   if (known.length === 0) return undefined;
   const propensities = await offerPropensities(context, store, range);
   const pick = (column: ArrayLike<number>) => known.map((i) => column[later[i]!]!);
   const { calibration, liking, variances } = await fitSelectionCalibration({
-    logits: known.map((i) => scored.logits[i]!),
-    advantage: known.map((i) => scored.advantage[i]!),
+    logits: known.map((i) => logits[i]!),
+    advantage: known.map((i) => advantage[i]!),
     successes: pick(rows.successes),
     trials: pick(rows.trials),
     maturity: pick(rows.maturity),
     publications: pick(rows.publication.codes),
     campaigns: pick(rows.campaign.codes),
+    weeks: known.map((i) => weeks[i]!),
     propensity: known.map((i) => propensities.get(stringAt(rows.rowIds, later[i]!)) ?? Number.NaN),
   });
   context.logger.info(
@@ -127,6 +142,10 @@ async function fitSince(
     'correction for selection fitted',
   );
   return calibration;
+}
+
+function weekSince(fromMs: number, tsMs: number): number {
+  return Math.max(0, Math.floor((tsMs - fromMs) / WEEK_MS));
 }
 
 /** What would have been said by what was served from a moment on; undefined for a network that had nothing to serve yet. */

@@ -1,4 +1,4 @@
-import { type ColumnTable, numericData, stringAt, stringData } from '@waggle/core';
+import { type ColumnTable, DAY_MS, numericData, stringAt, stringData } from '@waggle/core';
 import {
   buildDataset,
   buildSnapshot,
@@ -26,6 +26,8 @@ export interface SelectionWorld {
   readonly nCandidates: number;
   readonly priorOnly: boolean;
 }
+
+const WEEK_MS = 7 * DAY_MS;
 
 interface Ids {
   readonly publications: readonly string[];
@@ -248,16 +250,26 @@ async function choose({
     const online = new OnlineFeatures(ctrFeatures, snapshot, embeddings);
     return new SlotScorer({ model, online, odds, ids });
   };
-  // The correction: rows that ran after the model's own, scored as a release made before all of them would have, each against the
-  // candidates that its slot had.
+  // The correction: rows that ran after the model's own, scored as a release made before them would have, each against the candidates
+  // that its slot had.
   const split = splitByTime(history.decisionTsMs);
   const laterRows = Uint32Array.from([...split.calibrate, ...split.gate]);
   const slots = await readSlots(store, tenantId, split.calibrateFromMs);
   const slotOf = new Map(slots.map((slot) => [slot.placementId, slot]));
-  const then = await scorerAt(split.calibrateFromMs);
+  // A release a week, each asked about what ran in its week, as `waggle train` does.
+  const thenAt = new Map<number, SlotScorer>();
+  const weekOf = ({ tsMs }: Slot): number =>
+    Math.max(0, Math.floor((tsMs - split.calibrateFromMs) / WEEK_MS));
+  const thenOf = async (slot: Slot): Promise<SlotScorer> => {
+    const week = weekOf(slot);
+    const known = thenAt.get(week) ?? (await scorerAt(split.calibrateFromMs + week * WEEK_MS));
+    thenAt.set(week, known);
+    return known;
+  };
   const pick = (column: ArrayLike<number>) => Float64Array.from(laterRows, (i) => column[i]!);
   const slotOfRow = Array.from(laterRows, (i) => slotOf.get(stringAt(history.rowIds, i))!);
-  const scored = slotOfRow.map((slot) => then.score(slot));
+  const scored: ReturnType<SlotScorer['score']>[] = [];
+  for (const slot of slotOfRow) scored.push((await thenOf(slot)).score(slot));
   const { calibration } = await fitSelectionCalibration({
     logits: scored.map(({ ran }) => ran),
     advantage: scored.map(({ ran, mean }) => ran - mean),
@@ -266,6 +278,7 @@ async function choose({
     maturity: pick(history.maturity),
     publications: pick(history.publication.codes),
     campaigns: pick(history.campaign.codes),
+    weeks: slotOfRow.map(weekOf),
     propensity: slotOfRow.map((slot) => slot.propensity),
   });
 

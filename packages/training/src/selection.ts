@@ -11,9 +11,12 @@ import { trainingError } from './errors.js';
  * the clicks of the slot's average brings twice as many, on average. So the bias shows among ads that were chosen without regard
  * to the prediction's error, as a slope below 1 of what came on the advantage over the other candidates. That slope, and the level
  * that selection and the age of a release leave, are the correction. It is fitted on rows later than the model, each as a release
- * made before all of them would have scored it. Ads of one campaign share what the model does not know of it, so that a network of
- * a few dozen campaigns says little about a slope between campaigns however often they ran: publications and campaigns have effects
- * of their own in the fit, and the correction is drawn to nothing by what that leaves uncertain.
+ * made before it would have scored it. Ads of one campaign share what the model does not know of it, so that a network of
+ * a few dozen campaigns says little about a slope between campaigns however often they ran, and all ads of a week share what nobody
+ * knew of that week, so that a fortnight says little about the level: publications, campaigns and weeks have effects of their own in
+ * the fit, and the correction is drawn to nothing by what that leaves uncertain. An advantage is partly the campaign's everywhere and
+ * partly its own with this publication; a model may be right about one and too sure of the other, and how a campaign fares with different
+ * publications is seen far better than how campaigns differ. So each part has a slope of its own, and the correction is their mean.
  */
 
 /** Logit minus the mean logit of the candidates of its slot. O(n). @param slots [nRows] any numbers, equal within a slot */
@@ -112,6 +115,8 @@ export interface SelectionRows {
   /** [nRows] codes from 0. */
   readonly publications: ArrayLike<number>;
   readonly campaigns: ArrayLike<number>;
+  /** [nRows] codes from 0 of the weeks, or other times, in which rows ran. Absent = time has no effects. */
+  readonly weeks?: ArrayLike<number>;
   /**
    * [nRows] in (0, 1]: with what probability the past chose the row, NaN where that is unknown. What it chose it liked for
    * reasons that the model does not know; the correction is for the candidates as they come. Absent = the past chose blindly.
@@ -123,10 +128,11 @@ export interface SelectionFit {
   readonly calibration: SelectionCalibration;
   /** Log-odds per unit of ln propensity that the model did not see. */
   readonly liking: number;
-  /** Of what the model does not know of a publication, a campaign, a send; logit scale. */
+  /** Of what the model does not know of a publication, a campaign, a week, a send; logit scale. */
   readonly variances: {
     readonly publication: number;
     readonly campaign: number;
+    readonly week: number;
     readonly row: number;
   };
 }
@@ -183,7 +189,7 @@ function liking(rows: SelectionRows, propensity: ArrayLike<number>): Float64Arra
 }
 
 /**
- * Fits the correction on rows that ran: crossed random effects of publications and campaigns with variances by
+ * Fits the correction on rows that ran: crossed random effects of publications, campaigns and weeks with variances by
  * expectation-maximisation, dispersion of sends by moments, normal beliefs about level and slope (`solveEffects`). Where propensities
  * are known, ln propensity enters as a control: how much more came of rows that the past was eager to choose is fitted along and taken
  * out. O(rounds · n).
@@ -194,36 +200,43 @@ export async function fitSelectionCalibration(rows: SelectionRows): Promise<Sele
   const { logits, advantage, propensity } = rows;
   const nRows = logits.length;
   const liked = propensity === undefined ? new Float64Array(nRows) : liking(rows, propensity);
+  const campaignsOwn = groupMeans(rows.campaigns, advantage);
   const columns = [
-    { sd: EDGE_SD, of: (i: number) => advantage[i]! },
+    { sd: EDGE_SD, of: (i: number) => campaignsOwn[i]! },
+    { sd: EDGE_SD, of: (i: number) => advantage[i]! - campaignsOwn[i]! },
     { sd: LIKING_SD, of: (i: number) => liked[i]! },
     { sd: UNKNOWN_SD, of: (i: number) => (Number.isNaN(propensity?.[i] ?? 1) ? 1 : 0) },
   ];
   const successes = Float64Array.from(rows.successes);
   const exposure = Float64Array.from(rows.trials, (n, i) => n * rows.maturity[i]!);
   const offset = Float64Array.from(logits, (z) => Math.log(sigmoid(z)));
-  const groups = [rows.publications, rows.campaigns].map((codes) => Uint32Array.from(codes));
-  const [publication, campaign] = groups as [Uint32Array, Uint32Array];
+  const levels = [
+    { name: 'publication', codes: Uint32Array.from(rows.publications) },
+    { name: 'campaign', codes: Uint32Array.from(rows.campaigns) },
+    ...(rows.weeks === undefined ? [] : [{ name: 'week', codes: Uint32Array.from(rows.weeks) }]),
+  ];
   const expected = exposure.map((n, i) => n * Math.exp(offset[i]!));
   const { dispersion } = estimateEffectPriors({
     successes,
     trials: expected.map((clicks, i) => Math.max(MAX_LUCK * clicks, successes[i]!)),
-    levels: [
-      { name: 'publication', codes: publication },
-      { name: 'campaign', codes: campaign },
-    ],
+    levels,
   });
   const problem = {
     successes,
     exposure,
     offset,
-    codes: Int32Array.from({ length: 2 * nRows }, (_, k) => groups[k % 2]![k >> 1]!),
+    codes: Int32Array.from(
+      { length: levels.length * nRows },
+      (_, k) => levels[k % levels.length]!.codes[Math.floor(k / levels.length)]!,
+    ),
     columns: Float64Array.from({ length: columns.length * nRows }, (_, k) =>
       columns[k % columns.length]!.of(Math.floor(k / columns.length)),
     ),
   };
-  const variances = [FIRST_VARIANCE, FIRST_VARIANCE];
-  const sizes = groups.map((codes) => codes.reduce((most, code) => Math.max(most, code + 1), 0));
+  const variances = levels.map(() => FIRST_VARIANCE);
+  const sizes = levels.map(({ codes }) =>
+    codes.reduce((most, code) => Math.max(most, code + 1), 0),
+  );
   const solve = (start?: Float64Array) =>
     solveEffects(
       problem,
@@ -244,10 +257,53 @@ export async function fitSelectionCalibration(rows: SelectionRows): Promise<Sele
     solution = await solve(solution.state);
   }
   return {
-    calibration: { level: solution.base, edge: solution.weights[0]! },
-    liking: solution.weights[1]!,
-    variances: { publication: variances[0]!, campaign: variances[1]!, row: dispersion },
+    calibration: {
+      level: solution.base,
+      edge: edgeOf(advantage, campaignsOwn, solution.weights),
+    },
+    liking: solution.weights[2]!,
+    variances: {
+      publication: variances[0]!,
+      campaign: variances[1]!,
+      week: variances[2] ?? 0,
+      row: dispersion,
+    },
   };
+}
+
+/** Mean of each row's group. O(n). */
+function groupMeans(codes: ArrayLike<number>, values: ArrayLike<number>): Float64Array {
+  const sums = new Map<number, { sum: number; n: number }>();
+  for (let i = 0; i < codes.length; i++) {
+    const own = sums.get(codes[i]!) ?? { sum: 0, n: 0 };
+    own.sum += values[i]!;
+    own.n++;
+    sums.set(codes[i]!, own);
+  }
+  return Float64Array.from({ length: codes.length }, (_, i) => {
+    const { sum, n } = sums.get(codes[i]!)!;
+    return sum / n;
+  });
+}
+
+/**
+ * The slope on the whole advantage that follows from those on its two parts, each in proportion to its variance: of an advantage of
+ * two independent normal parts, so much is expected to be each part's.
+ */
+function edgeOf(
+  advantage: ArrayLike<number>,
+  campaignsOwn: Float64Array,
+  [between, within]: ArrayLike<number> & Iterable<number>,
+): number {
+  const mean = campaignsOwn.reduce((sum, own) => sum + own, 0) / campaignsOwn.length;
+  let ofCampaigns = 0;
+  let ofRows = 0;
+  campaignsOwn.forEach((own, i) => {
+    ofCampaigns += (own - mean) ** 2;
+    ofRows += (advantage[i]! - own) ** 2;
+  });
+  const all = ofCampaigns + ofRows;
+  return all === 0 ? 0 : (between! * ofCampaigns + within! * ofRows) / all;
 }
 
 function checkRows(rows: SelectionRows): void {

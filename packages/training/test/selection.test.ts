@@ -140,6 +140,30 @@ describe('selection', () => {
     }
   });
 
+  test('two weeks in which less came than was promised say little about the level, a dozen that agree say much', async () => {
+    const levelOf = async (nWeeks: number): Promise<number> => {
+      const rng = new Rng(9, 5);
+      const n = 4_000;
+      const { calibration } = await fitSelectionCalibration({
+        logits: new Float64Array(n).fill(-6),
+        advantage: Float64Array.from({ length: n }, () => 0.4 * rng.normal()),
+        successes: Float64Array.from({ length: n }, () =>
+          rng.binomial(N_TRIALS, sigmoid(-6.08 + SEND_SD * rng.normal() - SEND_SD ** 2 / 2)),
+        ),
+        trials: new Float64Array(n).fill(N_TRIALS),
+        maturity: new Float64Array(n).fill(1),
+        publications: Uint32Array.from({ length: n }, (_, i) => i % N_PUBLICATIONS),
+        campaigns: Uint32Array.from({ length: n }, () => rng.integer(N_CAMPAIGNS)),
+        weeks: Uint32Array.from({ length: n }, (_, i) => Math.floor((i * nWeeks) / n)),
+      });
+      return calibration.level;
+    };
+    const [few, many] = [await levelOf(2), await levelOf(12)];
+    expect(few).toBeGreaterThan(-0.04);
+    expect(few).toBeLessThan(0);
+    expect(many).toBeLessThan(-0.05);
+  });
+
   test('what the past was eager to choose is not mistaken for what candidates are worth', async () => {
     const rng = new Rng(8, 1);
     const n = 5_000;
