@@ -138,7 +138,7 @@ export async function runFill(
   const { release, context } = run;
   const test = context.request.test === true;
   const taken = placedIn(run);
-  const restrictions = restrictionsOf(run);
+  const restrictions = restrictionsOf(run, taken);
   const items: ChosenItem[] = [];
   const draws: DrawMoney[] = [];
   let first: Drawn | undefined;
@@ -252,11 +252,11 @@ function placedIn({ release, context }: Run): Taken {
 }
 
 /** What the request says, and what the ads that stand in the send already rule out. */
-function restrictionsOf(run: Run): Restrictions | undefined {
+function restrictionsOf(run: Run, standing?: Taken): Restrictions | undefined {
   const { release, context } = run;
   const restrictions = readRestrictions(release, context.request.constraints);
   if (context.placed.length === 0) return restrictions;
-  const placed = placedIn(run);
+  const placed = standing ?? placedIn(run);
   const excluded = restrictions?.passes.excluded ?? BitSet.full(release.campaigns.n);
   for (let row = 0; row < release.campaigns.n; row++) {
     if (isTaken(run, placed, row)) excluded.delete(row);
