@@ -1,3 +1,4 @@
+import { parseTimestampMs } from '@waggle/core';
 import type { Store } from '@waggle/store';
 import { LEDGER_EVENT_PREFIX } from '@waggle/store/ledger';
 import { pipelineError } from './errors.js';
@@ -91,11 +92,11 @@ export async function asOfOption(
 ): Promise<DataRange> {
   const range = await dataRange(store, tenantId);
   if (option === undefined) return range;
-  const asOfMs = Date.parse(String(option));
-  if (Number.isNaN(asOfMs)) {
+  const asOfMs = parseTimestampMs(String(option));
+  if (asOfMs === undefined) {
     throw pipelineError(
       'WAGGLE_USAGE',
-      `--as-of must be an RFC 3339 time, got "${String(option)}"`,
+      `--as-of must be an RFC 3339 time with its offset, such as 2026-03-01T00:00:00Z, got "${String(option)}"`,
     );
   }
   if (asOfMs <= range.fromMs) {

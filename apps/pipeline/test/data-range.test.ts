@@ -62,7 +62,17 @@ describe('the time that data cover', () => {
     await expect(asOfOption(store, 'c', '2026-03-04T00:00:00Z')).rejects.toMatchObject({
       code: 'WAGGLE_NO_DATA',
     });
-    await expect(asOfOption(store, 'c', 'soon')).rejects.toMatchObject({ code: 'WAGGLE_USAGE' });
+    expect((await asOfOption(store, 'c', '2026-03-05T02:00:00+02:00')).asOfMs).toBe(Date.parse(at));
+    // Of no calendar, or of the zone of this machine.
+    for (const text of [
+      'soon',
+      '2026-03-32T00:00:00Z',
+      '2026-02-30T00:00:00Z',
+      '2026-03-05T00:00:00',
+      '5',
+    ]) {
+      await expect(asOfOption(store, 'c', text)).rejects.toMatchObject({ code: 'WAGGLE_USAGE' });
+    }
   });
 
   it('entities and money are known as they stand now, though events end before', async () => {

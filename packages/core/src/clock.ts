@@ -23,11 +23,19 @@ export function clockStartingAt(startMs: number, base: Clock = systemClock): Clo
   };
 }
 
-/** Milliseconds of an RFC 3339 UTC time, or undefined for one like February 30 (which Date would shift or refuse). */
+const RFC_3339 = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)$/;
+
+/**
+ * Milliseconds of an RFC 3339 time, or undefined for any other text: one without offset, which Date would read in the zone of the
+ * machine, or a day like February 30, which Date would shift.
+ */
 export function parseTimestampMs(text: string): number | undefined {
+  if (!RFC_3339.test(text)) return undefined;
   const ms = Date.parse(text);
   if (Number.isNaN(ms)) return undefined;
-  return new Date(ms).toISOString().slice(0, 19) === text.slice(0, 19) ? ms : undefined;
+  // The fields are of the calendar where, read as UTC, they stand as they were written.
+  const asUtcMs = Date.parse(`${text.slice(0, 19)}Z`);
+  return new Date(asUtcMs).toISOString().slice(0, 19) === text.slice(0, 19) ? ms : undefined;
 }
 
 /** A clock for tests: stands still until told otherwise. */

@@ -132,6 +132,16 @@ describe('a model of another tool', () => {
       'WAGGLE_CONFIG_INVALID',
     );
     const mismatch = 'WAGGLE_MODEL_CONTRACT_MISMATCH';
+    const [from, to] = ['2026-01-01T00:00:00Z', '2026-02-30T00:00:00Z'];
+    // Neither a day that other days would stand in for, nor a time that ends before it begins.
+    for (const range of [
+      { from, to },
+      { from, to: '2026-02-01T99:99:99Z' },
+      { from: to, to: from },
+    ]) {
+      expect(await parse({ dataRange: range })).toBe(mismatch);
+    }
+    expect(await parse({ dataRange: { from: '2026-03-01T00:00:00Z', to: from } })).toBe(mismatch);
     const twice = [CONTRACT.features[0], CONTRACT.features[0]];
     expect(await parse({ features: twice })).toBe(mismatch);
     expect(await parse({ offsetFeature: 'none' })).toBe(mismatch);

@@ -1,4 +1,4 @@
-import { parseConfig } from '@waggle/core';
+import { parseConfig, parseTimestampMs } from '@waggle/core';
 import { type Static, Type } from 'typebox';
 import { modelsError } from '../errors.js';
 import { Lineage } from './manifest.js';
@@ -113,7 +113,13 @@ export function parseContract(input: unknown, source: string): ForeignContract {
   const names = contract.features.map((f) => f.name);
   const repeated = names.find((name, i) => names.indexOf(name) !== i);
   if (repeated !== undefined) throw mismatch(`${source}: feature ${repeated} is listed twice`);
-  const { offsetFeature, calibration, output, tensors, format, examples } = contract;
+  const { offsetFeature, calibration, output, tensors, format, examples, dataRange } = contract;
+  const [fromMs, toMs] = [parseTimestampMs(dataRange.from), parseTimestampMs(dataRange.to)];
+  if (fromMs === undefined || toMs === undefined || fromMs > toMs) {
+    throw mismatch(
+      `${source}: dataRange ${dataRange.from} … ${dataRange.to} is not two times of the calendar, the earlier one first`,
+    );
+  }
   if (offsetFeature !== undefined && !names.includes(offsetFeature)) {
     throw mismatch(`${source}: the offset ${offsetFeature} is not one of the features`);
   }
