@@ -4,6 +4,7 @@ import { describe, expect, test } from 'vitest';
 import {
   calibrationRatio,
   clusterBootstrap,
+  crossedLogLossLimit,
   logLoss,
   quantileOfSorted,
   relativeLogLossDifference,
@@ -196,6 +197,60 @@ describe('relative log-loss difference', () => {
     }
     // nominal 5 %; three binomial standard errors over 200 worlds are 4.6 points
     expect(above / nWorlds).toBeLessThan(0.1);
+  });
+
+  test('where campaigns share an error its crossed limit covers what the one by publication does not', () => {
+    let covered = 0;
+    let coveredByPublication = 0;
+    const nWorlds = 300;
+    for (let seed = 0; seed < nWorlds; seed++) {
+      const rng = new Rng(seed, 12);
+      const nRows = 400;
+      // Two models that are wrong about each campaign in opposite directions: over all worlds the true difference is 0.
+      const tilts = Array.from({ length: 20 }, () => 0.2 * rng.normal());
+      const crossed = Array.from({ length: nRows }, () => rng.integer(20));
+      const clusters = Array.from({ length: nRows }, () => rng.integer(150));
+      const truth = Array.from(tilts, () => 0.01 * Math.exp(0.3 * rng.normal()));
+      const trials = new Float64Array(nRows).fill(5_000);
+      const sample = {
+        probability: crossed.map((c) => 0.01 * Math.exp(tilts[c]!)),
+        baseline: crossed.map((c) => 0.01 * Math.exp(-tilts[c]!)),
+        successes: crossed.map((c) => rng.binomial(5_000, truth[c]!)),
+        ...{ trials, clusters },
+      };
+      const byPublication = relativeLogLossDifference(sample, {
+        rng: new Rng(seed, 9),
+        nReplicates: 200,
+      });
+      const both = crossedLogLossLimit({ ...sample, crossed });
+      expect(both.estimate).toBeCloseTo(byPublication.estimate, 12);
+      if (byPublication.upperLimit >= 0) coveredByPublication++;
+      if (both.upperLimit >= 0) covered++;
+    }
+    // nominal 95 %; three binomial standard errors over 300 worlds are 3.8 points
+    expect(covered / nWorlds).toBeGreaterThan(0.9);
+    expect(coveredByPublication / nWorlds).toBeLessThan(0.8);
+  });
+
+  test('the crossed limit is the one by hand, and needs two clusters either way', () => {
+    const sample = {
+      probability: [0.5, 0.5, 0.25, 0.25],
+      baseline: [0.5, 0.25, 0.5, 0.25],
+      successes: [1, 1, 1, 1],
+      clusters: [0, 0, 1, 1],
+    };
+    // d = 0, −ln 2, ln 2, 0 and b = ln 2·(1, 2, 1, 2): R = 0, u = (0, −1, 1, 0)/6 by row.
+    const { estimate, standardError, upperLimit, nClusters } = crossedLogLossLimit({
+      ...sample,
+      crossed: [0, 1, 0, 1],
+    });
+    expect([estimate, nClusters]).toEqual([expect.closeTo(0, 12), 2]);
+    // By cluster 2·(2/36), crossed the same, by row 4/3·(2/36).
+    expect(standardError).toBeCloseTo(Math.sqrt((4 + 4 - 8 / 3) / 36), 12);
+    expect(upperLimit).toBeCloseTo(Math.tan(Math.PI * 0.45) * standardError, 9);
+    expect(() => crossedLogLossLimit({ ...sample, crossed: [3, 3, 3, 3] })).toThrowError(
+      expect.objectContaining({ code: 'WAGGLE_MEASUREMENT_TOO_FEW_CLUSTERS' }),
+    );
   });
 
   test('all rows of one publication are refused', () => {

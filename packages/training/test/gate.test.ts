@@ -51,6 +51,18 @@ describe('gate', () => {
     expect(report.relativeLogLoss).toMatchObject({ estimate: 0, upper95: 0 });
   });
 
+  test('errors that a campaign shares widen the second limit, which is told and not judged', () => {
+    const sample = rows(1, (truth) => truth);
+    const wrong = Float64Array.from({ length: 30 }, (_, c) => Math.exp(c % 3 === 0 ? 0.6 : -0.1));
+    const model = sample.model.map((p, i) => p * wrong[sample.campaigns[i]!]!);
+    const report = runGate({ ...sample, model }, options);
+    const { upper95, upper95Crossed } = report.relativeLogLoss!;
+    expect(upper95Crossed).toBeGreaterThan(upper95);
+    const check = report.checks.find((c) => c.name === 'log_loss')!;
+    expect(check.value).toBe(upper95);
+    expect(check.explanation).toContain('where campaigns share its errors, too');
+  });
+
   test('a worse model fails on log-loss and the prior takes its place', () => {
     const report = runGate(
       rows(3, (truth, i) => truth * Math.exp(i % 2 === 0 ? 1.2 : -1.2)),

@@ -1,4 +1,5 @@
 import { measurementError } from '../errors.js';
+import { clusteredVariance } from './clustered-variance.js';
 import { type BinomialSample, checkLength, checkSample, descendingOrder } from './sample.js';
 
 export interface CalibrationBin {
@@ -141,47 +142,14 @@ export function calibrationRatio(
   for (let i = 0; i < nRows; i++) {
     influence[i] = expectedRow[i]! / expected - positive[i]! / observed;
   }
-  const hasMass = (i: number): boolean => positive[i]! + negative[i]! > 0;
-  const variance = (key: (row: number) => number | string): { value: number; n: number } => {
-    const sums = new Map<number | string, number>();
-    for (let i = 0; i < nRows; i++) {
-      if (hasMass(i)) sums.set(key(i), (sums.get(key(i)) ?? 0) + influence[i]!);
-    }
-    const n = sums.size;
-    if (n < 2) {
-      throw measurementError(
-        'WAGGLE_MEASUREMENT_TOO_FEW_CLUSTERS',
-        `${n} cluster has rows, two are needed for a standard error`,
-      );
-    }
-    let sum = 0;
-    for (const u of sums.values()) sum += u * u;
-    return { value: (sum * n) / (n - 1), n };
-  };
-  let combined: { value: number; n: number };
-  if (clusters.length === 0) {
-    combined = variance((i) => i);
-  } else {
-    const single = clusters.map((codes) => variance((i) => codes[i]!));
-    combined = single.reduce((a, b) => (b.value > a.value ? b : a));
-    const n = Math.min(...single.map((v) => v.n));
-    if (clusters.length === 2) {
-      const both = variance((i) => `${clusters[0]![i]},${clusters[1]![i]}`);
-      const total = single[0]!.value + single[1]!.value - both.value;
-      combined = { value: Math.max(combined.value, total), n };
-    } else if (clusters.length > 2) {
-      // Bounding by the sum is conservative and avoids 2^k − 1 intersections.
-      combined = { value: single.reduce((sum, v) => sum + v.value, 0), n };
-    }
-    combined = { value: combined.value, n };
-  }
+  const combined = clusteredVariance(influence, clusters, (i) => positive[i]! + negative[i]! > 0);
   const ratio = expected / observed;
   return {
     ratio,
     logRatio: Math.log(ratio),
-    logStandardError: Math.sqrt(combined.value),
+    logStandardError: Math.sqrt(combined.variance),
     expected,
     observed,
-    nClusters: combined.n,
+    nClusters: combined.nClusters,
   };
 }
