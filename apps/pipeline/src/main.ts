@@ -90,7 +90,7 @@ export async function runCli(argv: readonly string[]): Promise<number> {
   cli
     .command(
       'models [verb] [target]',
-      'List the registry; import <file> brings a model of another tool, gate <version> judges it; show <version>',
+      'List the registry; import <file> brings a model of another tool, gate <version> judges it; show <version>; a name stands for its last version',
     )
     .option('--contract <file>', 'What the imported model takes and gives, as JSON')
     .option(

@@ -108,7 +108,14 @@ export async function openRegistry(
   };
   return {
     async save(trained, card, { range, promote = true }) {
-      const metrics = plainMetrics(trained.model.metrics);
+      // A model's own file keeps the difference with its limits, the registry lists the number.
+      const { relativeLogLoss, ...others } = trained.model.metrics;
+      const metrics = plainMetrics({
+        ...others,
+        ...(relativeLogLoss !== undefined && {
+          relativeLogLoss: trained.gate?.relativeLogLoss?.estimate,
+        }),
+      });
       const manifest = await registry.register({
         name: trained.model.name,
         artifacts: {

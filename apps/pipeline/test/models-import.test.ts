@@ -62,7 +62,13 @@ describe('waggle models', () => {
     expect(cli('models', 'import', MODEL, '--contract', contract()).answer['version']).toBe(
       version,
     );
-    expect(cli('models').answer).toMatchObject([{ version, made_by: 'lightgbm 4.6.0' }]);
+    expect(cli('models').answer).toMatchObject([
+      { version, made_by: 'lightgbm 4.6.0', gate: null, active: false },
+    ]);
+    expect(cli('models', 'show', 'pctr_gbm').answer['version']).toBe(version);
+    for (const unknown of ['pctr_gbm@000000000000']) {
+      expect(codeOf(cli('models', 'show', unknown).answer)).toBe('WAGGLE_MODEL_NOT_FOUND');
+    }
     const shown = cli('models', 'show', version).answer;
     expect(shown['contract']).toMatchObject({
       format: 'lightgbm',

@@ -57,6 +57,7 @@ interface Gate {
   readonly released?: string;
   readonly summary: string;
   readonly checks: readonly { readonly name: string; readonly passed: boolean }[];
+  readonly relativeLogLoss?: { readonly estimate: number } | null;
 }
 interface Told {
   readonly version: string;
@@ -154,11 +155,11 @@ describe('waggle train --model', () => {
     expect(versions).toContain(pctr.registered);
     expect(await json('models', 'show', pctr.version)).toMatchObject({ version: versions.at(-1) });
     expect(pctr.linear.registered).toMatch(/^pctr@/);
-    const { artifacts } = await json<{ artifacts: Record<string, unknown> }>(
-      'models',
-      'show',
-      pctr.registered!,
-    );
+    const { artifacts, lineage: made } = await json<{
+      artifacts: Record<string, unknown>;
+      lineage: { metrics: Record<string, unknown> };
+    }>('models', 'show', pctr.registered!);
+    expect(made.metrics['relativeLogLoss']).toBe(pctr.gate.relativeLogLoss!.estimate);
     expect(Object.keys(artifacts).sort()).toEqual(
       ['card.md', 'gate.json', 'model.json', 'model.onnx', 'model.trees', 'params.json'].sort(),
     );

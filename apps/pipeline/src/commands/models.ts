@@ -46,7 +46,7 @@ export async function modelsCommand(
       return undefined;
     }
     case 'gate':
-      return gateModel(context, need('a version'), options);
+      return gateModel(context, need('a version or a name'), options);
     case 'list': {
       const rows: (ReturnType<typeof summaryOf> & { active: boolean; served_as: string | null })[] =
         [];
@@ -79,7 +79,7 @@ export async function modelsCommand(
     }
     case 'show': {
       const { manifest, artifact } = await registry.get(
-        await registeredAs(registry, need('a version')),
+        await registeredAs(registry, need('a version or a name')),
       );
       const isForeign = Object.hasOwn(manifest.artifacts, 'contract.json');
       const { contract } = isForeign
@@ -123,10 +123,11 @@ async function servedAs(registry: ModelRegistry, manifest: ModelManifest): Promi
   }
 }
 
-/** The version in the registry that is meant by its own name, or by the one that it is served as (the latest of these). */
+/** The version that is meant by its own name, by the one that it is served as (the latest of these), or by a model’s (its last). */
 async function registeredAs(registry: ModelRegistry, named: string): Promise<string> {
   const [name = ''] = named.split('@');
   if (!(await registry.names()).includes(name)) return named;
+  if (name === named) return (await registry.versions(name)).at(-1)?.version ?? named;
   const versions = await registry.versions(name);
   if (versions.some(({ version }) => version === named)) return named;
   for (const manifest of versions.toReversed()) {

@@ -344,7 +344,12 @@ export async function releaseCommand(
     }
     case 'history': {
       const rows = await releases.history();
-      context.output.result(rows, () => rows.map((row) => JSON.stringify(row)).join('\n'));
+      context.output.result(rows, () =>
+        table(
+          ['at', 'action', 'release', 'before'],
+          rows.map((row) => [row.at, row.action, row.id, row.from ?? '–']),
+        ),
+      );
       return undefined;
     }
     default:
