@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import torch
-from waggle_rows import log_loss, read_rows, write_contract
+from waggle_rows import log_loss, read_rows, weight, write_contract
 
 torch.manual_seed(1)
 rows = read_rows(sys.argv[1])
@@ -37,12 +37,13 @@ class Net(torch.nn.Module):
 net = Net(train.x)
 # Small and strongly drawn to the prior: a sample network has a few thousand rows.
 optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=1)
-x, share, weight = (torch.from_numpy(a.astype(np.float32)) for a in
-                    (train.x, train.clicks / train.delivered, train.delivered / train.delivered.mean()))
+counts = train.delivered * weight(train)
+x, share, counts = (torch.from_numpy(a.astype(np.float32)) for a in
+                    (train.x, train.clicks / train.delivered, counts / counts.mean()))
 best = (np.inf, None)
 for epoch in range(20):
     for batch in torch.randperm(len(train)).split(512):
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(net.logit(x[batch]), share[batch], weight[batch])
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(net.logit(x[batch]), share[batch], counts[batch])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -4,12 +4,12 @@ import sys
 
 import numpy as np
 import xgboost as xgb
-from waggle_rows import log_loss, read_rows, write_contract
+from waggle_rows import log_loss, read_rows, weight, write_contract
 
 
 def matrix(rows):
-    """Shares of deliveries with their number as weight; the score is what is added to the prior's logit."""
-    return xgb.DMatrix(rows.x, label=rows.clicks / rows.delivered, weight=rows.delivered, base_margin=rows.prior)
+    """Shares of deliveries with what these count as weight; the score is what is added to the prior's logit."""
+    return xgb.DMatrix(rows.x, label=rows.clicks / rows.delivered, weight=rows.delivered * weight(rows), base_margin=rows.prior)
 
 
 rows = read_rows(sys.argv[1])
@@ -20,7 +20,7 @@ settings = {
     "base_score": 0.5,  # a score of 0: the prior is the start
     "eta": 0.05,
     "max_depth": 4,
-    "min_child_weight": 50,
+    "min_child_weight": 20,
     "lambda": 10,
     "nthread": 2,
 }

@@ -43,6 +43,16 @@ def read_rows(path, prior="prior_logit_ctr"):
     return Rows(about, x, column("successes"), column("trials"), x[:, about["features"].index(prior)])
 
 
+# Clicks of one send share its luck: by this variance of its log click rate, a row says no more than 1 / SHARED_LUCK clicks would.
+# `waggle train --json` tells it of your data: pctr.summary.dispersion, its two variances together.
+SHARED_LUCK = 0.2
+
+
+def weight(rows):
+    """What a delivery counts: without this one giant send would be a million independent opinions, and a model of its luck."""
+    return 1 / (1 + SHARED_LUCK * rows.delivered / (1 + np.exp(-rows.prior)))
+
+
 def log_loss(p, rows):
     p = np.clip(np.asarray(p, np.float64), 1e-12, 1 - 1e-12)
     return -np.sum(rows.clicks * np.log(p) + (rows.delivered - rows.clicks) * np.log1p(-p)) / np.sum(rows.delivered)
