@@ -164,6 +164,10 @@ describe('a model of another tool', () => {
         metrics: {},
       },
     });
-    expect(await codeOf(() => openForeign(registry, own.version))).toBe('WAGGLE_MODEL_NOT_FOUND');
+    await expect(openForeign(registry, own.version)).rejects.toMatchObject({
+      code: 'WAGGLE_MODEL_NOT_FOUND',
+      message: expect.stringContaining(`${own.version} was not imported`) as string,
+      remedy: expect.stringContaining('waggle train') as string,
+    });
   });
 });

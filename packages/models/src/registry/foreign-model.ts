@@ -80,6 +80,13 @@ export async function openForeign(
   served?: ServedFeatures,
 ): Promise<ForeignModel> {
   const model = await registry.get(version);
+  if (!Object.hasOwn(model.manifest.artifacts, CONTRACT_FILE)) {
+    throw modelsError('WAGGLE_MODEL_NOT_FOUND', `${version} was not imported: it has no contract`, {
+      details: { version },
+      remedy:
+        'Name an imported model. Models trained here are gated by `waggle train` and released without being named.',
+    });
+  }
   const text = new TextDecoder('utf-8', { fatal: true }).decode(
     await model.artifact(CONTRACT_FILE),
   );
