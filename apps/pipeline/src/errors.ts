@@ -25,9 +25,9 @@ const pipeline = defineErrors({
       'Correct what the message names; fields, limits and defaults are listed in packages/engine/README.md.',
   },
   WAGGLE_INGEST_INVALID: {
-    summary: 'A row of an input file does not match the event contract.',
+    summary: 'A row or column of an input file does not match the event contract.',
     remedy:
-      'Correct the named line and load again: no file was loaded. The contract is packages/core/src/contract/events.ts.',
+      'Correct the named line or column and load again: no file was loaded. The contract is packages/core/src/contract/events.ts.',
   },
   WAGGLE_INGEST_UNREADABLE: {
     summary: 'An input file or folder is missing, empty or of an unknown format.',

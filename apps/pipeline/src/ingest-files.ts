@@ -9,6 +9,13 @@ import {
   type TableContract,
   TimestampPattern,
 } from '@waggle/core/contract';
+import {
+  asyncBufferFromFile,
+  type FileMetaData,
+  parquetMetadataAsync,
+  parquetSchema,
+} from 'hyparquet';
+import type { TSchema } from 'typebox';
 import { Compile } from 'typebox/compile';
 import { Default } from 'typebox/value';
 import { pipelineError } from './errors.js';
@@ -169,3 +176,62 @@ export async function checkNdjson(file: IngestFile, nowMs: number): Promise<numb
   }
   return rows;
 }
+
+/**
+ * Holds the columns of a Parquet file against its table's contract before anything is loaded: ClickHouse leaves out what it does
+ * not know, fills what is missing, wraps numbers below 0 and cuts decimals off, all without a word. Limits are those that the file
+ * states of its own row groups; where it states none they are not looked at. A file that cannot be read is for the store to refuse.
+ * Reads the footer alone.
+ * @throws WAGGLE_INGEST_INVALID naming the column
+ */
+export async function checkParquet(file: IngestFile): Promise<void> {
+  const { properties, required } = CONTRACTS[file.table]!.schema as unknown as {
+    readonly properties: Readonly<Record<string, ColumnSchema>>;
+    readonly required?: readonly string[];
+  };
+  let metadata: FileMetaData;
+  let columns: string[];
+  try {
+    metadata = await parquetMetadataAsync(await asyncBufferFromFile(file.path));
+    columns = parquetSchema(metadata).children.map(({ element }) => element.name);
+  } catch {
+    return;
+  }
+  const invalid = (column: string, why: string) =>
+    pipelineError('WAGGLE_INGEST_INVALID', `${file.path}: column ${column} ${why}`, {
+      details: { column, table: file.table },
+      remedy: `Correct the named column; nothing of that file was loaded. Columns of ${file.table}: ${Object.keys(properties).join(', ')}.`,
+    });
+  const unknown = columns.find((name) => !Object.hasOwn(properties, name));
+  if (unknown !== undefined) throw invalid(unknown, `is none of table ${file.table}`);
+  const missing = (required ?? []).find(
+    (name) => !columns.includes(name) && properties[name]!.default === undefined,
+  );
+  if (missing !== undefined) throw invalid(missing, 'is missing');
+  for (const { columns: chunks } of metadata.row_groups) {
+    for (const { meta_data: chunk } of chunks) {
+      const name = chunk?.path_in_schema[0] ?? '';
+      const wanted = properties[name];
+      if (chunk === undefined || chunk.path_in_schema.length > 1 || wanted === undefined) continue;
+      if (wanted.type !== 'integer' && wanted.type !== 'number') continue;
+      if (wanted.type === 'integer' && /^(FLOAT|DOUBLE)$/.test(chunk.type)) {
+        throw invalid(name, `holds decimals (${chunk.type}) where whole numbers belong`);
+      }
+      const { min_value: least, max_value: most } = chunk.statistics ?? {};
+      const { minimum = Number.NEGATIVE_INFINITY, maximum = Number.POSITIVE_INFINITY } = wanted;
+      for (const value of [least, most]) {
+        if (typeof value !== 'number' && typeof value !== 'bigint') continue;
+        if (value < minimum || value > maximum) {
+          throw invalid(name, `holds ${value}, allowed is ${minimum} … ${maximum}`);
+        }
+      }
+    }
+  }
+}
+
+type ColumnSchema = TSchema & {
+  readonly type?: string;
+  readonly default?: unknown;
+  readonly minimum?: number;
+  readonly maximum?: number;
+};

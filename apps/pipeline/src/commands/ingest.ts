@@ -3,7 +3,7 @@ import { createReadStream } from 'node:fs';
 import type { Store } from '@waggle/store';
 import type { CommandContext } from '../context.js';
 import { pipelineError } from '../errors.js';
-import { checkNdjson, ingestFiles } from '../ingest-files.js';
+import { checkNdjson, checkParquet, ingestFiles } from '../ingest-files.js';
 import { count, table } from '../output.js';
 import { madeBySimulator } from '../simulated-network.js';
 
@@ -19,8 +19,8 @@ async function sha256OfFile(path: string): Promise<string> {
 }
 
 /**
- * Loads files into the store. NDJSON is checked line by line first, so a file with a bad line loads nothing; loading a
- * file twice changes nothing.
+ * Loads files into the store. NDJSON is checked line by line and Parquet by its columns first, so that a bad file loads nothing;
+ * loading a file twice changes nothing.
  */
 export async function ingest(
   context: Pick<CommandContext, 'clock' | 'steps' | 'signal'>,
@@ -29,8 +29,11 @@ export async function ingest(
 ): Promise<IngestReport> {
   const files = (await Promise.all(paths.map(ingestFiles))).flat();
   return context.steps.step('Loading events', async (progress) => {
-    for (const file of files)
-      if (file.format === 'ndjson') await checkNdjson(file, context.clock.nowMs());
+    for (const file of files) {
+      await (file.format === 'ndjson'
+        ? checkNdjson(file, context.clock.nowMs())
+        : checkParquet(file));
+    }
     const report: { path: string; table: string; rows: number }[] = [];
     let rows = 0;
     for (const [i, file] of files.entries()) {
