@@ -1,6 +1,6 @@
 import { measurementError } from './errors.js';
 import { type BootstrapInterval, type BootstrapOptions, quantileOfSorted } from './intervals.js';
-import { checkLength, finite } from './metrics/sample.js';
+import { checkLength, finite, outOfRange } from './metrics/sample.js';
 import {
   metricInterval,
   type SampleMetric,
@@ -52,7 +52,7 @@ export interface SliceReport<K extends string> {
  *
  * @param sample any sample of this room; columns are cut by row, `probability` of several classes in blocks
  * @param column [nRows] slice of each row
- * @throws WAGGLE_MEASUREMENT_SHAPE, _EMPTY, and what the metrics throw for wrong input
+ * @throws WAGGLE_MEASUREMENT_SHAPE, _EMPTY, _NOT_FINITE and _OUT_OF_RANGE for weights, and what the metrics throw for wrong input
  */
 export function evaluateSlices<S extends WeightedSample & object, K extends string>(
   sample: S,
@@ -75,7 +75,11 @@ export function evaluateSlices<S extends WeightedSample & object, K extends stri
   const rowsOf = new Map<string, number[]>();
   const all: number[] = [];
   for (let i = 0; i < nRows; i++) {
-    if (weights !== undefined && !(weights[i]! > 0)) continue;
+    if (weights !== undefined) {
+      const weight = finite('weights', weights, i);
+      if (weight < 0) throw outOfRange('weights', i, weight, 'at least 0');
+      if (weight === 0) continue;
+    }
     const name = String(column[i]);
     const rows = rowsOf.get(name);
     if (rows === undefined) rowsOf.set(name, [i]);

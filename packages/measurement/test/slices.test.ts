@@ -271,6 +271,22 @@ describe('slices', () => {
     ).toThrowError(expect.objectContaining({ code: 'WAGGLE_MEASUREMENT_SHAPE' }));
   });
 
+  test('a weight that is no weight is refused, not left out', () => {
+    const measure = (weight: number) =>
+      evaluateSlices(
+        { actual: [1, 2], forecast: [2, 4], weights: [1, weight] },
+        [0, 1],
+        { mae: meanAbsoluteError },
+        { minRows: 1 },
+      );
+    expect(() => measure(Number.NaN)).toThrowError(
+      expect.objectContaining({ code: 'WAGGLE_MEASUREMENT_NOT_FINITE' }),
+    );
+    expect(() => measure(-1)).toThrowError(
+      expect.objectContaining({ code: 'WAGGLE_MEASUREMENT_OUT_OF_RANGE' }),
+    );
+  });
+
   test('no row is lost, whatever the slices', () => {
     fc.assert(
       fc.property(
