@@ -273,6 +273,31 @@ test('quantiles of a small count are its own, and those with a uniform number li
   });
 });
 
+test('P10 and P90 from fifty sends enclose four fifths of those to come', async () => {
+  const [n, nFit, nWorlds] = [500, 50, 300];
+  let inside = 0;
+  for (let seed = 0; seed < nWorlds; seed++) {
+    const rng = new Rng(seed, 6);
+    const base = {
+      target: 'opens' as const,
+      mean: new Float64Array(n).fill(1e6),
+      deviation: new Float64Array(n).fill(1e4),
+      features: new Float32Array(n * BASE_FEATURES.length),
+    };
+    const actual = Float64Array.from({ length: n }, () => Math.round(1e6 + 1e4 * rng.normal()));
+    const model = await InventoryModel.fit({
+      ...{ base, actual, learner: constantLearner, levels: [0.1, 0.9] },
+      asOfMs: Float64Array.from({ length: n }, (_, i) => i),
+      fitUntilMs: nFit,
+      calibrateUntilMs: 2 * nFit,
+    });
+    const [low, high] = (await model.predict(base, [0])) as unknown as [number, number];
+    inside += actual.slice(2 * nFit).filter((a) => a >= low && a <= high).length;
+  }
+  // The share of a world varies by 0.055 around what fifty sends give on average.
+  expect(Math.abs(inside / (nWorlds * (n - 2 * nFit)) - 0.8)).toBeLessThan((2.5 * 0.055) / 17);
+});
+
 test('a learner that sees where errors are wide makes the quantiles wide there', async () => {
   const n = 4000;
   const features = new Float32Array(n * BASE_FEATURES.length);

@@ -137,7 +137,7 @@ export class InventoryModel {
     for (let l = 0; l < levels.length; l++) {
       const predicted = await learnt[l]!.predict(calibrationX.x, calibrationX.nRows);
       const residuals = calibrationY.map((z, i) => z - predicted[i]!);
-      shifts[l] = quantileOf(residuals.sort(), levels[l]!);
+      shifts[l] = conformalQuantile(residuals.sort(), levels[l]!);
     }
     return new InventoryModel(levels, learnt, shifts);
   }
@@ -222,7 +222,19 @@ export function rearrange(quantiles: Float64Array, nLevels: number): void {
 
 /** Quantile of sorted values, linear between order statistics at (i + ½)/n. */
 function quantileOf(sorted: Float64Array, level: number): number {
-  const at = level * sorted.length - 0.5;
+  return valueAt(sorted, level * sorted.length - 0.5);
+}
+
+/**
+ * The value that a further one of the same kind lies below with probability `level`: the k-th of n has k/(n + 1) below it on average,
+ * where k/n would leave intervals from few sends too narrow. The least and the greatest where n is too small for the level.
+ */
+function conformalQuantile(sorted: Float64Array, level: number): number {
+  return valueAt(sorted, level * (sorted.length + 1) - 1);
+}
+
+/** Linear between order statistics; `at` counts from 0. */
+function valueAt(sorted: Float64Array, at: number): number {
   const low = Math.max(0, Math.min(sorted.length - 1, Math.floor(at)));
   const high = Math.min(sorted.length - 1, low + 1);
   const fraction = Math.max(0, Math.min(1, at - low));
