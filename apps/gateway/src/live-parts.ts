@@ -36,6 +36,8 @@ export async function openLiveParts(o: {
   tenantId: string;
   clock: Clock;
   logger: Logger;
+  /** Tenant of what is served by now. */
+  servedTenantId: () => string;
   /** Pause between two exchanges with other gateways' ledgers; 0 = none. */
   ledgerPeersMs: number;
 }): Promise<LiveParts> {
@@ -70,7 +72,7 @@ export async function openLiveParts(o: {
       ledger,
       clock,
       logger,
-      tenantId: o.tenantId,
+      tenantId: o.servedTenantId,
       intervalMs: o.ledgerPeersMs,
     });
     let forwarding = false;

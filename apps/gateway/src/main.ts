@@ -79,9 +79,11 @@ export async function startGateway(options: StartOptions): Promise<RunningGatewa
   const load = (id: string) => loadForServing(releaseStore, id, logger);
   const first = await firstRelease(releaseStore, load, logger);
   const { clock, source: clockSource } = chooseClock(options, first);
+  let tenantId = first?.ranking.tenantId ?? config.tenantId;
   const live = await openLiveParts({
     dir,
-    tenantId: first?.ranking.tenantId ?? config.tenantId,
+    tenantId,
+    servedTenantId: () => tenantId,
     clock,
     logger,
     ledgerPeersMs: config.ledgerPeersMs,
@@ -116,11 +118,12 @@ export async function startGateway(options: StartOptions): Promise<RunningGatewa
         return ready ?? load(id);
       },
       onSwap: ({ ranking, served }) => {
-        const tenantId = releases.ranking()?.tenantId;
-        if (tenantId !== undefined && tenantId !== ranking.tenantId) {
+        const before = releases.ranking()?.tenantId;
+        if (before !== undefined && before !== ranking.tenantId) {
           // Budgets are kept by campaign: what one tenant's hold would be taken from the other's.
           throw gatewayError('WAGGLE_TENANT_CHANGED', `release ${served.id} is another tenant's`);
         }
+        tenantId = ranking.tenantId;
         live.ledger.setBudgets(ledgerBudgets(ranking));
         warnOfClock(served);
         // In this turn the release becomes current; its candidates are prepared from the next one on.

@@ -37,7 +37,8 @@ async function openGateway(name: string, { tenantId = 't', daily = 0 } = {}) {
   const common = { clock, logger: silentLogger, tenantId, intervalMs: 1, maxBackoffMs: 5 };
   const wal = await WriteAheadLog.open({ dir: join(root, name) });
   const ledger = await BudgetLedger.open({ wal, ...common });
-  const peers = new LedgerPeers({ ledger, ...common });
+  let tenant = tenantId;
+  const peers = new LedgerPeers({ ledger, ...common, tenantId: () => tenant });
   ledger.setBudgets([
     { campaignId: 'c', budgetMicros: BUDGET, dailyBudgetMicros: daily, asOfMs: NOW_MS - DAY_MS },
   ]);
@@ -61,6 +62,9 @@ async function openGateway(name: string, { tenantId = 't', daily = 0 } = {}) {
       decisionId: 'd',
       nowMs: clock.nowMs(),
     }),
+    serve: (other: string) => {
+      tenant = other;
+    },
     free: () => ledger.availableMicros('c', clock.nowMs()),
     /** Everything on its way has arrived, and the others have been heard. */
     async exchange() {
@@ -228,6 +232,14 @@ describe('ledgers on one store', () => {
     await b.exchange();
     await c.exchange();
     expect([b.free(), c.free()]).toEqual([400, 1_000]);
+    // The first release may come later than the gateway, and is of that tenant after all.
+    c.serve('t');
+    await c.exchange();
+    expect(c.free()).toBe(400);
+    await c.hold('p2', 100);
+    await c.exchange();
+    await b.exchange();
+    expect(b.free()).toBe(300);
   });
 
   test('keep what was told while the store does not answer, and tell the rest later', async () => {

@@ -7,7 +7,8 @@ export interface LedgerPeersOptions {
   /** The ledger's clock: its day is the one whose daily budgets are told of. */
   readonly clock: Clock;
   readonly logger: Logger;
-  readonly tenantId: string;
+  /** Whose money it is by now: of the release that is served, which may come later than the ledger. */
+  readonly tenantId: () => string;
   /** Pause between two exchanges. @default 2_000 */
   readonly intervalMs?: number;
   /** Longest pause while the store is down. @default 30_000 */
@@ -47,6 +48,8 @@ export class LedgerPeers {
   readonly #options: LedgerPeersOptions;
   readonly #untold = new Set<string>();
   readonly #subscription: { close(): void };
+  /** The tenant that has been told; another one hears all of it. */
+  #toldTenant: string | undefined;
   /** Settled elsewhere and not given back yet. */
   readonly #waiting = new Map<string, Settled>();
   #store: Store | undefined;
@@ -63,7 +66,6 @@ export class LedgerPeers {
 
   constructor(options: LedgerPeersOptions) {
     this.#options = options;
-    for (const id of options.ledger.committedCampaigns()) this.#untold.add(id);
     this.#subscription = options.ledger.onChange((id) => this.#untold.add(id));
   }
 
@@ -102,12 +104,13 @@ export class LedgerPeers {
    * @throws the store's errors, and the ledger's log's: what was not told is told the next time
    */
   async exchange(store: Store): Promise<void> {
-    await this.#tell(store);
-    const told = await this.#readCommitments(store);
+    const tenantId = this.#options.tenantId();
+    await this.#tell(store, tenantId);
+    const told = await this.#readCommitments(store, tenantId);
     this.#options.ledger.setPeers(told.filter(({ campaignId }) => campaignId !== NO_CAMPAIGN));
     this.#peers = new Set(told.map(({ ledgerId }) => ledgerId)).size;
     if (told.length === 0) return;
-    await this.#readSettled(store);
+    await this.#readSettled(store, tenantId);
     await this.#yield(told);
   }
 
@@ -148,10 +151,15 @@ export class LedgerPeers {
     });
   }
 
-  async #tell(store: Store): Promise<void> {
+  async #tell(store: Store, tenantId = this.#options.tenantId()): Promise<void> {
+    const { ledger, clock } = this.#options;
+    if (tenantId !== this.#toldTenant) {
+      for (const id of ledger.committedCampaigns()) this.#untold.add(id);
+      this.#toldTenant = tenantId;
+      this.#read = undefined;
+    }
     // Without others nobody waits to hear that nothing has changed.
     if (this.#untold.size === 0 && this.#peers === 0) return;
-    const { ledger, clock, tenantId } = this.#options;
     // Asked before the money is looked at: whatever the store has of this ledger by then, is told.
     const [now] = await store.query<{ ms: number }>(
       'SELECT toUnixTimestamp64Milli(now64(3)) AS ms',
@@ -184,8 +192,8 @@ export class LedgerPeers {
     }
   }
 
-  #readCommitments(store: Store): Promise<Told[]> {
-    const { ledger, tenantId } = this.#options;
+  #readCommitments(store: Store, tenantId: string): Promise<Told[]> {
+    const { ledger } = this.#options;
     return store.query<Told>(
       `SELECT ledger_id AS ledgerId, campaign_id AS campaignId, committed_micros AS committedMicros,
          day, day_micros AS dayMicros, toUnixTimestamp64Milli(as_of) AS asOfMs
@@ -196,8 +204,8 @@ export class LedgerPeers {
   }
 
   /** Finds what others settled since the last time and this ledger holds money for. */
-  async #readSettled(store: Store): Promise<void> {
-    const { ledger, tenantId } = this.#options;
+  async #readSettled(store: Store, tenantId: string): Promise<void> {
+    const { ledger } = this.#options;
     let from = this.#read ?? { insertedAtMs: 0, eventId: '' };
     let newestMs = from.insertedAtMs;
     for (;;) {
