@@ -1,4 +1,4 @@
-import { DAY_MS, isWaggleError, silentLogger, stringAt } from '@waggle/core';
+import { isWaggleError, silentLogger, stringAt } from '@waggle/core';
 import {
   type ClickReleaseInput,
   type ImportedModel,
@@ -12,14 +12,18 @@ import { InlineRunner } from '@waggle/models';
 import { type SelectionCalibration, withSelection } from '@waggle/ranking';
 import { releaseInMemory } from '@waggle/releases';
 import type { Store } from '@waggle/store';
-import { fitSelectionCalibration, splitByTime, type TrainingDataset } from '@waggle/training';
+import {
+  fitSelectionCalibration,
+  releasedInWeek,
+  splitByTime,
+  type TrainingDataset,
+  weekSince,
+} from '@waggle/training';
 import { gatherRelease, priorModels, type ReleaseParts } from './commands/release.js';
 import type { CommandContext } from './context.js';
 import type { DataRange } from './data-range.js';
 import type { ServableModel } from './model-registry.js';
 
-/** What a release promises grows stale, and a network makes new ones: an ad that ran is asked of one that was at most a week old. */
-const WEEK_MS = 7 * DAY_MS;
 /** Fewer clicks than this after the model's own rows say less than is believed before looking. */
 const MIN_SUCCESSES = 50;
 
@@ -112,8 +116,7 @@ async function fitSince(
   const weeks = ads.map(({ tsMs }) => weekSince(releasedMs, tsMs));
   for (const week of new Set(weeks)) {
     const members = Array.from(ads.keys()).filter((i) => weeks[i] === week);
-    const asOfMs = releasedMs + week * WEEK_MS;
-    const asOf = { ...models, range: { ...range, asOfMs } };
+    const asOf = { ...models, range: { ...range, asOfMs: releasedInWeek(releasedMs, week) } };
     const asked = members.map((i) => ads[i]!);
     const scored = await scoreBy(context, store, asOf, asked);
     members.forEach((i, k) => {
@@ -142,10 +145,6 @@ async function fitSince(
     'correction for selection fitted',
   );
   return calibration;
-}
-
-function weekSince(fromMs: number, tsMs: number): number {
-  return Math.max(0, Math.floor((tsMs - fromMs) / WEEK_MS));
 }
 
 /** What would have been said by what was served from a moment on; undefined for a network that had nothing to serve yet. */

@@ -1,4 +1,4 @@
-import { type ColumnTable, DAY_MS, numericData, stringAt, stringData } from '@waggle/core';
+import { type ColumnTable, numericData, stringAt, stringData } from '@waggle/core';
 import {
   buildDataset,
   buildSnapshot,
@@ -13,9 +13,11 @@ import {
   estimateCtrParams,
   fitSelectionCalibration,
   rawLogits,
+  releasedInWeek,
   type SelectedRows,
   splitByTime,
   trainCtr,
+  weekSince,
 } from '@waggle/training';
 import { type SimulatedWorld, withSimulatedWorld } from './simulated-world.js';
 
@@ -26,8 +28,6 @@ export interface SelectionWorld {
   readonly nCandidates: number;
   readonly priorOnly: boolean;
 }
-
-const WEEK_MS = 7 * DAY_MS;
 
 interface Ids {
   readonly publications: readonly string[];
@@ -258,11 +258,10 @@ async function choose({
   const slotOf = new Map(slots.map((slot) => [slot.placementId, slot]));
   // A release a week, each asked about what ran in its week, as `waggle train` does.
   const thenAt = new Map<number, SlotScorer>();
-  const weekOf = ({ tsMs }: Slot): number =>
-    Math.max(0, Math.floor((tsMs - split.calibrateFromMs) / WEEK_MS));
+  const weekOf = ({ tsMs }: Slot): number => weekSince(split.calibrateFromMs, tsMs);
   const thenOf = async (slot: Slot): Promise<SlotScorer> => {
     const week = weekOf(slot);
-    const known = thenAt.get(week) ?? (await scorerAt(split.calibrateFromMs + week * WEEK_MS));
+    const known = thenAt.get(week) ?? (await scorerAt(releasedInWeek(split.calibrateFromMs, week)));
     thenAt.set(week, known);
     return known;
   };

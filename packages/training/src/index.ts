@@ -104,12 +104,14 @@ export {
   advantageInSlot,
   fitSelectionCalibration,
   measureSelection,
+  releasedInWeek,
   type SelectedRows,
   type SelectionDecile,
   type SelectionFit,
   type SelectionReport,
   type SelectionRows,
   topPerSlot,
+  weekSince,
 } from './selection.js';
 export { findMoved, MAX_SHIFT, MAX_SPREAD, type MovedFeature } from './stability.js';
 export {

@@ -1,3 +1,4 @@
+import { DAY_MS } from '@waggle/core';
 import { solveEffects } from '@waggle/features';
 import { type CalibrationRatio, calibrationRatio } from '@waggle/measurement';
 import { type SelectionCalibration, sigmoid } from '@waggle/ranking';
@@ -21,17 +22,7 @@ import { trainingError } from './errors.js';
 
 /** Logit minus the mean logit of the candidates of its slot. O(n). @param slots [nRows] any numbers, equal within a slot */
 export function advantageInSlot(slots: ArrayLike<number>, logits: ArrayLike<number>): Float64Array {
-  const sums = new Map<number, { sum: number; n: number }>();
-  for (let i = 0; i < slots.length; i++) {
-    const own = sums.get(slots[i]!) ?? { sum: 0, n: 0 };
-    own.sum += logits[i]!;
-    own.n++;
-    sums.set(slots[i]!, own);
-  }
-  return Float64Array.from({ length: slots.length }, (_, i) => {
-    const { sum, n } = sums.get(slots[i]!)!;
-    return logits[i]! - sum / n;
-  });
+  return groupMeans(slots, logits).map((mean, i) => logits[i]! - mean);
 }
 
 /** Row of the highest score in each slot, the lower row winning ties. O(n). @param slots [nRows] any numbers, equal within a slot */
@@ -135,6 +126,19 @@ export interface SelectionFit {
     readonly week: number;
     readonly row: number;
   };
+}
+
+/** What a release promises grows stale, and a network makes new ones: an ad that ran is asked of one that was at most so old. */
+const RELEASE_AGE_MS = 7 * DAY_MS;
+
+/** Releases that were made, one a week, between the first one and a moment: code of `SelectionRows.weeks`. */
+export function weekSince(releasedMs: number, tsMs: number): number {
+  return Math.max(0, Math.floor((tsMs - releasedMs) / RELEASE_AGE_MS));
+}
+
+/** When the release of that week was made. */
+export function releasedInWeek(releasedMs: number, week: number): number {
+  return releasedMs + week * RELEASE_AGE_MS;
 }
 
 /** What later rows may be off by together before looking, as for the model's own calibration. */
