@@ -1,6 +1,6 @@
 import { parseTimestampMs } from '@waggle/core';
 import type { Store } from '@waggle/store';
-import { LEDGER_EVENT_PREFIX } from '@waggle/store/ledger';
+import { IS_LEDGER_ENTRY } from '@waggle/store/ledger';
 import { pipelineError } from './errors.js';
 
 export interface DataRange {
@@ -73,8 +73,7 @@ export async function knownAsOf(
   const ms = (time: string) => `toUnixTimestamp64Milli(${time})`;
   const tables = Object.entries(KNOWN).map(([table, time]) => {
     // Entries of live ledgers count whenever they were made.
-    const own =
-      table === 'ledger_entries' ? `AND NOT startsWith(event_id, '${LEDGER_EVENT_PREFIX}')` : '';
+    const own = table === 'ledger_entries' ? `AND NOT ${IS_LEDGER_ENTRY}` : '';
     return `SELECT max(${ms(time)}) AS last FROM ${table} WHERE tenant_id = {tenant:String} AND ${ms(time)} <= {now:Int64} ${own}`;
   });
   const rows = await store.query<{ last: number }>(

@@ -6,7 +6,7 @@ import {
   stringColumn,
   stringListColumn,
 } from '@waggle/core';
-import { LEDGER_EVENT_PREFIX, LEDGER_ID_PATTERN } from '@waggle/store/ledger';
+import { IS_LEDGER_ENTRY, LEDGER_ID_PATTERN } from '@waggle/store/ledger';
 import { engineError } from './errors.js';
 
 /** The part of a `Store` (@waggle/store) that a catalog needs. */
@@ -178,9 +178,6 @@ export async function buildCatalog(store: CatalogStore, request: CatalogRequest)
   };
 }
 
-/** Entries of a budget ledger of Waggle's, not of the platform. */
-const IS_LIVE = `startsWith(event_id, '${LEDGER_EVENT_PREFIX}')`;
-
 /** Every entity in its highest version that was true at the as-of time. */
 function current(entities: string, id: string): string {
   const flight =
@@ -244,7 +241,7 @@ const COMMITTED_SQL = `SELECT campaign_id, live, ledger,
         multiIf(n_charges > 0, charged, n_releases > 0, 0, reserved) AS committed
       FROM (
         SELECT campaign_id, reference_id, type, amount_micros,
-          ${IS_LIVE} AS live,
+          ${IS_LEDGER_ENTRY} AS live,
           extract(event_id, '${LEDGER_ID_PATTERN}') AS ledger,
           live OR toUnixTimestamp64Milli(ts) <= {known_as_of:Int64} AS counts
         FROM ledger_entries FINAL
@@ -275,7 +272,7 @@ const COMMITTED_SQL = `SELECT campaign_id, live, ledger,
       )
       WHERE campaign_id NOT IN (
         SELECT campaign_id FROM ledger_entries
-        WHERE tenant_id = {tenant:String} AND NOT ${IS_LIVE} AND type != 'ledger.adjust'
+        WHERE tenant_id = {tenant:String} AND NOT ${IS_LEDGER_ENTRY} AND type != 'ledger.adjust'
       )
       GROUP BY campaign_id, placement_id
     )

@@ -115,6 +115,8 @@ export interface Balances {
 
 /** A budget ledger's entries in the store are named `wl_<ledger id>_<type>_<reference>`, old ones without the id. */
 export const LEDGER_EVENT_PREFIX = 'wl_';
+/** In SQL: an entry of `ledger_entries` is of a budget ledger of Waggle's, not of the platform. */
+export const IS_LEDGER_ENTRY = `startsWith(event_id, '${LEDGER_EVENT_PREFIX}')`;
 /** Tells the ledger id, as its group, from the name of an entry. */
 export const LEDGER_ID_PATTERN = `^${LEDGER_EVENT_PREFIX}([0-9a-f]{12})_`;
 
@@ -125,7 +127,7 @@ interface Campaign {
   /** When the three above were true. */
   asOf: number;
   /** What of `outside` was counted for other ledgers. */
-  shares: readonly LedgerShare[];
+  shares: Shares;
   /** What they have committed by now beyond that. */
   beyond: number;
   /** Their money of the day that they told of last. */
@@ -923,7 +925,6 @@ export class BudgetLedger {
     const days = [...c.days].flat();
     const [day = 0, dayUsed = 0] = days.splice(-2);
     const { budget, daily, outside, held, spent, asOf } = c;
-    const shares: Shares = c.shares.map(({ ledgerId, micros }) => [ledgerId, micros]);
     capture.campaigns.push([
       id,
       budget,
@@ -935,7 +936,7 @@ export class BudgetLedger {
       dayUsed,
       asOf,
       days,
-      shares,
+      c.shares,
     ]);
   }
 
@@ -985,8 +986,7 @@ export class BudgetLedger {
         const { days } = campaign;
         for (let i = 0; i < earlier.length; i += 2) days.set(earlier[i]!, earlier[i + 1]!);
         if (day > 0) days.set(day, dayUsed);
-        Object.assign(campaign, { budget, daily, outside, asOf, held, spent });
-        campaign.shares = namedShares(shares);
+        Object.assign(campaign, { budget, daily, outside, asOf, shares, held, spent });
       }
       for (const slice of slices) {
         for (const entry of JSON.parse(slice) as SnapshotReference[]) {
@@ -1187,7 +1187,7 @@ export class BudgetLedger {
   #setFigures([id, budget, daily, found, asOf, counted = []]: BudgetFigures): boolean {
     const known = this.#campaigns.get(id);
     let outside = found;
-    let shares: readonly LedgerShare[] = namedShares(counted);
+    let shares = counted;
     if (known !== undefined) {
       if (asOf < known.asOf) return false;
       if (asOf === known.asOf && found < known.outside) ({ outside, shares } = known);
@@ -1219,7 +1219,7 @@ export class BudgetLedger {
       if (day > peersDay) [peersDay, peersDayMicros] = [day, 0];
       if (day === peersDay) peersDayMicros += dayMicros;
     }
-    for (const { ledgerId, micros } of campaign.shares) {
+    for (const [ledgerId, micros] of campaign.shares) {
       if (told.some((peer) => peer.ledgerId === ledgerId)) beyond -= micros;
     }
     const same =
@@ -1336,10 +1336,6 @@ function settlement(reference: Reference, applied: boolean, refusedMicros: numbe
     chargedMicros: reference.charged,
     refusedMicros,
   };
-}
-
-function namedShares(shares: Shares): LedgerShare[] {
-  return shares.map(([ledgerId, micros]) => ({ ledgerId, micros }));
 }
 
 /** Lets whatever waits run first. */
