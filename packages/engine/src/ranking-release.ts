@@ -704,7 +704,7 @@ function float32(values: Float64Array | undefined): Float32Array | undefined {
   return values === undefined ? undefined : Float32Array.from(values);
 }
 
-function texts(table: ColumnTable, name: string): string[] {
+export function texts(table: ColumnTable, name: string): string[] {
   const column: StringColumn = stringData(table, name);
   return Array.from(column.codes, (code) => column.dictionary[code]!);
 }

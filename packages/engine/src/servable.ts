@@ -1,6 +1,6 @@
-import { type ColumnTable, stringAt, stringData } from '@waggle/core';
 import { SERVABLE } from '@waggle/retrieval';
 import type { Catalog } from './catalog.js';
+import { texts } from './ranking-release.js';
 
 /** How many of a kind may be served at all, and why the others may not. */
 export interface ServableCount {
@@ -18,21 +18,21 @@ export function countServable(
   catalog: Catalog,
 ): Readonly<Record<'publications' | 'campaigns', ServableCount>> {
   const { publications, campaigns, creatives, advertisers } = catalog;
-  const ofAdvertisers = column(advertisers, 'status');
+  const ofAdvertisers = texts(advertisers, 'status');
   const advertiserStatus = new Map(
-    column(advertisers, 'advertiser_id').map((id, row) => [id, ofAdvertisers[row]!]),
+    texts(advertisers, 'advertiser_id').map((id, row) => [id, ofAdvertisers[row]!]),
   );
-  const ofCreatives = column(creatives, 'status');
+  const ofCreatives = texts(creatives, 'status');
   const withCreative = new Set(
-    column(creatives, 'campaign_id').filter((_, row) => serves('creative', ofCreatives[row]!)),
+    texts(creatives, 'campaign_id').filter((_, row) => serves('creative', ofCreatives[row]!)),
   );
-  const ids = column(campaigns, 'campaign_id');
-  const advertiserOf = column(campaigns, 'advertiser_id');
+  const ids = texts(campaigns, 'campaign_id');
+  const advertiserOf = texts(campaigns, 'advertiser_id');
   return {
-    publications: countOf(column(publications, 'status'), (status) =>
+    publications: countOf(texts(publications, 'status'), (status) =>
       serves('publication', status) ? undefined : `status ${status}`,
     ),
-    campaigns: countOf(column(campaigns, 'status'), (status, row) => {
+    campaigns: countOf(texts(campaigns, 'status'), (status, row) => {
       if (!serves('campaign', status)) return `status ${status}`;
       const advertiser = advertiserStatus.get(advertiserOf[row]!);
       if (advertiser === undefined) return 'unknown advertiser';
@@ -44,11 +44,6 @@ export function countServable(
 
 const serves = (kind: keyof typeof SERVABLE, status: string): boolean =>
   (SERVABLE[kind] as readonly string[]).includes(status);
-
-function column(table: ColumnTable, name: string): string[] {
-  const strings = stringData(table, name);
-  return Array.from({ length: table.nRows }, (_, row) => stringAt(strings, row));
-}
 
 function countOf(
   statuses: readonly string[],
