@@ -1,4 +1,4 @@
-import { unknownOption } from '@waggle/core';
+import { unknownOption, unknownOptionText } from '@waggle/core';
 import { nativeError } from './errors.js';
 
 interface ArrayClasses {
@@ -96,13 +96,12 @@ export function checkObject(
   spare?: 'columns',
 ): void {
   if (typeof value === 'object' && value !== null) {
-    const unknown = names === undefined ? undefined : unknownOption(value, names, spare);
+    if (names === undefined) return;
+    const unknown = unknownOption(value, names, spare);
     if (unknown === undefined) return;
-    throw nativeError(
-      'WAGGLE_NATIVE_INVALID_ARGUMENT',
-      `${name}: there is no ${unknown}, but ${[...(names ?? [])].join(', ')}`,
-      { details: { argument: unknown } },
-    );
+    throw nativeError('WAGGLE_NATIVE_INVALID_ARGUMENT', unknownOptionText(unknown, names, name), {
+      details: { argument: unknown },
+    });
   }
   throw nativeError(
     'WAGGLE_NATIVE_INVALID_ARGUMENT',

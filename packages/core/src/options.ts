@@ -8,6 +8,15 @@ export function optionNames<Options>(
   return new Set(Object.keys(names));
 }
 
+/** What is wrong with an options object that has that field. */
+export function unknownOptionText(
+  unknown: string,
+  names: ReadonlySet<string>,
+  what = 'options',
+): string {
+  return `${what}: there is no ${unknown}, but ${[...names].join(', ')}`;
+}
+
 /**
  * A field that an options object has and that is none of `names`: misspelt, it would be ignored, and the answer another
  * one. TypeScript refuses it in a literal; plain JavaScript does not. Undefined is as good as absent. O(fields), some 10 ns

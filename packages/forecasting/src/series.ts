@@ -1,4 +1,4 @@
-import { unknownOption } from '@waggle/core';
+import { unknownOption, unknownOptionText } from '@waggle/core';
 import { forecastingError } from './errors.js';
 import { normalQuantile } from './normal.js';
 
@@ -74,10 +74,7 @@ export function checkOptions(options: object, names: ReadonlySet<string>): void 
   }
   const unknown = unknownOption(options, names);
   if (unknown === undefined) return;
-  throw forecastingError(
-    'WAGGLE_FORECASTING_ARGUMENT',
-    `options: there is no ${unknown}, but ${[...names].join(', ')}`,
-  );
+  throw forecastingError('WAGGLE_FORECASTING_ARGUMENT', unknownOptionText(unknown, names));
 }
 
 /** @throws WAGGLE_FORECASTING_ARGUMENT */

@@ -9,6 +9,7 @@ import {
   systemClock,
   throwIfAborted,
   unknownOption,
+  unknownOptionText,
   type WaggleError,
 } from '@waggle/core';
 import { Piscina } from 'piscina';
@@ -113,10 +114,7 @@ export class OnnxRunner implements Runner {
   constructor(options: OnnxRunnerOptions = {}) {
     const unknown = unknownOption(options, OPTIONS);
     if (unknown !== undefined) {
-      throw coreError(
-        'WAGGLE_INVALID_ARGUMENT',
-        `options: there is no ${unknown}, but ${[...OPTIONS].join(', ')}`,
-      );
+      throw coreError('WAGGLE_INVALID_ARGUMENT', unknownOptionText(unknown, OPTIONS));
     }
     const cores = availableParallelism();
     this.#workers = whole('workers', options.workers ?? Math.min(cores, 8), 1, 256);
