@@ -80,6 +80,33 @@ async function offers(gateway: RunningGateway, fields: object = {}): Promise<Ran
   throw new Error('no publication of the sample network has an eligible campaign');
 }
 
+/** Whether any publication is offered this campaign. */
+function offersCampaign(gateway: RunningGateway, campaignId: string): Promise<boolean> {
+  return offers(gateway, { constraints: { candidates: [campaignId] } }).then(
+    () => true,
+    () => false,
+  );
+}
+
+/** A report of a placement that a publisher accepted on demand; its ids are missing. */
+function placement(
+  type: string,
+  ad: { campaign_id: string; creative_id: string; reserved_micros: number },
+) {
+  return {
+    type,
+    ts: new Date(network.asOfMs).toISOString(),
+    publication_id: network.ids.publications[0],
+    ...ad,
+    position: 1,
+    n_ads: 1,
+    mode: 'on_demand',
+    pricing: 'cpc',
+    price_micros: 1,
+    delivered: 0,
+  };
+}
+
 describe('a gateway on a sample network', () => {
   test('ranks within the contract: terms sum to the score, the release is named', async () => {
     const gateway = await start();
@@ -179,26 +206,11 @@ describe('a gateway on a sample network', () => {
     let gateway = await start();
     const { campaign_id, creative_id } = (await offers(gateway)).items[0]!;
     const report = (type: string, i: number, reserved_micros: number) => ({
-      type,
+      ...placement(type, { campaign_id, creative_id, reserved_micros }),
       event_id: `evt_accepted_${type}_${i}`,
-      ts: new Date(network.asOfMs).toISOString(),
       placement_id: `plc_accepted_${i}`,
-      publication_id: network.ids.publications[0],
-      campaign_id,
-      creative_id,
-      position: 1,
-      n_ads: 1,
-      mode: 'on_demand',
-      pricing: 'cpc',
-      price_micros: 1,
-      reserved_micros,
-      delivered: 0,
     });
-    const isOffered = () =>
-      offers(gateway, { constraints: { candidates: [campaign_id] } }).then(
-        () => true,
-        () => false,
-      );
+    const isOffered = () => offersCampaign(gateway, campaign_id);
     const say = async (...events: object[]) => {
       const { status, json } = await post(gateway, '/v1/events', { events });
       expect([status, json.accepted + json.duplicates]).toEqual([202, events.length]);
@@ -244,33 +256,18 @@ describe('a gateway on a sample network', () => {
       const first = await start({ ledgerPeersMs: 20 });
       const second = await start({ dir, ledgerPeersMs: 20 });
       const { campaign_id, creative_id } = (await offers(first)).items[0]!;
-      const report = (type: string) => ({
-        type,
-        event_id: `evt_shared_${type}`,
-        ts: new Date(network.asOfMs).toISOString(),
+      const reserved = {
+        ...placement('placement.reserved', { campaign_id, creative_id, reserved_micros: 9e14 }),
+        event_id: 'evt_shared_reserved',
         placement_id: 'plc_shared',
-        publication_id: network.ids.publications[0],
-        campaign_id,
-        creative_id,
-        position: 1,
-        n_ads: 1,
-        mode: 'on_demand',
-        pricing: 'cpc',
-        price_micros: 1,
-        reserved_micros: 9e14,
-        delivered: 0,
-      });
-      const isOffered = (gateway: RunningGateway) =>
-        offers(gateway, { constraints: { candidates: [campaign_id] } }).then(
-          () => true,
-          () => false,
-        );
+      };
+      const isOffered = (gateway: RunningGateway) => offersCampaign(gateway, campaign_id);
       const say = async (gateway: RunningGateway, event: object) =>
         expect((await post(gateway, '/v1/events', { events: [event] })).status).toBe(202);
       const until = (gateway: RunningGateway, offered: boolean) =>
         vi.waitUntil(async () => (await isOffered(gateway)) === offered, PATIENCE);
       expect(await isOffered(second)).toBe(true);
-      await say(first, report('placement.reserved'));
+      await say(first, reserved);
       await until(second, false);
       const metrics = await (await fetch(`${second.url}/metrics`)).text();
       expect(metrics).toMatch(/^waggle_ledger_peers 1$/m);
