@@ -1,13 +1,29 @@
-import { createHash, randomBytes } from 'node:crypto';
-import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { type Clock, DAY_MS, type Logger, WaggleError } from '@waggle/core';
-import type { LedgerRow } from '@waggle/core/contract';
 import { ledgerError } from '../errors.js';
 import type { Store } from '../store.js';
 import type { WriteAheadLog } from '../wal/index.js';
-import { readIfPresent, writeDurably } from './durable-file.js';
 import { Forwarder, type ForwarderStatus } from './forwarder.js';
+import {
+  available,
+  type Campaign,
+  holdOn,
+  newCampaign,
+  type Reference,
+  settleOn,
+  uncommitted,
+} from './ledger-accounts.js';
+import { identityOf, type LedgerIdentity } from './ledger-identity.js';
+import {
+  type BudgetFigures,
+  entryOf,
+  type LedgerRecord,
+  type Movement,
+  readRecord,
+  type Shares,
+  writeRecord,
+} from './ledger-records.js';
+import { LedgerSnapshot, readSnapshot } from './ledger-snapshot.js';
 
 export interface BudgetLedgerOptions {
   /** A log of its own; the snapshot lies beside it. */
@@ -113,126 +129,8 @@ export interface Balances {
   readonly outsideMicros: number;
 }
 
-/** A budget ledger's entries in the store are named `wl_<ledger id>_<type>_<reference>`, old ones without the id. */
-export const LEDGER_EVENT_PREFIX = 'wl_';
-/** In SQL: an entry of `ledger_entries` is of a budget ledger of Waggle's, not of the platform. */
-export const IS_LEDGER_ENTRY = `startsWith(event_id, '${LEDGER_EVENT_PREFIX}')`;
-/** Tells the ledger id, as its group, from the name of an entry. */
-export const LEDGER_ID_PATTERN = `^${LEDGER_EVENT_PREFIX}([0-9a-f]{12})_`;
-
-interface Campaign {
-  budget: number;
-  daily: number;
-  outside: number;
-  /** When the three above were true. */
-  asOf: number;
-  /** What of `outside` was counted for other ledgers. */
-  shares: Shares;
-  /** What they have committed by now beyond that. */
-  beyond: number;
-  /** Their money of the day that they told of last. */
-  peersDay: number;
-  peersDayMicros: number;
-  held: number;
-  spent: number;
-  /** What is held and charged by UTC day; the day that money was held on last stands last. */
-  days: Map<number, number>;
-  /** The latest snapshot that has it. */
-  capture: number;
-}
-
-interface Reference {
-  readonly id: string;
-  campaign: string;
-  amount: number;
-  day: number;
-  decision: string;
-  state: 'held' | 'released' | 'charged';
-  charged: number;
-  atMs: number;
-  /** What the log of decisions had on disk when the money was held; −1 = nobody said. */
-  since: number;
-  /** undefined = the ledger's own. */
-  tenant: string | undefined;
-  /** Settles when the latest change of this reference is durable. */
-  durable: Promise<unknown> | undefined;
-  /** The latest snapshot that has it, or was begun before it came. */
-  capture: number;
-}
-
-/** A snapshot that is being taken. */
-interface Capture {
-  readonly number: number;
-  /** Copied and not yet written out. */
-  readonly campaigns: SnapshotCampaign[];
-  readonly references: SnapshotReference[];
-}
-
-type Movement =
-  | { t: 'reserve'; c: string; r: string; a: number; d: string; at: number; s?: number; n?: string }
-  | { t: 'release'; c: string; r: string; a: number; d: string; at: number; n?: string }
-  | { t: 'charge'; c: string; r: string; a: number; d: string; at: number; n?: string }
-  | { t: 'adjust'; c: string; r: string; a: number; d: string; at: number; n?: undefined };
-type Shares = [ledgerId: string, micros: number][];
-type BudgetFigures = [
-  id: string,
-  budget: number,
-  daily: number,
-  outside: number,
-  asOf: number,
-  /** What of `outside` was counted for other ledgers. */
-  shares?: Shares,
-];
-type RecordBody = Movement | { t: 'budgets'; rows: BudgetFigures[] };
-
-type SnapshotCampaign = [
-  id: string,
-  budget: number,
-  daily: number,
-  outside: number,
-  held: number,
-  spent: number,
-  day: number,
-  dayUsed: number,
-  asOf?: number,
-  /** Days before that one and what was used on each, in turns. */
-  earlier?: number[],
-  shares?: Shares,
-];
-type SnapshotReference = [
-  id: string,
-  campaign: string,
-  amount: number,
-  day: number,
-  decision: string,
-  state: Reference['state'],
-  charged: number,
-  atMs: number,
-  since?: number,
-  tenant?: string | null,
-];
-/** First line after the checksum; the references follow in lines of many. */
-interface SnapshotHead {
-  version: 1;
-  sequence: number;
-  campaigns: SnapshotCampaign[];
-}
-
-/** Entries that are copied and made text of between two turns of the event loop. */
-const SNAPSHOT_SLICE = 500;
-/** Days on which a campaign's money is counted: more than a clock that jumps, or late reports, hold money on. */
-const DAYS_KEPT = 16;
 /** Campaigns whose figures one record holds. */
 const BUDGETS_SLICE = 1_000;
-const SNAPSHOT_FILE = 'snapshot.json';
-const IDENTITY_FILE = 'ledger.json';
-
-/** Which ledger this is, for good. */
-interface Identity {
-  readonly id: string;
-  /** Records up to this one are of the time before it had an id, and so are the names of their entries. */
-  readonly since: number;
-}
 
 /**
  * Money that campaigns may still commit: a reservation is checked and held in one step, before anything is awaited,
@@ -249,7 +147,7 @@ export class BudgetLedger {
   readonly #decisionSequence: (() => number) | undefined;
   readonly #snapshotEvery: number;
   readonly #keepSettledMs: number;
-  readonly #identity: Identity;
+  readonly #identity: LedgerIdentity;
   readonly #campaigns = new Map<string, Campaign>();
   readonly #references = new Map<string, Reference>();
   /** By campaign what other ledgers have told. */
@@ -259,8 +157,8 @@ export class BudgetLedger {
   #sinceSnapshot = 0;
   #snapshotSequence = 0;
   #snapshotting: Promise<void> | undefined;
-  #capture: Capture | undefined;
-  #captures = 0;
+  #snapshot: LedgerSnapshot | undefined;
+  #snapshots = 0;
   #closed = false;
 
   /**
@@ -280,10 +178,10 @@ export class BudgetLedger {
             logger: options.logger,
             records: {
               rowsOf(payload, sequence) {
-                const record = parse(payload);
+                const record = readRecord(payload);
                 if (record.t === 'budgets') return [];
                 const ledgerId = sequence > identity.since ? identity.id : '';
-                return [{ table: 'ledger_entries', row: toRow(record, tenantId, ledgerId) }];
+                return [{ table: 'ledger_entries', row: entryOf(record, tenantId, ledgerId) }];
               },
             },
             mayRemoveBefore: () => (ledger?.snapshotSequence ?? 0) + 1,
@@ -298,7 +196,7 @@ export class BudgetLedger {
   private constructor(
     options: BudgetLedgerOptions,
     forwarder: Forwarder | undefined,
-    identity: Identity,
+    identity: LedgerIdentity,
   ) {
     this.#identity = identity;
     this.#wal = options.wal;
@@ -596,7 +494,7 @@ export class BudgetLedger {
       },
       reference,
       () => {
-        this.#captureReference(reference);
+        this.#snapshot?.keepReference(reference);
         this.#references.delete(referenceId);
       },
     );
@@ -864,156 +762,35 @@ export class BudgetLedger {
     // A report may lie a day ahead of the clock.
     const oldest = this.#clock.nowMs() - this.#keepSettledMs - DAY_MS;
     this.#sinceSnapshot = 0;
-    // Totals and references must agree, and copying them takes longer than a request may wait. So this goes in slices,
-    // and what changes before its turn is copied first, as it was.
-    const capture: Capture = { number: ++this.#captures, campaigns: [], references: [] };
-    this.#capture = capture;
-    const hash = createHash('sha256');
-    // Bytes lie outside the heap, where the collector does not carry them about.
-    const parts: Buffer[] = [];
-    const add = (text: string) => {
-      const bytes = Buffer.from(text);
-      hash.update(bytes);
-      parts.push(bytes);
-    };
+    const snapshot = new LedgerSnapshot(++this.#snapshots);
+    this.#snapshot = snapshot;
     try {
-      add(`{"version":1,"sequence":${sequence},"campaigns":[`);
-      let comma = '';
-      const addCampaigns = async () => {
-        if (capture.campaigns.length === 0) return;
-        const text = capture.campaigns.splice(0).map((entry) => JSON.stringify(entry));
-        add(`${comma}${text.join(',')}`);
-        comma = ',';
-        await nextTurn();
-      };
-      for (const [id, campaign] of this.#campaigns) {
-        this.#captureCampaign(id, campaign);
-        if (capture.campaigns.length >= SNAPSHOT_SLICE) await addCampaigns();
-      }
-      await addCampaigns();
-      add(']}');
-      const addReferences = async () => {
-        while (capture.references.length > 0) {
-          add(`\n${JSON.stringify(capture.references.splice(0, SNAPSHOT_SLICE))}`);
-          await nextTurn();
-        }
-      };
-      let seen = 0;
-      for (const [id, reference] of this.#references) {
-        if (reference.state !== 'held' && reference.atMs < oldest) this.#references.delete(id);
-        else this.#captureReference(reference);
-        if (capture.references.length >= SNAPSHOT_SLICE) await addReferences();
-        else if (++seen % SNAPSHOT_SLICE === 0) await nextTurn();
-      }
-      await addReferences();
+      await snapshot.copy(sequence, this.#campaigns, this.#references, ({ id, state, atMs }) => {
+        const old = state !== 'held' && atMs < oldest;
+        if (old) this.#references.delete(id);
+        return old;
+      });
     } finally {
-      this.#capture = undefined;
+      this.#snapshot = undefined;
     }
     await this.#wal.assertHeld();
-    const first = Buffer.from(`${hash.digest('hex')}\n`);
-    await writeDurably(join(this.#wal.dir, SNAPSHOT_FILE), [first, ...parts]);
+    await snapshot.write(this.#wal.dir);
     this.#snapshotSequence = sequence;
     const forwarded = this.#forwarder?.cursor ?? sequence;
     await this.#wal.truncateBefore(Math.min(sequence, forwarded) + 1);
   }
 
-  /** Copies a campaign for the snapshot being taken, unless it has it. */
-  #captureCampaign(id: string, c: Campaign): void {
-    const capture = this.#capture;
-    if (capture === undefined || c.capture === capture.number) return;
-    c.capture = capture.number;
-    const days = [...c.days].flat();
-    const [day = 0, dayUsed = 0] = days.splice(-2);
-    const { budget, daily, outside, held, spent, asOf } = c;
-    capture.campaigns.push([
-      id,
-      budget,
-      daily,
-      outside,
-      held,
-      spent,
-      day,
-      dayUsed,
-      asOf,
-      days,
-      c.shares,
-    ]);
-  }
-
   /** Whatever changes a campaign's money and a reference calls this before. */
   #keepForSnapshot(campaign: Campaign, reference: Reference): void {
-    this.#captureCampaign(reference.campaign, campaign);
-    this.#captureReference(reference);
-  }
-
-  /** The same for a reference. */
-  #captureReference(r: Reference): void {
-    const capture = this.#capture;
-    if (capture === undefined || r.capture === capture.number) return;
-    r.capture = capture.number;
-    const { id, campaign, amount, day, decision, state, charged, atMs, since, tenant = null } = r;
-    capture.references.push([
-      id,
-      campaign,
-      amount,
-      day,
-      decision,
-      state,
-      charged,
-      atMs,
-      since,
-      tenant,
-    ]);
+    this.#snapshot?.keepCampaign(reference.campaign, campaign);
+    this.#snapshot?.keepReference(reference);
   }
 
   async #recover(): Promise<void> {
-    const path = join(this.#wal.dir, SNAPSHOT_FILE);
-    const text = await readIfPresent(path);
-    if (text !== undefined) {
-      const split = text.indexOf('\n');
-      const body = text.slice(split + 1);
-      if (createHash('sha256').update(body).digest('hex') !== text.slice(0, split)) {
-        throw ledgerError('WAGGLE_LEDGER_CORRUPT', `${path} does not match its checksum`, {
-          details: { path },
-        });
-      }
-      const [head, ...slices] = body.split('\n');
-      const snapshot = JSON.parse(head!) as SnapshotHead;
-      for (const entry of snapshot.campaigns) {
-        const [id, budget, daily, outside, held, spent, day, dayUsed, asOf = 0] = entry;
-        const [, , , , , , , , , earlier = [], shares = []] = entry;
-        const campaign = this.#campaign(id);
-        const { days } = campaign;
-        for (let i = 0; i < earlier.length; i += 2) days.set(earlier[i]!, earlier[i + 1]!);
-        if (day > 0) days.set(day, dayUsed);
-        Object.assign(campaign, { budget, daily, outside, asOf, shares, held, spent });
-      }
-      for (const slice of slices) {
-        for (const entry of JSON.parse(slice) as SnapshotReference[]) {
-          const [id, campaign, amount, day, decision, state, charged, atMs, since = -1, tenant] =
-            entry;
-          const durable = undefined;
-          this.#references.set(id, {
-            id,
-            campaign,
-            amount,
-            day,
-            decision,
-            state,
-            charged,
-            atMs,
-            since,
-            tenant: tenant ?? undefined,
-            durable,
-            capture: 0,
-          });
-        }
-      }
-      this.#snapshotSequence = snapshot.sequence;
-    }
+    this.#snapshotSequence = await readSnapshot(this.#wal.dir, this.#campaigns, this.#references);
     let replayed = 0;
     for await (const { payload } of this.#wal.read(this.#snapshotSequence + 1)) {
-      this.#replay(parse(payload));
+      this.#replay(readRecord(payload));
       replayed++;
     }
     this.#sinceSnapshot = replayed;
@@ -1021,7 +798,7 @@ export class BudgetLedger {
   }
 
   /** Applies a record that was promised, without checks; applying it twice changes nothing. */
-  #replay(record: RecordBody): void {
+  #replay(record: LedgerRecord): void {
     if (record.t === 'budgets') {
       for (const figures of record.rows) this.#setFigures(figures);
       return;
@@ -1099,7 +876,7 @@ export class BudgetLedger {
       since: -1,
       tenant: undefined,
       durable: undefined,
-      capture: this.#captures,
+      capture: this.#snapshots,
       ...facts,
     };
   }
@@ -1136,7 +913,7 @@ export class BudgetLedger {
 
   /** Makes a change durable; undoes it in memory when the log refuses it. */
   async #write(record: Movement, reference: Reference, undo: () => void): Promise<void> {
-    const durable = this.#wal.append(Buffer.from(JSON.stringify(record)));
+    const durable = this.#wal.append(Buffer.from(writeRecord(record)));
     reference.durable = durable;
     // Whoever asks for the same reference meanwhile shares this outcome.
     durable.catch(() => {});
@@ -1157,7 +934,7 @@ export class BudgetLedger {
   #writeBudgets(rows: BudgetFigures[]): void {
     if (this.#closed) return;
     try {
-      this.#wal.appendLater(JSON.stringify({ t: 'budgets', rows } satisfies RecordBody));
+      this.#wal.appendLater(writeRecord({ t: 'budgets', rows }));
       this.#written();
     } catch (err) {
       this.#logger.warn(
@@ -1201,7 +978,7 @@ export class BudgetLedger {
         return false;
     }
     const campaign = this.#campaign(id);
-    this.#captureCampaign(id, campaign);
+    this.#snapshot?.keepCampaign(id, campaign);
     Object.assign(campaign, { budget, daily, outside, asOf, shares });
     this.#countPeers(id, campaign);
     this.#changed(id);
@@ -1251,20 +1028,7 @@ export class BudgetLedger {
   #campaign(id: string): Campaign {
     let campaign = this.#campaigns.get(id);
     if (campaign === undefined) {
-      campaign = {
-        budget: 0,
-        daily: 0,
-        outside: 0,
-        asOf: 0,
-        shares: [],
-        beyond: 0,
-        peersDay: 0,
-        peersDayMicros: 0,
-        held: 0,
-        spent: 0,
-        days: new Map(),
-        capture: this.#captures,
-      };
+      campaign = newCampaign(this.#snapshots);
       this.#campaigns.set(id, campaign);
     }
     return campaign;
@@ -1299,34 +1063,9 @@ export class BudgetLedger {
   }
 }
 
-function available(campaign: Campaign, day: number): number {
-  const total = uncommitted(campaign);
-  if (campaign.daily === 0) return Math.max(0, total);
-  const others = campaign.peersDay === day ? campaign.peersDayMicros : 0;
-  const today = campaign.daily - (campaign.days.get(day) ?? 0) - others;
-  return Math.max(0, Math.min(total, today));
-}
-
-function uncommitted({ budget, outside, beyond, held, spent }: Campaign): number {
-  return budget - outside - beyond - held - spent;
-}
-
 /** Name of the adjustment that takes back what another ledger has charged, too. */
 function elsewhere(referenceId: string): string {
   return `elsewhere:${referenceId}`;
-}
-
-function holdOn({ days }: Campaign, day: number, amount: number): void {
-  const used = days.get(day) ?? 0;
-  days.delete(day);
-  days.set(day, used + amount);
-  if (days.size > DAYS_KEPT) days.delete(days.keys().next().value!);
-}
-
-/** What settles comes days later: it makes no day count that does not any more. */
-function settleOn({ days }: Campaign, day: number, amount: number): void {
-  const used = days.get(day);
-  if (used !== undefined) days.set(day, Math.max(0, used + amount));
 }
 
 function settlement(reference: Reference, applied: boolean, refusedMicros: number): Settlement {
@@ -1336,11 +1075,6 @@ function settlement(reference: Reference, applied: boolean, refusedMicros: numbe
     chargedMicros: reference.charged,
     refusedMicros,
   };
-}
-
-/** Lets whatever waits run first. */
-function nextTurn(): Promise<void> {
-  return new Promise((wake) => setImmediate(wake));
 }
 
 function checkAmount(value: number, name: string): void {
@@ -1355,56 +1089,6 @@ function checkAmount(value: number, name: string): void {
   }
 }
 
-function parse(payload: Uint8Array): RecordBody {
-  return JSON.parse(
-    Buffer.from(payload.buffer, payload.byteOffset, payload.byteLength).toString('utf8'),
-  ) as RecordBody;
-}
-
 function tenantOf({ tenant }: Reference): { n?: string } {
   return tenant === undefined ? {} : { n: tenant };
-}
-
-/** Reads which ledger the directory is, or makes it one. @throws WAGGLE_LEDGER_CORRUPT */
-async function identityOf(wal: WriteAheadLog): Promise<Identity> {
-  const path = join(wal.dir, IDENTITY_FILE);
-  const text = await readIfPresent(path);
-  if (text === undefined) {
-    const identity = { id: randomBytes(6).toString('hex'), since: wal.durableSequence };
-    await writeDurably(path, JSON.stringify(identity));
-    return identity;
-  }
-  try {
-    const { id, since } = JSON.parse(text) as Partial<Identity>;
-    if (typeof id !== 'string' || !/^[0-9a-f]{12}$/.test(id) || !Number.isSafeInteger(since))
-      throw new Error('no id');
-    return { id, since: since! };
-  } catch (cause) {
-    throw ledgerError('WAGGLE_LEDGER_CORRUPT', `${path} cannot be read`, {
-      cause,
-      details: { path },
-    });
-  }
-}
-
-function toRow(record: Movement, tenantId: string, ledgerId: string): LedgerRow {
-  return {
-    tenant_id: record.n ?? tenantId,
-    event_id: eventId(record.t, record.r, ledgerId),
-    type: `ledger.${record.t}`,
-    ts: new Date(record.at).toISOString(),
-    campaign_id: record.c,
-    reference_id: record.r,
-    amount_micros: record.a,
-    decision_id: record.d,
-  };
-}
-
-/** A reference has one entry of each type, so its id follows from both: sending it twice is once. */
-function eventId(type: string, reference: string, ledgerId: string): string {
-  const head = `${LEDGER_EVENT_PREFIX}${ledgerId === '' ? '' : `${ledgerId}_`}${type}_`;
-  const id = `${head}${reference}`;
-  return id.length <= 64
-    ? id
-    : `${head}${createHash('sha256').update(reference).digest('hex').slice(0, 40)}`;
 }
