@@ -20,6 +20,7 @@ import type {
 } from './ports.js';
 import { readiness } from './readiness.js';
 import { declareRequestFacts, TRACEPARENT } from './request-facts.js';
+import { budgetRoutes } from './routes/budgets.js';
 import { eventRoutes } from './routes/events.js';
 import { operationRoutes } from './routes/operations.js';
 import { rankRoutes } from './routes/rank.js';
@@ -136,6 +137,7 @@ export function buildApp(parts: GatewayParts): FastifyInstance {
   app.register(async (scope) => {
     rankRoutes(scope, context);
     operationRoutes(scope, context);
+    budgetRoutes(scope, context);
     await scope.register(async (eventScope) => eventRoutes(eventScope, context));
   });
   return app;

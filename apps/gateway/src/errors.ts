@@ -66,6 +66,11 @@ const gateway = defineErrors({
     summary: 'The stored answer of this Idempotency-Key cannot be read from the disk.',
     remedy: 'Check the disk of the data directory, then repeat the request with the same key.',
   },
+  WAGGLE_UNKNOWN_CAMPAIGN: {
+    summary: 'The release that is served does not know the campaign.',
+    remedy:
+      'Check the id; a campaign has a budget here after the first release built since it was ingested.',
+  },
   WAGGLE_EVENT_ENTITY_UNKNOWN: {
     summary:
       'An event names a publication, campaign or creative that the active release does not know.',
@@ -131,6 +136,7 @@ export const STATUS_BY_CODE: Readonly<Record<ErrorCode, number>> = {
   WAGGLE_MEDIA_TYPE_UNSUPPORTED: 415,
   WAGGLE_EVENT_ENTITY_UNKNOWN: 422,
   WAGGLE_EVENT_TIME_INVALID: 422,
+  WAGGLE_UNKNOWN_CAMPAIGN: 422,
   WAGGLE_UNKNOWN_PUBLICATION: 422,
   WAGGLE_UNKNOWN_CANDIDATES: 422,
   WAGGLE_RANK_INVALID: 422,

@@ -86,6 +86,15 @@ export async function openLiveParts(o: {
           return failure === undefined ? { ok: true } : { ok: false, detail: failure.message };
         },
         peers: () => peers.status(),
+        account: (campaignId, nowMs) => {
+          const balances = ledger.balances(campaignId);
+          if (balances === undefined) return undefined;
+          return {
+            ...balances,
+            availableMicros: ledger.availableMicros(campaignId, nowMs),
+            todayMicros: ledger.usedOnDayMicros(campaignId, nowMs),
+          };
+        },
         follow: (reports) => followPlacements(ledger, reports, logger),
       },
       journalPort: {

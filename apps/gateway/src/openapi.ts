@@ -39,7 +39,7 @@ export function registerOpenApi(app: FastifyInstance, version: string): void {
       tags: [
         { name: 'decisions', description: 'What to offer and what to fill' },
         { name: 'events', description: 'What happened' },
-        { name: 'operations', description: 'Health, metrics, release' },
+        { name: 'operations', description: 'Health, metrics, release, budgets' },
       ],
       components: {
         securitySchemes: {

@@ -98,9 +98,26 @@ export interface PeersStatus {
   readonly ageMs: number;
 }
 
+/** Where a campaign's money is, in micros. */
+export interface CampaignAccount {
+  readonly budgetMicros: number;
+  /** 0 = no daily limit. */
+  readonly dailyBudgetMicros: number;
+  /** What may still be held, today's budget considered; never below 0. */
+  readonly availableMicros: number;
+  readonly heldMicros: number;
+  readonly spentMicros: number;
+  /** Held or charged outside this ledger. */
+  readonly outsideMicros: number;
+  /** Held and charged on the UTC day, other ledgers' included. */
+  readonly todayMicros: number;
+}
+
 export interface LedgerPort {
   status(): { readonly ok: boolean; readonly detail?: string };
   peers(): PeersStatus;
+  /** undefined for a campaign without a budget here. O(1). */
+  account(campaignId: string, nowMs: number): CampaignAccount | undefined;
   /**
    * Lets money follow what became of placements, durably: what is committed is held, whatever the budget says; what is
    * settled is spent; what will not run is given back. Twice is once.

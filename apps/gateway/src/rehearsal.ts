@@ -45,6 +45,7 @@ export async function rehearse(o: {
     ledger: {
       status: () => ({ ok: true }),
       peers: () => ({ peers: 0, ageMs: 0 }),
+      account: () => undefined,
       follow: () => Promise.resolve(),
     },
     journal: {

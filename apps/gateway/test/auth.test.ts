@@ -156,6 +156,7 @@ describe('keys', () => {
     expect(await status('POST', '/v1/events')).toBe(401);
     expect(await status('GET', '/metrics')).toBe(401);
     expect(await status('GET', '/v1/release')).toBe(401);
+    expect(await status('GET', '/v1/budgets?campaign_id=cmp_1')).toBe(401);
     expect(await status('GET', '/healthz')).toBe(200);
     expect(await status('GET', '/readyz')).toBe(200);
     expect(await status('GET', '/openapi.json')).toBe(200);

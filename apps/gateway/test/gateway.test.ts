@@ -249,6 +249,48 @@ describe('a gateway on a sample network', () => {
     expect(Number(told[0]!.n)).toBe(2);
   });
 
+  test('says where the money of campaigns is', async () => {
+    const gateway = await start();
+    const budget = async (campaignId: string) => {
+      const answer = await fetch(`${gateway.url}/v1/budgets?campaign_id=${campaignId}`);
+      expect(answer.status).toBe(200);
+      return ((await answer.json()) as { budgets: Record<string, number>[] }).budgets[0]!;
+    };
+    const { campaign_id, creative_id } = (await offers(gateway)).items[0]!;
+    const before = await budget(campaign_id);
+    const { budget_micros, held_micros, spent_micros, outside_micros, today_micros } = before;
+    const uncommitted = budget_micros! - held_micros! - spent_micros! - outside_micros!;
+    const today = before['daily_budget_micros']! - today_micros!;
+    expect(before['available_micros']).toBe(
+      before['daily_budget_micros'] === 0 ? uncommitted : Math.min(uncommitted, today),
+    );
+    const say = async (event: object) =>
+      expect((await post(gateway, '/v1/events', { events: [event] })).status).toBe(202);
+    await say({
+      ...placement('placement.reserved', { campaign_id, creative_id, reserved_micros: 5_000 }),
+      event_id: 'evt_budget_reserved',
+      placement_id: 'plc_budget',
+    });
+    const moved = { ...before, available_micros: before['available_micros']! - 5_000 };
+    const held = held_micros! + 5_000;
+    const used = today_micros! + 5_000;
+    expect(await budget(campaign_id)).toEqual({ ...moved, held_micros: held, today_micros: used });
+    await say({
+      type: 'placement.settled',
+      event_id: 'evt_budget_settled',
+      ts: new Date(network.asOfMs).toISOString(),
+      placement_id: 'plc_budget',
+      campaign_id,
+      charged_micros: 3_000,
+    });
+    expect(await budget(campaign_id)).toEqual({
+      ...before,
+      available_micros: before['available_micros']! - 3_000,
+      spent_micros: spent_micros! + 3_000,
+      today_micros: today_micros! + 3_000,
+    });
+  });
+
   test('sees what another gateway on the store commits, and either may be told how it ended', async () => {
     const dir = await mkdtemp(join(tmpdir(), 'waggle-second-gateway-'));
     try {
@@ -269,6 +311,11 @@ describe('a gateway on a sample network', () => {
       expect(await isOffered(second)).toBe(true);
       await say(first, reserved);
       await until(second, false);
+      const { budgets } = (await (
+        await fetch(`${second.url}/v1/budgets?campaign_id=${campaign_id}`)
+      ).json()) as { budgets: { available_micros: number; outside_micros: number }[] };
+      expect(budgets[0]!.outside_micros).toBeGreaterThanOrEqual(9e14);
+      expect(budgets[0]!.available_micros).toBe(0);
       const metrics = await (await fetch(`${second.url}/metrics`)).text();
       expect(metrics).toMatch(/^waggle_ledger_peers 1$/m);
       await say(second, {

@@ -3,7 +3,7 @@ import { silentLogger } from '@waggle/core';
 import { describe, expect, test } from 'vitest';
 import { POSTABLE_TYPES } from '../src/event-contract.js';
 import { VERSION } from '../src/version.js';
-import { CLICK, OFFER_SHOWN, OFFERS, servedRelease, testGateway } from './rank-fixture.js';
+import { CLICK, NOW_MS, OFFER_SHOWN, OFFERS, servedRelease, testGateway } from './rank-fixture.js';
 
 describe('metrics', () => {
   const series = (text: string) =>
@@ -112,6 +112,7 @@ describe('readiness', () => {
         ledger: {
           status: () => ({ ok: false, detail: 'disk full' }),
           peers: () => ({ peers: 0, ageMs: 0 }),
+          account: () => undefined,
           follow: async () => {},
         },
       },
@@ -176,6 +177,53 @@ describe('readiness', () => {
   });
 });
 
+describe('budgets', () => {
+  const path = '/v1/budgets';
+
+  test('are answered for one campaign and for several, in the order asked for', async () => {
+    const { app } = testGateway();
+    const budget = {
+      campaign_id: 'cmp_1',
+      ...{ budget_micros: 1_000, daily_budget_micros: 300, available_micros: 120 },
+      ...{ held_micros: 200, spent_micros: 30, outside_micros: 50, today_micros: 180 },
+    };
+    const one = await app.inject(`${path}?campaign_id=cmp_1`);
+    expect([one.statusCode, one.json()]).toEqual([
+      200,
+      { release: 'rel_a', as_of: new Date(NOW_MS).toISOString(), budgets: [budget] },
+    ]);
+    const two = await app.inject(`${path}?campaign_id=cmp_1&campaign_id=cmp_1`);
+    expect(two.json().budgets).toEqual([budget, budget]);
+    await app.close();
+  });
+
+  test.each([
+    ['', 400, 'WAGGLE_REQUEST_INVALID'],
+    ['?campaign_id=', 400, 'WAGGLE_REQUEST_INVALID'],
+    ['?campaign=cmp_1', 400, 'WAGGLE_REQUEST_INVALID'],
+    ['?campaign_id=cmp_1&limit=3', 400, 'WAGGLE_REQUEST_INVALID'],
+    [`?${'campaign_id=cmp_1&'.repeat(101)}`, 400, 'WAGGLE_REQUEST_INVALID'],
+    ['?campaign_id=cmp_1&campaign_id=cmp_9', 422, 'WAGGLE_UNKNOWN_CAMPAIGN'],
+    ['?campaign_id=__proto__', 400, 'WAGGLE_REQUEST_INVALID'],
+  ])('refuse %s', async (query, status, code) => {
+    const { app } = testGateway();
+    const answer = await app.inject(`${path}${query}`);
+    expect([answer.statusCode, answer.json().error.code]).toEqual([status, code]);
+    expect(answer.json().error.remedy).toBeTruthy();
+    await app.close();
+  });
+
+  test('need a release, and are of its tenant', async () => {
+    const none = testGateway({ release: undefined });
+    expect((await none.app.inject(`${path}?campaign_id=cmp_1`)).statusCode).toBe(503);
+    await none.app.close();
+    const other = testGateway({ release: servedRelease('rel_b', 'ten_other') });
+    const answer = await other.app.inject(`${path}?campaign_id=cmp_1`);
+    expect([answer.statusCode, answer.json().error.code]).toEqual([403, 'WAGGLE_TENANT_FORBIDDEN']);
+    await other.app.close();
+  });
+});
+
 describe('the OpenAPI document', () => {
   type Operation = {
     operationId: string;
@@ -203,6 +251,7 @@ describe('the OpenAPI document', () => {
       'GET /healthz',
       'GET /metrics',
       'GET /readyz',
+      'GET /v1/budgets',
       'GET /v1/release',
       'POST /v1/events',
       'POST /v1/rank',
@@ -249,8 +298,9 @@ describe('the OpenAPI document', () => {
     for (const [path, operations] of Object.entries(document.paths)) {
       for (const [method, { parameters = [] }] of Object.entries(operations)) {
         const names = parameters.map((p) => [p.in, p.name, p.required ?? false]);
+        const query = path === '/v1/budgets' ? [['query', 'campaign_id', true]] : [];
         expect(names, path).toEqual(
-          method === 'post' ? [['header', 'Idempotency-Key', false]] : [],
+          method === 'post' ? [['header', 'Idempotency-Key', false]] : query,
         );
       }
     }

@@ -3,7 +3,13 @@ import type { RankRequestBody, RankResponseBody } from '@waggle/core/contract';
 import type { FastifyInstance } from 'fastify';
 import { buildApp, type GatewayParts } from '../src/app.js';
 import { type GatewayConfig, gatewayConfig } from '../src/config.js';
-import type { EnginePort, PostedEvent, RankContext, ServedRelease } from '../src/ports.js';
+import type {
+  CampaignAccount,
+  EnginePort,
+  PostedEvent,
+  RankContext,
+  ServedRelease,
+} from '../src/ports.js';
 
 export const NOW_MS = Date.UTC(2026, 2, 2);
 
@@ -41,6 +47,12 @@ export function rankResponse(
     latency_ms: 0.1,
   };
 }
+
+/** The money of the one campaign. */
+const ACCOUNT: CampaignAccount = {
+  ...{ budgetMicros: 1_000, dailyBudgetMicros: 300, availableMicros: 120 },
+  ...{ heldMicros: 200, spentMicros: 30, outsideMicros: 50, todayMicros: 180 },
+};
 
 /** A release whose catalog is three small sets. */
 export function servedRelease(id = 'rel_a', tenantId = 'ten_sample'): ServedRelease {
@@ -106,6 +118,7 @@ export function testGateway(
     ledger: {
       status: () => ({ ok: true }),
       peers: () => ({ peers: 0, ageMs: 0 }),
+      account: (campaignId) => (campaignId === 'cmp_1' ? ACCOUNT : undefined),
       follow: async () => {},
     },
     journal,

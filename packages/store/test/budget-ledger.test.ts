@@ -821,6 +821,7 @@ describe('figures of a catalog', () => {
     const { ledger, close } = await openLedger();
     expect(ledger.balances('c')).toEqual({
       budgetMicros: 1_000,
+      dailyBudgetMicros: 300,
       availableMicros: 750,
       heldMicros: 200,
       spentMicros: 0,

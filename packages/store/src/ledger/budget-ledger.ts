@@ -12,6 +12,7 @@ import {
   type Reference,
   settleOn,
   uncommitted,
+  usedOn,
 } from './ledger-accounts.js';
 import { identityOf, type LedgerIdentity } from './ledger-identity.js';
 import {
@@ -123,6 +124,9 @@ export interface Settlement {
 /** Accounts of a campaign; `available + held + spent + outside = budget` always. */
 export interface Balances {
   readonly budgetMicros: number;
+  /** 0 = no daily limit. */
+  readonly dailyBudgetMicros: number;
+  /** Of the whole budget, whatever the day's; below 0 where more was committed than there is. */
   readonly availableMicros: number;
   readonly heldMicros: number;
   readonly spentMicros: number;
@@ -285,12 +289,19 @@ export class BudgetLedger {
     return campaign === undefined ? 0 : available(campaign, Math.floor(nowMs / DAY_MS));
   }
 
+  /** Held and charged on this time's UTC day, by other ledgers too as far as they have told. O(1). */
+  usedOnDayMicros(campaignId: string, nowMs: number): number {
+    const campaign = this.#campaigns.get(campaignId);
+    return campaign === undefined ? 0 : usedOn(campaign, Math.floor(nowMs / DAY_MS));
+  }
+
   /** The campaign's accounts, or undefined for an unknown one. */
   balances(campaignId: string): Balances | undefined {
     const campaign = this.#campaigns.get(campaignId);
     if (campaign === undefined) return undefined;
     return {
       budgetMicros: campaign.budget,
+      dailyBudgetMicros: campaign.daily,
       availableMicros: uncommitted(campaign),
       heldMicros: campaign.held,
       spentMicros: campaign.spent,
