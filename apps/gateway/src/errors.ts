@@ -16,7 +16,7 @@ const gateway = defineErrors({
     remedy: 'Encode the body as UTF-8; surrogate escapes must come in pairs.',
   },
   WAGGLE_REQUEST_INVALID: {
-    summary: 'The request body does not match the contract.',
+    summary: 'The request does not match the contract.',
     remedy: 'Correct the named field; GET /openapi.json has the full schema and its limits.',
   },
   WAGGLE_REQUEST_TOO_LARGE: {
