@@ -85,8 +85,16 @@ bool Features::supports(Simd level) const {
   return false;
 }
 
+#if defined(WAGGLE_EMULATED_AVX512)
+Features emulated(Features found);  // test/avx512_emulator
+#endif
+
 const Features& features() {
+#if defined(WAGGLE_EMULATED_AVX512)
+  static const Features found = emulated(detect());
+#else
   static const Features found = detect();
+#endif
   return found;
 }
 
