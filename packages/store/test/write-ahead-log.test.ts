@@ -257,6 +257,25 @@ describe('a failing disk', () => {
     await again.close();
   });
 
+  test('a disk that takes writes again is noticed though nobody writes', async () => {
+    const disk = failingFiles();
+    const log = await WriteAheadLog.open({ dir: root, files: disk.files });
+    disk.fail('write', 'ENOSPC');
+    await expect(log.append(text('refused'))).rejects.toMatchObject({
+      code: 'WAGGLE_WAL_DISK_FULL',
+    });
+    const failed = log.status().failure;
+    // Looked at again, and still full.
+    await vi.waitUntil(() => log.status().failure !== failed, { timeout: 10_000 });
+    expect(log.status().failure?.code).toBe('WAGGLE_WAL_DISK_FULL');
+    disk.heal();
+    await vi.waitUntil(() => log.status().failure === undefined, { timeout: 10_000 });
+    expect((await readdir(root)).filter((name) => !name.startsWith('lock'))).toHaveLength(1);
+    await log.append(text('after'));
+    expect((await all(log)).map((r) => r.value)).toEqual(['after']);
+    await log.close();
+  });
+
   test('a partly written batch leaves no trace', async () => {
     const disk = failingFiles();
     const log = await WriteAheadLog.open({ dir: root, files: disk.files });

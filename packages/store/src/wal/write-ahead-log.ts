@@ -65,6 +65,11 @@ const MAX_BATCH_BYTES = 8 << 20;
 const KEPT_BATCH_BYTES = 4 << 20;
 const READ_BYTES = 1 << 20;
 const RETRY_MS = 100;
+/** Pause between two looks whether a disk that refused takes writes again, when nothing waits for it. */
+const PROBE_MS = 1_000;
+/** Room for the next requests, not for their first bytes alone. */
+const PROBE_BYTES = 65_536;
+const PROBE_FILE = 'probe';
 
 /**
  * An append-only log in segment files. `append` resolves when its record has been fsynced; everything that
@@ -404,11 +409,14 @@ export class WriteAheadLog {
   #flush(): Promise<void> {
     this.#flushing ??= this.#commitLoop().finally(() => {
       this.#flushing = undefined;
-      if (this.#queue.length === 0 || this.#closed) return;
+      if (this.#closed) return;
       // A writer that was just answered may have come back before the loop had quite ended.
       if (this.#queue.some((entry) => entry.reject !== undefined)) void this.#flush();
       // Records that nobody waits for stay queued after a failure: try again a little later.
-      else this.#flushIn(this.#failure === undefined ? this.#laterMs : RETRY_MS);
+      else if (this.#queue.length > 0)
+        this.#flushIn(this.#failure === undefined ? this.#laterMs : RETRY_MS);
+      // Whoever is told that the disk refuses sends nothing until it is said that it no longer does.
+      else if (this.#failure !== undefined) this.#flushIn(PROBE_MS);
     });
     return this.#flushing;
   }
@@ -418,15 +426,16 @@ export class WriteAheadLog {
     this.#timer = undefined;
     // Everything appended in this turn of the event loop joins the first batch.
     await Promise.resolve();
+    if (this.#queue.length === 0 && this.#failure !== undefined) await this.#probe();
     while (this.#queue.length > 0) {
       const batch = this.#takeBatch();
       try {
         await this.#commit(batch);
-        this.#failure = undefined;
+        this.#recovered();
       } catch (err) {
         const error = ioError(err, 'append to the log');
         if (this.#failure === undefined)
-          this.#logger.error({ err: error }, 'the log cannot be written');
+          this.#logger.error({ err: error, dir: this.dir }, 'the log cannot be written');
         this.#failure = error;
         const kept: Waiting[] = [];
         for (const entry of batch) {
@@ -442,6 +451,32 @@ export class WriteAheadLog {
         if (entry.slab !== undefined) this.#texts.giveBack(entry.slab);
         entry.fulfil?.(entry.sequence);
       }
+    }
+  }
+
+  #recovered(): void {
+    if (this.#failure === undefined) return;
+    this.#failure = undefined;
+    this.#logger.info({ dir: this.dir }, 'the log can be written again');
+  }
+
+  /** Whether the disk takes writes again: what a record would ask of it, done to a file that is removed. */
+  async #probe(): Promise<void> {
+    const path = join(this.dir, PROBE_FILE);
+    try {
+      await this.assertHeld();
+      const file = await this.#files.open(path, 'w');
+      try {
+        const { bytesWritten } = await file.write(Buffer.alloc(PROBE_BYTES), 0, PROBE_BYTES, 0);
+        if (bytesWritten < PROBE_BYTES) return;
+        await file.sync();
+      } finally {
+        await file.close().catch(() => {});
+        await rm(path, { force: true });
+      }
+      this.#recovered();
+    } catch (err) {
+      this.#failure = ioError(err, 'append to the log');
     }
   }
 
