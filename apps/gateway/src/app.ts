@@ -183,9 +183,11 @@ function addRequestHooks(
   context: RouteContext,
   methodsByPath: ReadonlyMap<string, ReadonlySet<string>>,
 ): void {
-  const { clock, metrics } = context;
+  const { clock, metrics, isDraining } = context;
   app.addHook('onRequest', (request, reply, done) => {
     request.receivedAtMs = clock.monotonicMs();
+    // A client that is told so takes its next request elsewhere, instead of finding the connection closed.
+    if (isDraining()) reply.header('connection', 'close');
     const trace = request.headers['traceparent'];
     if (typeof trace === 'string' && TRACEPARENT.test(trace)) reply.header('traceparent', trace);
     if (!request.is404) {

@@ -33,6 +33,8 @@ export const GatewayConfigSchema = Type.Object(
     /** A client must send its whole request within this. */
     requestTimeoutMs: Ms(10_000),
     keepAliveTimeoutMs: Ms(72_000),
+    /** How long to serve on after the signal to stop, not ready already, so that a balancer sees that first. */
+    drainMs: Ms(0, 600_000),
     /** Work accepted before shutdown gets this long. */
     shutdownTimeoutMs: Ms(10_000),
     /** Median event-loop delay above which new work is refused with 503; 0 = never. */

@@ -248,7 +248,9 @@ export async function startGateway(options: StartOptions): Promise<RunningGatewa
           draining = true;
           watcher?.close();
           stopSummaries();
-          const clean = await shutDown(app, steps, { timeoutMs: config.shutdownTimeoutMs, logger });
+          const { drainMs, shutdownTimeoutMs: timeoutMs } = config;
+          logger.info({ drain_ms: drainMs }, 'gateway stops');
+          const clean = await shutDown(app, steps, { drainMs, timeoutMs, logger });
           logger.info({ clean }, 'gateway stopped');
           return clean;
         })();

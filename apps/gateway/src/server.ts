@@ -1,4 +1,5 @@
 import type { AddressInfo } from 'node:net';
+import { setImmediate, setTimeout } from 'node:timers/promises';
 import type { Logger, WaggleError } from '@waggle/core';
 import type { FastifyInstance } from 'fastify';
 import type { GatewayConfig } from './config.js';
@@ -47,15 +48,16 @@ export interface ShutdownStep {
 const IDLE_CHECK_MS = 20;
 
 /**
- * Stops accepting, waits for what was accepted, then runs every step even when an earlier one failed.
- * Connections that outlive `timeoutMs` are cut; each step gets the same time again.
+ * Serves on for `drainMs`, stops accepting, waits for what was accepted, then runs every step even when an earlier one
+ * failed. Connections that outlive `timeoutMs` are cut; each step gets the same time again.
  * @returns false when something had to be cut or failed
  */
 export async function shutDown(
   app: FastifyInstance,
   steps: readonly ShutdownStep[],
-  o: { timeoutMs: number; logger: Logger },
+  o: { drainMs?: number; timeoutMs: number; logger: Logger },
 ): Promise<boolean> {
+  if (o.drainMs !== undefined && o.drainMs > 0) await setTimeout(o.drainMs);
   let clean = true;
   const attempt = async (step: ShutdownStep, onTimeout?: () => void): Promise<void> => {
     try {
@@ -73,8 +75,15 @@ export async function shutDown(
     }
     clean = false;
   };
+  // What clients have sent is read first: a connection that looks idle before may hold a request, and would be reset.
+  // The first one ends this turn of the event loop, the second comes after the sockets have been read.
+  await setImmediate();
+  await setImmediate();
   // A connection that was busy when closing began would stay open, idle, until its keep-alive ends.
-  const idle = setInterval(() => app.server.closeIdleConnections(), IDLE_CHECK_MS);
+  const idle = setInterval(
+    () => void setImmediate().then(() => app.server.closeIdleConnections()),
+    IDLE_CHECK_MS,
+  );
   await attempt({ name: 'finish requests', run: () => app.close() }, () =>
     app.server.closeAllConnections(),
   );
@@ -91,7 +100,7 @@ async function within(
 ): Promise<boolean> {
   let timer: NodeJS.Timeout | undefined;
   const expired = new Promise<false>((resolve) => {
-    timer = setTimeout(() => {
+    timer = globalThis.setTimeout(() => {
       onTimeout?.();
       resolve(false);
     }, timeoutMs);

@@ -1,5 +1,6 @@
 import { once } from 'node:events';
 import { connect } from 'node:net';
+import { Worker } from 'node:worker_threads';
 import { silentLogger } from '@waggle/core';
 import { afterEach, describe, expect, test, vi } from 'vitest';
 import { gatewayConfig } from '../src/config.js';
@@ -20,6 +21,31 @@ const rank = (url: string) =>
     headers: { 'content-type': 'application/json' },
     body: JSON.stringify(OFFERS),
   });
+
+/** Opens 16 connections, uses each once, then writes to all of them when told and says what each one got. */
+const CLIENTS_WITH_OPEN_CONNECTIONS = `
+const { parentPort, workerData: { port, body } } = require('node:worker_threads');
+const { connect } = require('node:net');
+const request = 'POST /v1/rank HTTP/1.1\\r\\nhost: a\\r\\ncontent-type: application/json\\r\\ncontent-length: ' +
+  Buffer.byteLength(body) + '\\r\\n\\r\\n' + body;
+const firstLine = (socket) => new Promise((settle) => {
+  const end = (outcome) => { socket.removeAllListeners(); socket.on('error', () => {}); settle(outcome); };
+  socket.once('data', (bytes) => end(String(bytes).split('\\r\\n', 1)[0]));
+  socket.once('error', (error) => end(error.code));
+  socket.once('close', () => end('closed'));
+});
+const sockets = Array.from({ length: 16 }, () => connect({ port, host: '127.0.0.1', noDelay: true }));
+Promise.all(sockets.map((socket) => { socket.write(request); return firstLine(socket); }))
+  .then(() => parentPort.postMessage('connected'));
+parentPort.once('message', (sent) => {
+  const answers = sockets.map(firstLine);
+  Promise.all(sockets.map((socket) => new Promise((written) => socket.write(request, written)))).then(() => {
+    Atomics.store(sent, 0, 1);
+    Atomics.notify(sent, 0);
+  });
+  Promise.all(answers).then((lines) => parentPort.postMessage(lines));
+});
+`;
 
 function gate() {
   let open: () => void = () => {};
@@ -55,6 +81,7 @@ describe('shutdown', () => {
       { timeoutMs: 10_000, logger: silentLogger },
     );
     expect(order).toEqual([]);
+    await vi.waitUntil(() => !app.server.listening, PATIENCE);
     await expect(rank(url)).rejects.toThrow();
     open();
     expect((await Promise.all(answers)).map((a) => a.status)).toEqual(Array(10).fill(200));
@@ -89,6 +116,42 @@ describe('shutdown', () => {
     await Promise.all(clients);
     expect(refused).toBe(16);
     expect(ranked.length).toBe(answered);
+  });
+
+  test('drains: serves on for a while, also new connections, and sends its clients elsewhere', async () => {
+    let draining = false;
+    const { app } = testGateway({ parts: { isDraining: () => draining } });
+    const url = await listen(app, config);
+    expect((await rank(url)).headers.get('connection')).toBe('keep-alive');
+    draining = true;
+    const closed = shutDown(app, [], {
+      drainMs: 2_000,
+      timeoutMs: 10_000,
+      logger: silentLogger,
+    });
+    expect((await fetch(`${url}/readyz`)).status).toBe(503);
+    const answer = await rank(url);
+    expect([answer.status, answer.headers.get('connection')]).toEqual([200, 'close']);
+    expect(await closed).toBe(true);
+    await expect(rank(url)).rejects.toThrow();
+  });
+
+  test('answers what lies unread on open connections when it begins', async () => {
+    const { app } = testGateway();
+    const url = await listen(app, config);
+    const clients = new Worker(CLIENTS_WITH_OPEN_CONNECTIONS, {
+      eval: true,
+      workerData: { port: Number(new URL(url).port), body: JSON.stringify(OFFERS) },
+    });
+    closers.push(() => clients.terminate());
+    const sent = new Int32Array(new SharedArrayBuffer(4));
+    expect((await once(clients, 'message'))[0]).toBe('connected');
+    const outcome = once(clients, 'message');
+    clients.postMessage(sent);
+    // This thread does nothing else until every client has written: a busy gateway that is told to stop.
+    expect(Atomics.wait(sent, 0, 0, 60_000)).not.toBe('timed-out');
+    await shutDown(app, [], { timeoutMs: 10_000, logger: silentLogger });
+    expect((await outcome)[0]).toEqual(Array(16).fill('HTTP/1.1 200 OK'));
   });
 
   test('cuts what does not end in time, and still runs every step', async () => {
