@@ -22,7 +22,7 @@ export const GatewayConfigSchema = Type.Object(
       default: 'auto',
     }),
     /** A ClickHouse server to forward to; without it the local `waggle store`. */
-    clickhouseUrl: Type.Optional(Type.String()),
+    clickhouseUrl: Type.Optional(Type.String({ pattern: '^https?://' })),
     clickhouseUser: Type.Optional(Type.String()),
     clickhousePassword: Type.Optional(Type.String()),
     clickhouseDatabase: Type.Optional(Type.String()),
@@ -61,8 +61,14 @@ export type GatewayConfig = Readonly<Static<typeof GatewayConfigSchema>>;
 export function gatewayConfig(
   input: Partial<GatewayConfig> = {},
   source = 'gateway options',
+  nameOf?: (key: string) => string,
 ): GatewayConfig {
-  const config = parseConfig(GatewayConfigSchema, input, source);
+  const config = parseConfig(
+    GatewayConfigSchema,
+    input,
+    source,
+    nameOf === undefined ? {} : { nameOf },
+  );
   const keys = parseApiKeys(config.apiKeys);
   if (keys.length === 0 && !isLoopback(config.host)) {
     throw gatewayError(
@@ -93,6 +99,13 @@ const SHARED: Readonly<Record<string, keyof GatewayConfig>> = {
 };
 const SHARED_KEYS = new Set<string>(Object.values(SHARED));
 
+/** The environment variable of a key. */
+function variableOf(key: string): string {
+  const shared = Object.keys(SHARED).find((name) => SHARED[name] === key);
+  if (shared !== undefined || key.startsWith(PREFIX)) return shared ?? key;
+  return `${PREFIX}${key.replaceAll(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase()}`;
+}
+
 /**
  * Configuration from the environment: the shared names above, and WAGGLE_GATEWAY_<NAME> for every other key of
  * the schema (`requestTimeoutMs` = WAGGLE_GATEWAY_REQUEST_TIMEOUT_MS). Unknown WAGGLE_GATEWAY_* names are
@@ -118,7 +131,7 @@ export function gatewayConfigFromEnv(
       input[SHARED_KEYS.has(key) ? name : key] = value;
     }
   }
-  return gatewayConfig({ ...input, ...overrides }, 'environment');
+  return gatewayConfig({ ...input, ...overrides }, 'environment', variableOf);
 }
 
 export function isLoopback(host: string): boolean {

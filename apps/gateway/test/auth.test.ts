@@ -59,6 +59,20 @@ describe('environment', () => {
     expect(code(() => gatewayConfigFromEnv(env))).toBe('WAGGLE_CONFIG_INVALID');
   });
 
+  test.each([
+    ['WAGGLE_PORT', 'tcp://10.96.0.1:80', 'must be integer'],
+    ['WAGGLE_PORT', '80.5', 'must be integer'],
+    ['WAGGLE_GATEWAY_MAX_IN_FLIGHT', '0', 'must be >= 1'],
+    ['WAGGLE_GATEWAY_PROT', '1', 'is not known'],
+    ['WAGGLE_GATEWAY_PORT', '1', 'is not known'],
+    ['WAGGLE_CLOCK', 'sundial', 'must be one of auto, system, data'],
+    ['WAGGLE_CLICKHOUSE_URL', 'localhost:8123', 'must match pattern "^https?://"'],
+  ])('%s=%s is refused under its own name', (name, value, problem) => {
+    expect(() => gatewayConfigFromEnv({ [name]: value })).toThrow(
+      expect.objectContaining({ message: `environment: ${name}: ${problem}` }),
+    );
+  });
+
   test('flags win over the environment', () => {
     expect(gatewayConfigFromEnv({ WAGGLE_PORT: '9000' }, { port: 1 }).port).toBe(1);
   });

@@ -3,7 +3,7 @@ import { fileURLToPath } from 'node:url';
 import { type Clock, idFactory, type Logger, systemClock } from '@waggle/core';
 import { migrate, openLocalStore, openServerStore, type Store } from '@waggle/store';
 import { pino } from 'pino';
-import { type PipelineConfig, pipelineConfigFromEnv } from './config.js';
+import { type PipelineConfig, pipelineConfigFromEnv, unreadVariables } from './config.js';
 import { commandOutput, type Output } from './output.js';
 import { type StepReporter, stepReporter } from './progress.js';
 
@@ -37,6 +37,10 @@ export function commandContext(options: {
     { level: config.logLevel, base: null },
     pino.destination({ dest: 2, sync: true }),
   );
+  const unread = unreadVariables(options.env);
+  if (unread.length > 0) {
+    logger.warn({ variables: unread }, 'nothing reads these variables; correct or remove them');
+  }
   const dir = resolve(config.dir);
   const steps = stepReporter(process.stderr, () => systemClock.monotonicMs());
   return {

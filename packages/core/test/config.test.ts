@@ -35,6 +35,21 @@ describe('configuration', () => {
     expect(strict).toThrow('/port: must be integer');
   });
 
+  it.each(['8.5', 8.5, 'true', 'tcp://10.0.0.1:80'])('takes no number for %j', (port) => {
+    expect(() => parseConfig(Schema, { port }, 'environment')).toThrow('/port: must be integer');
+  });
+
+  it('says a name, the words that are allowed, and each problem once', () => {
+    const Words = Type.Object(
+      { level: Type.Union([Type.Literal('low'), Type.Literal('high')]), deep: Type.Integer() },
+      { additionalProperties: false },
+    );
+    const nameOf = (key: string) => `X_${key.toUpperCase()}`;
+    expect(() =>
+      parseConfig(Words, { level: 'mid', deep: 'x' }, 'environment', { nameOf }),
+    ).toThrow(/^environment: X_LEVEL: must be one of low, high; X_DEEP: must be integer$/);
+  });
+
   it('hides secrets when printed', () => {
     expect(
       redactConfig({ apiKeys: '', clickhousePassword: 'x', clickhouseUrl: 'u', port: 1 }),

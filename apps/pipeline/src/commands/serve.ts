@@ -4,6 +4,7 @@ import type { CommandContext } from '../context.js';
 import { storeOwnerCommand } from '../context.js';
 import { pipelineError } from '../errors.js';
 import { errorText } from '../output.js';
+import { portOption } from '../port-option.js';
 
 export interface ServeOptions {
   readonly port?: number;
@@ -36,15 +37,6 @@ export async function serve(
     logger: context.logger,
     storeOwner: storeOwnerCommand(context.dir),
   });
-}
-
-export function portOption(value: unknown): number | undefined {
-  if (value === undefined) return undefined;
-  const port = Number(value);
-  if (!Number.isInteger(port) || port < 0 || port > 65_535) {
-    throw pipelineError('WAGGLE_USAGE', `--port must be 0 … 65535, got "${String(value)}"`);
-  }
-  return port;
 }
 
 /** Resolves when the process is told to stop. */

@@ -2,12 +2,13 @@ import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { RankResponseBody } from '@waggle/core/contract';
 import type { CommandContext } from '../context.js';
+import { portOption } from '../port-option.js';
 import { releaseStore } from '../release-store.js';
 import { embed } from './embed.js';
 import { ingest } from './ingest.js';
 import { examplePublication, rankTable, requestRank } from './rank.js';
 import { buildRelease, releaseTimes } from './release.js';
-import { portOption, serve, untilAborted } from './serve.js';
+import { serve, untilAborted } from './serve.js';
 import { scaleOption, seedOption, simulate } from './simulate.js';
 import { gateTable, train } from './train.js';
 
