@@ -151,6 +151,11 @@ const ledger = defineErrors({
     remedy:
       'Restore the ledger directory from a copy; do not delete it: it holds what was promised.',
   },
+  WAGGLE_LEDGER_NEWER: {
+    summary: 'The ledger was written by a newer Waggle, and this one would lose what is new in it.',
+    remedy:
+      'Run the newer version again; nothing was changed. To go back for good, restore the copy of the directory from before the upgrade.',
+  },
   WAGGLE_LEDGER_UNKNOWN_REFERENCE: {
     summary: 'A release or charge names a reservation that does not exist.',
     remedy: 'Pass the reference id of an earlier reserve.',

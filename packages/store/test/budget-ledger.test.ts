@@ -523,6 +523,29 @@ describe('recovery', () => {
     await expect(openLedger()).rejects.toMatchObject({ code: 'WAGGLE_LEDGER_CORRUPT' });
   });
 
+  test('what a newer Waggle wrote is refused and left as it is, in the snapshot and in the log', async () => {
+    const first = await openLedger();
+    first.ledger.setBudgets(budget(1000));
+    await first.ledger.reserve(want('a', 300));
+    await first.ledger.snapshot();
+    await first.close();
+    const path = join(root, 'snapshot.json');
+    const written = await readFile(path, 'utf8');
+    const [, ...lines] = written.split('\n');
+    const body = lines.join('\n').replace('"version":1', '"version":2');
+    const newer = `${createHash('sha256').update(body).digest('hex')}\n${body}`;
+    await writeFile(path, newer);
+    await expect(openLedger()).rejects.toMatchObject({ code: 'WAGGLE_LEDGER_NEWER' });
+    expect(await readFile(path, 'utf8')).toBe(newer);
+
+    await writeFile(path, written);
+    const wal = await WriteAheadLog.open({ dir: root });
+    await wal.append(Buffer.from(JSON.stringify({ t: 'lend', c: 'c', r: 'b', a: 100, at: T0 })));
+    await wal.close();
+    await expect(openLedger()).rejects.toMatchObject({ code: 'WAGGLE_LEDGER_NEWER' });
+    expect(await readFile(path, 'utf8')).toBe(written);
+  });
+
   test('when the log refuses a reservation, nothing stays held', async () => {
     let broken = false;
     const wal = await WriteAheadLog.open({

@@ -24,7 +24,7 @@ import {
   type Shares,
   writeRecord,
 } from './ledger-records.js';
-import { LedgerSnapshot, readSnapshot } from './ledger-snapshot.js';
+import { LedgerSnapshot, newerLedger, readSnapshot } from './ledger-snapshot.js';
 
 export interface BudgetLedgerOptions {
   /** A log of its own; the snapshot lies beside it. */
@@ -167,7 +167,7 @@ export class BudgetLedger {
 
   /**
    * Rebuilds the state.
-   * @throws WAGGLE_LEDGER_CORRUPT, WAGGLE_WAL_CORRUPT
+   * @throws WAGGLE_LEDGER_CORRUPT, WAGGLE_LEDGER_NEWER, WAGGLE_WAL_CORRUPT
    */
   static async open(options: BudgetLedgerOptions): Promise<BudgetLedger> {
     let ledger: BudgetLedger | undefined;
@@ -871,6 +871,9 @@ export class BudgetLedger {
         this.#references.set(fresh.id, fresh);
         return;
       }
+      default:
+        // Passed over, its money would be gone with the next snapshot.
+        throw newerLedger(this.#wal.dir, `a record "${(record as { t: string }).t}"`);
     }
   }
 

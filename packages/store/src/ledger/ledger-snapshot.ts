@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
+import type { WaggleError } from '@waggle/core';
 import { ledgerError } from '../errors.js';
 import { readIfPresent, writeDurably } from './durable-file.js';
 import { type Campaign, newCampaign, type Reference } from './ledger-accounts.js';
@@ -33,7 +34,7 @@ type SnapshotReference = [
 ];
 /** First line after the checksum; the references follow in lines of many. */
 interface SnapshotHead {
-  version: 1;
+  version: number;
   sequence: number;
   campaigns: SnapshotCampaign[];
 }
@@ -41,6 +42,8 @@ interface SnapshotHead {
 /** Entries that are copied and made text of between two turns of the event loop. */
 const SLICE = 500;
 const FILE = 'snapshot.json';
+/** Grows whenever an older build would lose something by reading the snapshot and writing its own over it. */
+const VERSION = 1;
 
 /**
  * Copies a ledger's state while it goes on changing. Totals and references must agree, and copying them takes longer
@@ -113,7 +116,7 @@ export class LedgerSnapshot {
     references: ReadonlyMap<string, Reference>,
     forget: (reference: Reference) => boolean,
   ): Promise<void> {
-    this.#add(`{"version":1,"sequence":${sequence},"campaigns":[`);
+    this.#add(`{"version":${VERSION},"sequence":${sequence},"campaigns":[`);
     let comma = '';
     const addCampaigns = async () => {
       if (this.#campaigns.length === 0) return;
@@ -159,7 +162,7 @@ export class LedgerSnapshot {
 /**
  * Reads the snapshot of a directory into maps.
  * @returns the sequence of the log's last record that it has; 0 where there is none
- * @throws WAGGLE_LEDGER_CORRUPT
+ * @throws WAGGLE_LEDGER_CORRUPT, WAGGLE_LEDGER_NEWER
  */
 export async function readSnapshot(
   dir: string,
@@ -177,7 +180,10 @@ export async function readSnapshot(
     });
   }
   const [head, ...slices] = body.split('\n');
-  const { sequence, campaigns: entries } = JSON.parse(head!) as SnapshotHead;
+  const { version, sequence, campaigns: entries } = JSON.parse(head!) as SnapshotHead;
+  if (version !== VERSION) {
+    throw newerLedger(path, `version ${version}, this one reads ${VERSION}`);
+  }
   for (const entry of entries) {
     const [id, budget, daily, outside, held, spent, day, dayUsed, asOf = 0] = entry;
     const [, , , , , , , , , earlier = [], shares = []] = entry;
@@ -207,6 +213,12 @@ export async function readSnapshot(
     }
   }
   return sequence;
+}
+
+export function newerLedger(path: string, found: string): WaggleError {
+  return ledgerError('WAGGLE_LEDGER_NEWER', `${path} was written by a newer Waggle: ${found}`, {
+    details: { path },
+  });
 }
 
 /** Lets whatever waits run first. */
