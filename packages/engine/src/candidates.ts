@@ -47,8 +47,12 @@ export interface CandidateSet extends ScorableSet {
     | undefined;
   /** Recently scored contexts, latest first. */
   readonly blocks: ScoredBlock[];
-  /** Contexts that networks are being asked about. */
-  readonly asked: { readonly context: ScoringContext; readonly done: Promise<void> }[];
+  /** Contexts that networks are being asked about: the clicks, or the acceptances on a menu of so many offers. */
+  readonly asked: {
+    readonly context: ScoringContext;
+    readonly menu: number | undefined;
+    readonly done: Promise<void>;
+  }[];
   /** Exploration blocks by diversity rules, made when first needed. */
   readonly diversityBlocks: Map<number, { blocks: Int32Array; nBlocks: number; sizes: Int32Array }>;
   /** Scratch of the request at hand: which candidates are in play. */

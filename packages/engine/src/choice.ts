@@ -28,10 +28,16 @@ export interface Choice {
   /** Sum of the terms, float64 [rows]. */
   readonly scores: Float64Array;
   readonly propensities: Float64Array;
+  /** p(accepted | offered), float32 [rows]. */
+  readonly q: Float32Array;
   readonly explored: boolean;
+}
+
+/** Who competes once prices are known. */
+export interface Field {
   /** Candidates that passed everything. */
   readonly nEligible: number;
-  /** Left out here, once prices were known. */
+  /** Left out here. */
   readonly belowFloor: number;
   /** Campaign rows that have money, but less than this send would set aside. */
   readonly unaffordable: readonly number[];
@@ -39,28 +45,14 @@ export interface Choice {
 
 const NOTHING: readonly number[] = [];
 
-/**
- * One draw of the policy: leaves out what cannot pay or pays too little, ranks the rest, explores with
- * probability ε. Uses and changes the set's mask. O(n + k·log n).
- * @param floorMicros least expected payout
- */
-export function choose(
-  release: RankingRelease,
-  set: CandidateSet,
-  block: ScoredBlock,
-  o: {
-    budget: BudgetState;
-    k: number;
-    floorMicros: number;
-    diversity: DiversityRules;
-    exploration: ExplorationDraw;
-  },
-): Choice {
-  const { policy } = release;
-  const { mask, maskBytes, campaignRows, n } = set;
+/** Takes out of the set's mask what cannot pay or pays too little. O(n). @param floorMicros least expected payout */
+export function compete(
+  { mask, campaignRows, n }: CandidateSet,
+  { payoutMicros, reserveMicros }: ScoredBlock,
+  { available }: BudgetState,
+  floorMicros: number,
+): Field {
   const { words } = mask;
-  const { available } = o.budget;
-  const { payoutMicros, reserveMicros } = block;
   let unaffordable: number[] | undefined;
   let belowFloor = 0;
   let nEligible = 0;
@@ -71,15 +63,36 @@ export function choose(
       unaffordable ??= [];
       unaffordable.push(row);
       mask.delete(i);
-    } else if (payoutMicros[i]! < o.floorMicros) {
+    } else if (payoutMicros[i]! < floorMicros) {
       belowFloor++;
       mask.delete(i);
     } else {
       nEligible++;
     }
   }
-  const empty = nEligible === 0;
-  const columns = scoreColumns(set, block);
+  return { nEligible, belowFloor, unaffordable: unaffordable ?? NOTHING };
+}
+
+/**
+ * One draw of the policy among what the set's mask holds: ranks, explores with probability ε. O(n + k·log n).
+ * @param o.q p(accepted | offered), float32 [n]; read where somebody competes
+ */
+export function choose(
+  release: RankingRelease,
+  set: CandidateSet,
+  block: ScoredBlock,
+  o: {
+    nEligible: number;
+    q: Float32Array;
+    k: number;
+    diversity: DiversityRules;
+    exploration: ExplorationDraw;
+  },
+): Choice {
+  const { policy } = release;
+  const { maskBytes, n } = set;
+  const empty = o.nEligible === 0;
+  const columns = scoreColumns(set, block, o.q);
   const weights = scoreWeights(release, block);
   const { separation, maxPerAdvertiser } = o.diversity;
   const diverse = separation || maxPerAdvertiser !== undefined;
@@ -147,17 +160,15 @@ export function choose(
       terms,
       scores,
       propensities: chances,
+      q: Float32Array.from(rows, (row) => o.q[row]!),
       explored,
-      nEligible,
-      belowFloor,
-      unaffordable: unaffordable ?? NOTHING,
     };
   }
 }
 
-function scoreColumns(set: CandidateSet, block: ScoredBlock): ScoreColumns {
+function scoreColumns(set: CandidateSet, block: ScoredBlock, q: Float32Array): ScoreColumns {
   return {
-    q: block.q,
+    q,
     spend: block.spend,
     payout: block.payout,
     fit: set.fit,

@@ -106,7 +106,7 @@ function explain(
   const { set, block, choice } = item;
   const body: RankExplainBody = {
     p_click: probability(block.pClick[row]!),
-    p_accept: probability(block.q[row]!),
+    p_accept: probability(choice.q[item.index]!),
     e_spend: Math.round(block.spendMicros[row]!),
     fit: cosine(set.fit[row]!),
     terms: termsOf(choice, item.index),
@@ -294,7 +294,7 @@ export function loggedItems(
     logged.score[i] = choice.scores[index]!;
     logged.propensity[i] = choice.propensities[index]!;
     logged.p_click[i] = probability(block.pClick[row]!);
-    logged.p_accept[i] = probability(block.q[row]!);
+    logged.p_accept[i] = probability(choice.q[index]!);
     logged.e_spend[i] = Math.round(block.spendMicros[row]!);
     logged.price_micros[i] = campaigns.bidMicros[campaign]!;
   }

@@ -10,7 +10,7 @@ import { firstCreatives } from './creative-choice.js';
 import type { KeptDraw } from './kept-draw.js';
 import { priorClickRate, type RankingRelease } from './ranking-release.js';
 import { ScoringScratch } from './scoring-scratch.js';
-import { onThread, type ServedModel } from './served-model.js';
+import { onThread, type ServedModel, type ServedNetwork } from './served-model.js';
 
 /** The candidates of a block and what is known of them before a context; `CandidateSet` is one. */
 export interface ScorableSet {
@@ -33,8 +33,6 @@ export interface ScoringContext {
   readonly nAds: number;
   /** Delivered emails expected. */
   readonly delivered: number;
-  /** Offers on the menu; 0 in `fill`. */
-  readonly menuSize: number;
   /** Assume prior rates instead of evaluating features: the deadline left no time. */
   readonly priorOnly: boolean;
 }
@@ -51,8 +49,6 @@ export interface ScoredBlock {
   readonly pClick: Float64Array;
   /** Mean logit that a correction for selection counts from; undefined without one. */
   readonly meanLogit: number | undefined;
-  /** p(accepted | offered), 1 in `fill`; float32 [n]. */
-  readonly q: Float32Array;
   /** e: expected billable spend, micros, float64 and for scoring float32 [n]. */
   readonly spendMicros: Float64Array;
   readonly spend: Float32Array;
@@ -66,9 +62,24 @@ export interface ScoredBlock {
   readonly goalUnits: Float32Array | undefined;
   /** Fairness price, float32 [n]; undefined where ρ is 0. */
   readonly rho: Float32Array | undefined;
+  /** Acceptances by length of the menu, newest first. */
+  readonly menus: Menu[];
   /** Greedy draws made from this block, newest first. */
   readonly draws: KeptDraw[];
 }
+
+/** What the candidates of a block would be told on a menu of some length. */
+export interface Menu {
+  /** Offers on it. */
+  readonly size: number;
+  /** p(accepted | offered), float32 [n]. */
+  readonly q: Float32Array;
+}
+
+/** Lengths of menus that a block keeps the acceptances of. */
+const MENUS_PER_BLOCK = 4;
+/** Acceptances that nobody reads: no candidate competes. */
+const NO_OFFERS = new Float32Array(0);
 
 /**
  * Expected spend e of a send (domain §2.1): cpc bid·n·p, cpm bid·n·r/1000 with r the share of delivered emails
@@ -88,7 +99,7 @@ export function expectedSpend(
 }
 
 /**
- * Scores all candidates of a set in one context, by models that answer on the calling thread or from prior rates. O(n · features).
+ * What the candidates of a set bring in one context, by models that answer on the calling thread or from prior rates. O(n · features).
  * @param beside the slot's candidates, where the set is not they but some to be added to them
  * @throws WAGGLE_RANKING_NAN when a feature is not a number, WAGGLE_RELEASE_UNSERVABLE for a network
  */
@@ -96,10 +107,9 @@ export function scoreBlock(
   release: RankingRelease,
   set: ScorableSet,
   context: ScoringContext,
-  scratch: ScoringScratch,
   beside?: ScoredBlock,
 ): ScoredBlock {
-  const { campaigns, pctr, policy } = release;
+  const { campaigns, pctr } = release;
   const { n, campaignRows } = set;
   let creativeRows = set.bestCreatives;
   const pClick = new Float64Array(n);
@@ -113,49 +123,81 @@ export function scoreBlock(
     head.probabilities(clickContext(set, context), campaignRows, creativeRows, pClick);
     mean = corrected(head, pClick, n, beside);
   }
-  const money = moneyOf(release, set, context, pClick);
-  const q = new Float32Array(n);
-  if (context.mode === 'fill') {
-    q.fill(1);
-  } else if (context.priorOnly) {
-    q.fill(policy.prior_accept);
-  } else if (n > 0) {
-    const at = offerContext(release, set, context, money.payoutMicros, scratch);
-    onThread(release.accept).probabilities(at, campaignRows, creativeRows, q);
-  }
-  return blockOf(release, set, context, { creativeRows, pClick, meanLogit: mean, q, money });
+  return blockOf(release, set, context, { creativeRows, pClick, meanLogit: mean });
 }
 
-/** As `scoreBlock`, where models may answer from another thread. @throws what they reject with */
+/** As `scoreBlock`, where the click model may answer from another thread. @throws what it rejects with */
 export async function askBlock(
   release: RankingRelease,
   set: ScorableSet,
   context: ScoringContext,
   beside?: ScoredBlock,
 ): Promise<ScoredBlock> {
+  const { network } = release.pctr;
+  if (network === undefined) return scoreBlock(release, set, context, beside);
   const { n, campaignRows, bestCreatives: creativeRows } = set;
-  const ask = async <T extends Float32Array | Float64Array>(
-    served: ServedModel,
-    at: ClickContext,
-    out: T,
-  ): Promise<T> => {
-    if (n === 0) return out;
-    if (served.network === undefined) {
-      served.probabilities(at, campaignRows, creativeRows, out);
-    } else {
-      out.set(await served.ask(at, campaignRows, creativeRows));
-    }
-    return out;
-  };
-  const pClick = await ask(release.pctr, clickContext(set, context), new Float64Array(n));
-  const mean = corrected(release.pctr, pClick, n, beside);
-  const money = moneyOf(release, set, context, pClick);
-  let q = new Float32Array(n).fill(1);
-  if (context.mode === 'offers') {
-    const at = offerContext(release, set, context, money.payoutMicros, new ScoringScratch());
-    q = await ask(release.accept, at, q);
+  const pClick = new Float64Array(n);
+  if (n > 0) {
+    pClick.set(await release.pctr.ask(clickContext(set, context), campaignRows, creativeRows));
   }
-  return blockOf(release, set, context, { creativeRows, pClick, meanLogit: mean, q, money });
+  const mean = corrected(release.pctr, pClick, n, beside);
+  return blockOf(release, set, context, { creativeRows, pClick, meanLogit: mean });
+}
+
+/** Acceptances on a menu of so many offers, where they need no model or are kept. */
+export function knownAcceptances(
+  { policy }: RankingRelease,
+  { context, menus, pClick }: ScoredBlock,
+  menuSize: number,
+): Float32Array | undefined {
+  const certain = context.mode === 'fill';
+  if (!certain && !context.priorOnly) {
+    return menuSize === 0 ? NO_OFFERS : menus.find(({ size }) => size === menuSize)?.q;
+  }
+  // The same on every menu.
+  if (menus.length === 0) {
+    const q = new Float32Array(pClick.length).fill(certain ? 1 : policy.prior_accept);
+    menus.push({ size: menuSize, q });
+  }
+  return menus[0]!.q;
+}
+
+/**
+ * p(accepted | offered) of a block's candidates on a menu of so many offers, kept with it; 1 in `fill`. O(n · features).
+ * @throws WAGGLE_RANKING_NAN when a feature is not a number, WAGGLE_RELEASE_UNSERVABLE for a network
+ */
+export function acceptances(
+  release: RankingRelease,
+  set: ScorableSet,
+  block: ScoredBlock,
+  menuSize: number,
+  scratch: ScoringScratch,
+): Float32Array {
+  const known = knownAcceptances(release, block, menuSize);
+  if (known !== undefined) return known;
+  const q = new Float32Array(set.n);
+  const at = offerContext(release, set, block, menuSize, scratch);
+  onThread(release.accept).probabilities(at, set.campaignRows, block.creativeRows, q);
+  keepMenu(block, { size: menuSize, q });
+  return q;
+}
+
+/** As `acceptances`, of a network. @throws what it rejects with */
+export async function askAcceptances(
+  release: RankingRelease,
+  accept: ServedNetwork,
+  set: ScorableSet,
+  block: ScoredBlock,
+  menuSize: number,
+): Promise<void> {
+  const at = offerContext(release, set, block, menuSize, new ScoringScratch());
+  const q = await accept.ask(at, set.campaignRows, block.creativeRows);
+  keepMenu(block, { size: menuSize, q });
+}
+
+function keepMenu({ menus }: ScoredBlock, menu: Menu): void {
+  menus.unshift(menu);
+  if (menus.length > MENUS_PER_BLOCK) menus.pop();
 }
 
 /** Corrects for selection where the model says how. @returns the mean logit that was counted from */
@@ -182,12 +224,11 @@ const clickContext = (
 function offerContext(
   { campaigns }: RankingRelease,
   set: ScorableSet,
-  context: ScoringContext,
-  estPayoutMicros: Float64Array,
+  { context, payoutMicros: estPayoutMicros }: ScoredBlock,
+  menuSize: number,
   scratch: ScoringScratch,
 ) {
   const { n, campaignRows } = set;
-  const { menuSize } = context;
   const rank = scratch.p(n).fill((menuSize + 1) / 2, 0, n);
   const priceMicros = scratch.column(n);
   for (let i = 0; i < n; i++) priceMicros[i] = campaigns.bidMicros[campaignRows[i]!]!;
@@ -234,12 +275,15 @@ function moneyOf(
 }
 
 function blockOf(
-  { campaigns, publications }: RankingRelease,
-  { n, campaignRows, publicationRow, omega }: ScorableSet,
+  release: RankingRelease,
+  set: ScorableSet,
   context: ScoringContext,
-  o: Pick<ScoredBlock, 'creativeRows' | 'pClick' | 'meanLogit' | 'q'> & { readonly money: Money },
+  o: Pick<ScoredBlock, 'creativeRows' | 'pClick' | 'meanLogit'>,
 ): ScoredBlock {
-  const { creativeRows, pClick, q, money } = o;
+  const { campaigns, publications } = release;
+  const { n, campaignRows, publicationRow, omega } = set;
+  const { creativeRows, pClick } = o;
+  const money = moneyOf(release, set, context, pClick);
   const { delivered } = context;
   const openRate = publications.eligibleOpenRate[publicationRow]!;
   let goalUnits: Float32Array | undefined;
@@ -256,7 +300,6 @@ function blockOf(
     creativeRows,
     pClick,
     meanLogit: o.meanLogit,
-    q,
     spendMicros: money.spendMicros,
     spend: Float32Array.from(money.spendMicros),
     payoutMicros: money.payoutMicros,
@@ -265,6 +308,7 @@ function blockOf(
     reserveMicros: money.reserveMicros,
     goalUnits,
     rho: rho === 0 ? undefined : new Float32Array(n).fill(rho),
+    menus: [],
     draws: [],
   };
 }
@@ -276,31 +320,38 @@ export function sameContext(a: ScoringContext, b: ScoringContext): boolean {
     a.position === b.position &&
     a.nAds === b.nAds &&
     a.delivered === b.delivered &&
-    a.menuSize === b.menuSize &&
     a.priorOnly === b.priorOnly
   );
 }
 
 /**
- * Puts together the block of candidates that are scored already, some of them in each of two blocks. O(n).
+ * Puts together a column of candidates, some of them in each of two blocks. O(n).
  * @param source int32 [n]: candidate of `kept`, or −1 − candidate of `added`
  */
+export function joinColumns<T extends Int32Array | Float32Array | Float64Array>(
+  out: T,
+  kept: T,
+  added: T,
+  source: Int32Array,
+): T {
+  for (let i = 0; i < source.length; i++) {
+    const at = source[i]!;
+    out[i] = at < 0 ? added[-1 - at]! : kept[at]!;
+  }
+  return out;
+}
+
+/** Puts together the block of candidates that are scored already, as `joinColumns` does its columns; without menus. O(n). */
 export function joinBlocks(kept: ScoredBlock, added: ScoredBlock, source: Int32Array): ScoredBlock {
   const n = source.length;
-  const pick = <T extends Int32Array | Float32Array | Float64Array>(out: T, a: T, b: T): T => {
-    for (let i = 0; i < n; i++) {
-      const at = source[i]!;
-      out[i] = at < 0 ? b[-1 - at]! : a[at]!;
-    }
-    return out;
-  };
+  const pick = <T extends Int32Array | Float32Array | Float64Array>(out: T, a: T, b: T): T =>
+    joinColumns(out, a, b, source);
   const { goalUnits } = kept;
   return {
     context: kept.context,
     creativeRows: pick(new Int32Array(n), kept.creativeRows, added.creativeRows),
     pClick: pick(new Float64Array(n), kept.pClick, added.pClick),
     meanLogit: kept.meanLogit,
-    q: pick(new Float32Array(n), kept.q, added.q),
     spendMicros: pick(new Float64Array(n), kept.spendMicros, added.spendMicros),
     spend: pick(new Float32Array(n), kept.spend, added.spend),
     payoutMicros: pick(new Float64Array(n), kept.payoutMicros, added.payoutMicros),
@@ -309,6 +360,7 @@ export function joinBlocks(kept: ScoredBlock, added: ScoredBlock, source: Int32A
     reserveMicros: pick(new Float64Array(n), kept.reserveMicros, added.reserveMicros),
     goalUnits: goalUnits && pick(new Float32Array(n), goalUnits, added.goalUnits!),
     rho: kept.rho && pick(new Float32Array(n), kept.rho, added.rho!),
+    menus: [],
     draws: [],
   };
 }

@@ -11,7 +11,7 @@ import {
   readRestrictions,
   restrict,
 } from './candidates.js';
-import { type Choice, choose } from './choice.js';
+import { type Choice, choose, compete, type Field } from './choice.js';
 import type { ChosenItem, DecisionParts, DrawMoney } from './decision.js';
 import { type ExplorationDraw, explorationDraw } from './exploration.js';
 import type { KeptAnswer } from './kept-answer.js';
@@ -29,14 +29,20 @@ import type { RankingRelease } from './ranking-release.js';
 import type { RequestContext, SlotContext } from './request-context.js';
 import type { RowList } from './row-list.js';
 import {
+  acceptances,
+  askAcceptances,
   askBlock,
   joinBlocks,
+  joinColumns,
+  knownAcceptances,
+  type ScorableSet,
   type ScoredBlock,
   type ScoringContext,
   sameContext,
   scoreBlock,
 } from './scored-block.js';
 import type { ScoringScratch } from './scoring-scratch.js';
+import type { ServedNetwork } from './served-model.js';
 
 /** Everything the stages of one decision work with. */
 export interface Run {
@@ -62,8 +68,8 @@ export type StagesResult = Pick<
 type Unscored = Extract<Degradation, 'deadline_prior' | 'onnx_unavailable'>;
 
 const BLOCKS_PER_SET = 8;
-/** Networks are asked so often for one draw when money that moves meanwhile changes its candidates. */
-const MAX_QUESTIONS = 4;
+/** Networks are asked so often for one draw, clicks and acceptances apart, when money that moves meanwhile changes its candidates. */
+const MAX_QUESTIONS = 8;
 /** Ledger refusals that one slot puts up with before it stays empty. */
 const MAX_REFUSALS = 16;
 /** No advertiser's code. */
@@ -121,8 +127,7 @@ function chosen(drawn: Drawn, slot: SlotContext): Pick<StagesResult, 'items' | '
   return { items, draws: [moneyAt(drawn)] };
 }
 
-function moneyAt({ broke, choice, priorOnly }: Drawn): DrawMoney {
-  const { unaffordable: short } = choice;
+function moneyAt({ broke, short, priorOnly }: Drawn): DrawMoney {
   return priorOnly ? { broke, short, prior: true } : { broke, short };
 }
 
@@ -271,6 +276,8 @@ export interface Drawn {
   readonly nEligible: number;
   readonly filtered: StagesResult['filtered'];
   readonly broke: RowList;
+  /** Campaign rows that have money, but less than this send would set aside. */
+  readonly short: readonly number[];
   readonly priorOnly: boolean;
   /** What answers are made of, kept with a draw that other requests will meet again. */
   readonly kept?: KeptAnswer<Pick<StagesResult, 'items' | 'draws'>>;
@@ -335,33 +342,64 @@ async function drawAsking(run: Run, networks: Networks, question: OneQuestion): 
     const now = run.cache.get(context.publicationRow, context.language, context.atMs, budget);
     // A set that was cut is another one when the money is.
     if (candidates?.shared !== now) candidates = candidatesOf(run, question, budget);
-    const { shared, own } = candidates;
-    const wanted = scoringContext(run, question.slot, shared);
-    const block = find(shared.blocks, wanted);
-    if (block !== undefined && isScored(own, wanted)) {
-      return { drawn: draw(run, question, budget, candidates), stale, unscored: undefined };
+    const unknown = unknownOf(run, question, budget, candidates);
+    if (unknown === undefined) {
+      const drawn = draw(run, question, budget, candidates);
+      return { drawn, stale, unscored: drawn.priorOnly ? 'deadline_prior' : undefined };
     }
     if (unscored === undefined && (questions === MAX_QUESTIONS || run.waitMs() <= 0)) {
       unscored = 'deadline_prior';
     }
     if (unscored !== undefined) {
-      return { drawn: draw(run, question, budget, candidates, true), stale, unscored };
+      return { drawn: draw(run, question, budget, candidates, 'prior'), stale, unscored };
     }
-    unscored = await scoresOf(run, networks, {
-      set: block === undefined ? shared : own!.added,
-      wanted,
-      beside: block,
-    });
+    unscored = await scoresOf(run, networks, unknown);
     run.check();
   }
 }
 
-/** Candidates whose scores in a context are not known yet. */
+/** What is not known yet of candidates in a context: their clicks, or their acceptances on a menu. */
 interface Unknown {
   readonly set: AskedSet;
   readonly wanted: ScoringContext;
-  /** The block that they are to be added to; undefined for the set that requests share. */
-  readonly beside: ScoredBlock | undefined;
+  /** The block that their clicks are to be added to; undefined for the set that requests share. */
+  readonly beside?: ScoredBlock | undefined;
+  readonly menu?: {
+    readonly accept: ServedNetwork;
+    readonly block: ScoredBlock;
+    readonly size: number;
+  };
+}
+
+/** The next that networks must be asked before a draw. Uses the set's mask. */
+function unknownOf(
+  run: Run,
+  question: OneQuestion,
+  budget: BudgetState,
+  candidates: Candidates,
+): Unknown | undefined {
+  const { release } = run;
+  const { shared, own } = candidates;
+  const wanted = scoringContext(run, question.slot);
+  const block = find(shared.blocks, wanted);
+  if (block === undefined) return { set: shared, wanted };
+  const rest = own && find(own.added.blocks, wanted);
+  if (own !== undefined && rest === undefined) return { set: own.added, wanted, beside: block };
+  const { accept } = release;
+  if (accept.network === undefined || wanted.mode === 'fill') return undefined;
+  const numbers = numbersOf(candidates, block, rest);
+  const { field } = competitors(run, question, budget, numbers);
+  const size = menuSize(run, field);
+  for (const [set, each] of [
+    [shared, block],
+    [own?.added, rest],
+  ] as const) {
+    if (set === undefined || each === undefined) continue;
+    if (knownAcceptances(release, each, size) === undefined) {
+      return { set, wanted, menu: { accept, block: each, size } };
+    }
+  }
+  return undefined;
 }
 
 /** Has a set scored and kept; requests with the same question share it. @returns why it is not */
@@ -371,7 +409,8 @@ async function scoresOf(
   unknown: Unknown,
 ): Promise<Unscored | undefined> {
   const { set, wanted } = unknown;
-  let question = set.asked.find(({ context }) => sameContext(context, wanted));
+  const menu = unknown.menu?.size;
+  let question = set.asked.find((each) => each.menu === menu && sameContext(each.context, wanted));
   if (question === undefined) {
     // It goes on when those who wait have left: who comes next finds it kept.
     const done = networks
@@ -380,7 +419,7 @@ async function scoresOf(
         const at = set.asked.findIndex((each) => each.done === done);
         set.asked.splice(at, 1);
       });
-    question = { context: wanted, done };
+    question = { context: wanted, menu, done };
     set.asked.push(question);
   }
   try {
@@ -399,8 +438,12 @@ async function scoresOf(
 
 async function askAndKeep(
   { release, cache }: Run,
-  { set, wanted, beside }: Unknown,
+  { set, wanted, beside, menu }: Unknown,
 ): Promise<void> {
+  if (menu !== undefined) {
+    await askAcceptances(release, menu.accept, set, menu.block, menu.size);
+    return;
+  }
   if (release.pctr.network !== undefined) {
     set.bestCreatives.set(await cache.askCreatives(set.publicationRow, set.campaignRows));
   }
@@ -409,28 +452,34 @@ async function askAndKeep(
   else set.blocks.unshift(block);
 }
 
+/** Which numbers a draw may use: kept ones and those that there is time for, or average rates alone. */
+type Scores = 'model' | 'prior';
+
 /** Candidates → scores → prices → choice, for one slot. Synchronous, so that scratch memory is its own. */
 function draw(
   run: Run,
   question: OneQuestion,
   budget: BudgetState,
   candidates: Candidates,
-  withoutScores = false,
+  scores: Scores = 'model',
 ): Drawn {
   const { release, context } = run;
   const { slot, restrictions, taken, nth } = question;
   run.check();
-  const { set, block, priorOnly } = scored(run, candidates, slot, withoutScores);
+  const numbers = scored(run, candidates, slot, scores);
   run.check();
   const exploration = explorationDraw(context.seed, nth, release.policy.epsilon);
-  const base = { run, slot, budget, restrictions, taken, set, block, priorOnly, exploration };
+  // Without time for the acceptances, average rates stand in for the clicks, too.
+  const make = (): Drawn =>
+    drawAmong(run, question, budget, numbers, exploration) ??
+    draw(run, question, budget, candidates, 'prior');
   const shared =
     !exploration.explore &&
     restrictions === undefined &&
     taken === undefined &&
     context.capacity > 0 &&
     context.k <= MAX_KEPT_K;
-  if (!shared) return drawAmong(base);
+  if (!shared) return make();
   const asked: DrawQuestion = {
     budget,
     version: budget.version,
@@ -440,52 +489,68 @@ function draw(
     maxPerAdvertiser: context.diversity.maxPerAdvertiser,
   };
   // Only this function fills the list.
-  const draws = block.draws as KeptDraw<Drawn>[];
+  const draws = numbers.block.draws as KeptDraw<Drawn>[];
   const known = findDraw(draws, asked);
   if (known !== undefined) return known;
-  const drawn: Drawn = { ...drawAmong(base), kept: { items: {} } };
-  keepDraw(draws, asked, drawn);
-  return drawn;
+  const drawn = make();
+  if (drawn.block !== numbers.block) return drawn;
+  const kept: Drawn = { ...drawn, kept: { items: {} } };
+  keepDraw(draws, asked, kept);
+  return kept;
 }
 
-function drawAmong(o: {
-  run: Run;
-  slot: SlotContext;
-  budget: BudgetState;
-  restrictions: Restrictions | undefined;
-  taken: Taken | undefined;
-  set: CandidateSet;
-  block: ScoredBlock;
-  priorOnly: boolean;
-  exploration: ExplorationDraw;
-}): Drawn {
-  const { budget, set, block, priorOnly, taken } = o;
-  const { release, context } = o.run;
-  const { filtered, remaining, broke } = applyFilters(release, set, budget, o.restrictions);
-  if (context.capacity === 0) set.mask.clear();
-  else if (taken !== undefined && taken.campaigns.size > 0) excludeTaken(o.run, set, taken);
+/** @returns undefined where the acceptances are not kept and there is no time for them */
+function drawAmong(
+  run: Run,
+  question: OneQuestion,
+  budget: BudgetState,
+  numbers: Numbers,
+  exploration: ExplorationDraw,
+): Drawn | undefined {
+  const { release, context } = run;
+  const { set, block, priorOnly } = numbers;
+  const { field, filtered, remaining, broke } = competitors(run, question, budget, numbers);
+  const q = acceptancesOf(run, numbers, menuSize(run, field));
+  if (q === undefined) return undefined;
   const choice = choose(release, set, block, {
-    budget,
+    nEligible: field.nEligible,
+    q,
     k: context.k,
-    floorMicros: o.slot.floorMicros,
     diversity: context.diversity,
-    exploration: o.exploration,
+    exploration,
   });
+  const short = field.unaffordable;
+  const drawn = { set, block, choice, nEligible: 0, broke, short, priorOnly };
   if (context.capacity === 0) {
     // The send carries all the ads its publisher wants.
     const counts = { ...filtered };
     if (remaining > 0) counts.capacity = remaining;
-    return { set, block, choice, nEligible: 0, filtered: counts, broke, priorOnly };
+    return { ...drawn, filtered: counts };
   }
-  const nShort = choice.unaffordable.length;
-  if (nShort === 0 && choice.belowFloor === 0) {
-    return { set, block, choice, nEligible: remaining, filtered, broke, priorOnly };
-  }
+  const nShort = short.length;
+  if (nShort === 0 && field.belowFloor === 0) return { ...drawn, nEligible: remaining, filtered };
   const counts = { ...filtered };
   if (nShort > 0) counts.budget = (counts.budget ?? 0) + nShort;
-  if (choice.belowFloor > 0) counts.floor = (counts.floor ?? 0) + choice.belowFloor;
-  const nEligible = remaining - nShort - choice.belowFloor;
-  return { set, block, choice, nEligible, filtered: counts, broke, priorOnly };
+  if (field.belowFloor > 0) counts.floor = (counts.floor ?? 0) + field.belowFloor;
+  return { ...drawn, nEligible: remaining - nShort - field.belowFloor, filtered: counts };
+}
+
+/** Who competes in a draw; the set's mask holds them until the next call. */
+function competitors(
+  run: Run,
+  { slot, restrictions, taken }: OneQuestion,
+  budget: BudgetState,
+  { set, block }: Numbers,
+): ReturnType<typeof applyFilters> & { readonly field: Field } {
+  const filters = applyFilters(run.release, set, budget, restrictions);
+  if (run.context.capacity === 0) set.mask.clear();
+  else if (taken !== undefined && taken.campaigns.size > 0) excludeTaken(run, set, taken);
+  return { ...filters, field: compete(set, block, budget, slot.floorMicros) };
+}
+
+/** A publisher sees no more offers together than compete, however many were asked for; only the diversity rules may leave fewer. */
+function menuSize({ context }: Run, { nEligible }: Field): number {
+  return Math.min(context.k, nEligible);
 }
 
 /** How many campaigns a request is about. */
@@ -494,31 +559,36 @@ function nAskedAbout({ release, context }: Run): number {
   return named === undefined ? release.campaigns.n : new Set(named).size;
 }
 
+/** The numbers of whom a draw chooses among. */
+interface Numbers extends Pick<Drawn, 'set' | 'block' | 'priorOnly'> {
+  /** What they are put together of, each with its candidates; the second where the draw has a set of its own. */
+  readonly parts: readonly [Part, rest?: Part];
+  readonly source: Int32Array | undefined;
+}
+type Part = readonly [set: ScorableSet, block: ScoredBlock];
+
 /** The candidates' numbers in the slot's context, kept or computed; from priors when the deadline has passed. */
-function scored(
-  run: Run,
-  { shared, own }: Candidates,
-  slot: SlotContext,
-  withoutScores: boolean,
-): Pick<Drawn, 'set' | 'block' | 'priorOnly'> {
-  const wanted = scoringContext(run, slot, shared);
-  let block = find(shared.blocks, wanted);
-  let priorOnly = false;
+function scored(run: Run, candidates: Candidates, slot: SlotContext, scores: Scores): Numbers {
+  const { release, cache } = run;
+  const { shared, own } = candidates;
+  const wanted = scoringContext(run, slot);
+  let block = scores === 'prior' ? undefined : find(shared.blocks, wanted);
   if (block === undefined || !isScored(own, wanted)) {
-    priorOnly = withoutScores || run.late();
+    const priorOnly = scores === 'prior' || run.late();
     const asked = priorOnly ? { ...wanted, priorOnly } : wanted;
     block = find(shared.blocks, asked);
     if (block === undefined) {
-      block = scoreBlock(run.release, shared, asked, run.scratch);
-      keepBlock(run.cache, shared, block);
+      block = scoreBlock(release, shared, asked);
+      keepBlock(cache, shared, block);
     }
   }
-  if (own === undefined) return { set: shared, block, priorOnly };
-  const { set, added, source } = own;
-  const rest =
-    find(added.blocks, block.context) ??
-    scoreBlock(run.release, added, block.context, run.scratch, block);
-  return { set, block: joinBlocks(block, rest, source), priorOnly };
+  if (own === undefined) return numbersOf(candidates, block, undefined);
+  let rest = find(own.added.blocks, block.context);
+  if (rest === undefined) {
+    rest = scoreBlock(release, own.added, block.context, block);
+    own.added.blocks.unshift(rest);
+  }
+  return numbersOf(candidates, block, rest);
 }
 
 /** Whether candidates beyond the shared set are scored already, or there are none. */
@@ -526,11 +596,40 @@ function isScored(own: OwnSet | undefined, wanted: ScoringContext): boolean {
   return own === undefined || find(own.added.blocks, wanted) !== undefined;
 }
 
-function scoringContext(
-  { context }: Run,
-  slot: SlotContext,
-  { n }: Pick<CandidateSet, 'n'>,
-): ScoringContext {
+function numbersOf(
+  { shared, own }: Candidates,
+  block: ScoredBlock,
+  rest: ScoredBlock | undefined,
+): Numbers {
+  const { priorOnly } = block.context;
+  if (own === undefined || rest === undefined) {
+    return { set: shared, block, priorOnly, parts: [[shared, block]], source: undefined };
+  }
+  const { set, added, source } = own;
+  const parts: Numbers['parts'] = [
+    [shared, block],
+    [added, rest],
+  ];
+  return { set, block: joinBlocks(block, rest, source), priorOnly, parts, source };
+}
+
+/** p(accepted | offered) of whom a draw chooses among, float32 [n]; undefined where it is not kept and there is no time. */
+function acceptancesOf(
+  { release, scratch, late }: Run,
+  { parts, source }: Numbers,
+  size: number,
+): Float32Array | undefined {
+  const known = (part: Part) => knownAcceptances(release, part[1], size);
+  const [first, rest] = parts;
+  if ((known(first) === undefined || (rest !== undefined && known(rest) === undefined)) && late()) {
+    return undefined;
+  }
+  const all = ([set, block]: Part) => acceptances(release, set, block, size, scratch);
+  if (rest === undefined || source === undefined) return all(first);
+  return joinColumns(new Float32Array(source.length), all(first), all(rest), source);
+}
+
+function scoringContext({ context }: Run, slot: SlotContext): ScoringContext {
   const { mode } = context.request;
   return {
     mode,
@@ -538,8 +637,6 @@ function scoringContext(
     position: slot.position,
     nAds: context.nAds,
     delivered: slot.delivered,
-    // However many were asked for, a menu is no longer than there are offers.
-    menuSize: mode === 'fill' ? 0 : Math.min(context.k, n),
     priorOnly: false,
   };
 }

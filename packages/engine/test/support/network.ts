@@ -16,12 +16,14 @@ export async function networkFor(
     readonly offsetFeature?: string;
     readonly products?: number;
     readonly bias?: number;
+    /** A feature that the answer moves with. */
+    readonly heeds?: string;
   } = {},
 ): Promise<ImportedModel> {
   const { names } = set;
   const offset = o.offsetFeature ?? names.find((name) => name.startsWith('prior_logit'))!;
   const weigh = (name: string, h: number): number => {
-    if (name === 'position') return 0.05 * (h + 1);
+    if (name === 'position' || name === o.heeds) return 0.05 * (h + 1);
     // Without a declared offset the prior is the graph's own business.
     if (name === offset && o.logit !== true) return -0.1;
     return name.includes('cos') ? 0.3 * Math.sin(h) : 0;
