@@ -13,8 +13,9 @@ import { type SelectionCalibration, withSelection } from '@waggle/ranking';
 import { releaseInMemory } from '@waggle/releases';
 import type { Store } from '@waggle/store';
 import {
-  fitSelectionCalibration,
+  fitJudgedSelection,
   releasedInWeek,
+  type SelectionVerdict,
   splitByTime,
   type TrainingDataset,
   weekSince,
@@ -23,9 +24,6 @@ import { gatherRelease, priorModels, type ReleaseParts } from './commands/releas
 import type { CommandContext } from './context.js';
 import type { DataRange } from './data-range.js';
 import type { ServableModel } from './model-registry.js';
-
-/** Fewer clicks than this after the model's own rows say less than is believed before looking. */
-const MIN_SUCCESSES = 50;
 
 /** A model as training leaves it. */
 export type Correctable = Pick<ServableModel, 'model' | 'trees' | 'onnx'>;
@@ -36,12 +34,19 @@ export interface CorrectionData {
   readonly range: DataRange;
 }
 
+/** A correction with what became of it on rows that it was not fitted on. */
+export interface Correction {
+  /** Undefined where the verdict is against it. */
+  readonly calibration: SelectionCalibration | undefined;
+  readonly verdict: SelectionVerdict;
+}
+
 type CorrectionContext = Pick<CommandContext, 'config' | 'clock' | 'logger' | 'signal'>;
 
 /**
  * A pCTR, be it the prior alone, with the correction for what is selected by it: a release is made as of the moment that the model's
  * own rows end, and another every week from then on, each is asked about the ads that ran in its week, and the answers are compared
- * with what came. The same model where too little ran.
+ * with what came. The same model where too little ran, or where a correction of the earlier half makes the later half worse.
  * @throws WAGGLE_ABORTED, store errors
  */
 export async function correctForSelection<M extends Correctable>(
@@ -49,22 +54,24 @@ export async function correctForSelection<M extends Correctable>(
   store: Store,
   trained: M,
   { rows, range }: CorrectionData,
-): Promise<M> {
+): Promise<M & { readonly selection: SelectionVerdict }> {
   const { calibrate, gate, calibrateFromMs } = splitByTime(rows.decisionTsMs);
   const pctr = { ...trained, gate: null, params: rows.params };
-  const selection = await fitSince(context, store, {
+  const { calibration, verdict } = await fitSince(context, store, {
     ...{ version: trained.model.version, models: { pctr } },
     ...{ rows, range, later: [...calibrate, ...gate], releasedMs: calibrateFromMs },
   });
-  return selection === undefined
-    ? trained
-    : { ...trained, model: withSelection(trained.model, selection) };
+  const { model } = trained;
+  return {
+    ...trained,
+    model: calibration === undefined ? model : withSelection(model, calibration),
+    selection: verdict,
+  };
 }
 
 /**
  * The same correction for a pCTR of another tool. The release is made when the data that it learned from ends, or when the rows that
  * correct our own begin, whichever is later: what is asked about it has not seen, and what it knows of everybody is as fresh as ours.
- * @returns undefined where too little ran since
  * @throws WAGGLE_ABORTED, store errors, what the model throws
  */
 export function correctionOfImported(
@@ -72,7 +79,7 @@ export function correctionOfImported(
   store: Store,
   imported: ImportedModel,
   { rows, range }: { readonly rows: TrainingDataset; readonly range: DataRange },
-): Promise<SelectionCalibration | undefined> {
+): Promise<Correction> {
   const { calibrateFromMs } = splitByTime(rows.decisionTsMs);
   const releasedMs = Math.max(calibrateFromMs, Date.parse(imported.contract.dataRange.to));
   const times = rows.decisionTsMs;
@@ -99,8 +106,7 @@ async function fitSince(
   context: CorrectionContext,
   store: Store,
   { version, rows, later, range, releasedMs, ...models }: RowsSince,
-): Promise<SelectionCalibration | undefined> {
-  if (later.reduce((sum, row) => sum + rows.successes[row]!, 0) < MIN_SUCCESSES) return undefined;
+): Promise<Correction> {
   const feature = (name: string, row: number): number =>
     rows.x[row * rows.featureNames.length + rows.featureNames.indexOf(name)]!;
   const ads = later.map((row) => ({
@@ -126,25 +132,35 @@ async function fitSince(
   }
   // What the release did not know yet it could not have served.
   const known = Array.from(later.keys()).filter((i) => !Number.isNaN(logits[i]!));
-  if (known.length === 0) return undefined;
   const propensities = await offerPropensities(context, store, range);
   const pick = (column: ArrayLike<number>) => known.map((i) => column[later[i]!]!);
-  const { calibration, liking, variances } = await fitSelectionCalibration({
-    logits: known.map((i) => logits[i]!),
-    advantage: known.map((i) => advantage[i]!),
-    successes: pick(rows.successes),
-    trials: pick(rows.trials),
-    maturity: pick(rows.maturity),
-    publications: pick(rows.publication.codes),
-    campaigns: pick(rows.campaign.codes),
-    weeks: known.map((i) => weeks[i]!),
-    propensity: known.map((i) => propensities.get(stringAt(rows.rowIds, later[i]!)) ?? Number.NaN),
-  });
+  const { fit, verdict } = await fitJudgedSelection(
+    {
+      logits: known.map((i) => logits[i]!),
+      advantage: known.map((i) => advantage[i]!),
+      successes: pick(rows.successes),
+      trials: pick(rows.trials),
+      maturity: pick(rows.maturity),
+      publications: pick(rows.publication.codes),
+      campaigns: pick(rows.campaign.codes),
+      weeks: known.map((i) => weeks[i]!),
+      propensity: known.map(
+        (i) => propensities.get(stringAt(rows.rowIds, later[i]!)) ?? Number.NaN,
+      ),
+    },
+    Float64Array.from(pick(rows.decisionTsMs)),
+  );
+  const about = { model: version, rows: known.length, verdict: verdict.explanation };
+  if (fit === undefined) {
+    context.logger.warn(about, 'no correction for selection');
+    return { calibration: undefined, verdict };
+  }
+  const { calibration, liking, variances } = fit;
   context.logger.info(
-    { model: version, rows: known.length, ...calibration, liking, ...variances },
+    { ...about, ...calibration, liking, ...variances },
     'correction for selection fitted',
   );
-  return calibration;
+  return { calibration, verdict };
 }
 
 /** What would have been said by what was served from a moment on; undefined for a network that had nothing to serve yet. */

@@ -7,6 +7,7 @@ import { promisify } from 'node:util';
 import { silentLogger } from '@waggle/core';
 import { ctrFeatures } from '@waggle/features';
 import { gatewayConfig, startGateway } from '@waggle/gateway';
+import { writeWorld } from '@waggle/simulator';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { networkModel } from '../../../packages/models/test/fixtures/onnx-model.js';
 
@@ -38,6 +39,7 @@ interface Verdict {
   readonly version: string;
   readonly decision: string;
   readonly selection: { readonly level: number; readonly edge: number } | null;
+  readonly selectionVerdict: { readonly passed: boolean; readonly explanation: string } | null;
   readonly gate: {
     readonly passed: boolean;
     readonly summary: string;
@@ -71,8 +73,10 @@ function imported(name: string, lift: number, o: { to: string; set?: string }): 
 
 let asOfMs = 0;
 beforeAll(() => {
-  json('simulate', '--scale', 'tiny');
-  json('ingest', join(home, '.waggle/worlds/tiny-1'));
+  // Enough ads for a correction to be fitted on the earlier half of them and judged on the later one.
+  const overrides = { publications: 100, campaigns: 30 };
+  writeWorld({ scale: 'tiny', seed: 1, overrides }, join(home, 'world'));
+  json('ingest', join(home, 'world'));
   const { id } = json<{ id: string }>('release', '--prior-only');
   const { lineage } = json<{ lineage: { data_as_of: string } }>('release', 'show', id);
   asOfMs = Date.parse(lineage.data_as_of);
@@ -107,15 +111,19 @@ describe('waggle models gate', () => {
     expect(Math.abs(level)).toBeLessThan(0.1);
     expect(Math.abs(edge)).toBeLessThan(0.25);
     expect(shown.card).toContain(`level ${level.toFixed(3)} and slope ${(1 + edge).toFixed(3)}`);
+    const { passed, explanation } = verdict.selectionVerdict!;
+    expect(passed).toBe(true);
+    expect(explanation).toMatch(/^corrected for being selected: on \d+ later ads/);
+    expect(shown.card).toContain(explanation);
     const file = join(home, '.waggle/releases', id, 'models/pctr.contract.json');
     expect(JSON.parse(readFileSync(file, 'utf8'))).toMatchObject({ selection: { level, edge } });
   }, 240_000);
 
   it('fails one that promises too much, which then is released on somebody’s word alone, and answers say so', async () => {
     imported('pctr_bold', 2, { to: daysBefore(400) });
-    const { gate, version, selection } = json<Verdict>('models', 'gate', 'pctr_bold');
+    const { gate, version, ...judged } = json<Verdict>('models', 'gate', 'pctr_bold');
     expect(gate.passed).toBe(false);
-    expect(selection).toBeNull();
+    expect(judged).toMatchObject({ selection: null, selectionVerdict: null });
     expect(gate.checks.filter((check) => !check.passed).map(({ name }) => name)).toEqual([
       'log_loss',
       'calibration',

@@ -11,10 +11,11 @@ import { type HiddenOdds, readHiddenOdds } from '@waggle/simulator/truth';
 import type { Store } from '@waggle/store';
 import {
   estimateCtrParams,
-  fitSelectionCalibration,
+  fitJudgedSelection,
   rawLogits,
   releasedInWeek,
   type SelectedRows,
+  type SelectionVerdict,
   splitByTime,
   trainCtr,
   weekSince,
@@ -27,6 +28,8 @@ export interface SelectionWorld {
   readonly corrected: SelectedRows;
   readonly nCandidates: number;
   readonly priorOnly: boolean;
+  /** What came of the correction where it was not fitted. */
+  readonly verdict: SelectionVerdict;
 }
 
 interface Ids {
@@ -269,17 +272,20 @@ async function choose({
   const slotOfRow = Array.from(laterRows, (i) => slotOf.get(stringAt(history.rowIds, i))!);
   const scored: ReturnType<SlotScorer['score']>[] = [];
   for (const slot of slotOfRow) scored.push((await thenOf(slot)).score(slot));
-  const { calibration } = await fitSelectionCalibration({
-    logits: scored.map(({ ran }) => ran),
-    advantage: scored.map(({ ran, mean }) => ran - mean),
-    successes: pick(history.successes),
-    trials: pick(history.trials),
-    maturity: pick(history.maturity),
-    publications: pick(history.publication.codes),
-    campaigns: pick(history.campaign.codes),
-    weeks: slotOfRow.map(weekOf),
-    propensity: slotOfRow.map((slot) => slot.propensity),
-  });
+  const { fit, verdict } = await fitJudgedSelection(
+    {
+      logits: scored.map(({ ran }) => ran),
+      advantage: scored.map(({ ran, mean }) => ran - mean),
+      successes: pick(history.successes),
+      trials: pick(history.trials),
+      maturity: pick(history.maturity),
+      publications: pick(history.publication.codes),
+      campaigns: pick(history.campaign.codes),
+      weeks: slotOfRow.map(weekOf),
+      propensity: slotOfRow.map((slot) => slot.propensity),
+    },
+    pick(history.decisionTsMs),
+  );
 
   const now = await scorerAt(cutMs);
   const publicationOf = new Map(ids.publications.map((id, row) => [id, row]));
@@ -298,7 +304,11 @@ async function choose({
     nCandidates += n;
     const truth = odds.probability({ ...slot, ...best });
     plain.push(sigmoid(best.logit));
-    corrected.push(sigmoid(selectedLogit(calibration, best.logit, best.logit - mean)));
+    const own =
+      fit === undefined
+        ? best.logit
+        : selectedLogit(fit.calibration, best.logit, best.logit - mean);
+    corrected.push(sigmoid(own));
     trials.push(send.delivered);
     clicks.push(truth * send.share72h * send.delivered);
     publications.push(publicationOf.get(slot.publicationId)!);
@@ -310,5 +320,6 @@ async function choose({
     corrected: { probability: corrected, ...common },
     nCandidates,
     priorOnly: model.priorOnly,
+    verdict,
   };
 }

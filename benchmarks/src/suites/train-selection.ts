@@ -65,7 +65,7 @@ export async function measureSelectionCalibration(
   for (const one of seeds) {
     const world = await selectionWorld(scale, one);
     process.stderr.write(
-      `selection ${scale} seed ${one}: ${world.nCandidates} candidates${world.priorOnly ? ' (gate failed: prior)' : ''}\n  before: ${describe(measureSelection(world.plain))}\n  after:  ${describe(measureSelection(world.corrected))}\n`,
+      `selection ${scale} seed ${one}: ${world.nCandidates} candidates${world.priorOnly ? ' (gate failed: prior)' : ''}\n  ${world.verdict.explanation}\n  before: ${describe(measureSelection(world.plain))}\n  after:  ${describe(measureSelection(world.corrected))}\n`,
     );
     worlds.push(world);
   }

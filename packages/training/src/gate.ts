@@ -16,10 +16,10 @@ import { LABEL_HORIZON_MS } from './dataset.js';
 export const MAX_RELATIVE_LOSS = 0.001;
 /** |ln calibration ratio| may be this, or two standard errors where the data cannot tell better. */
 export const MAX_LOG_CALIBRATION = 0.05;
-const MIN_PUBLICATIONS = 10;
+export const MIN_PUBLICATIONS = 10;
 /** Standard errors are by campaign as well: one says nothing about others. */
 export const MIN_CAMPAIGNS = 2;
-const MIN_SUCCESSES = 50;
+export const MIN_SUCCESSES = 50;
 
 export interface GateCheck {
   readonly name:

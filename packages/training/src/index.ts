@@ -102,7 +102,9 @@ export {
 } from './prior.js';
 export {
   advantageInSlot,
+  fitJudgedSelection,
   fitSelectionCalibration,
+  type JudgedSelection,
   measureSelection,
   releasedInWeek,
   type SelectedRows,
@@ -110,6 +112,7 @@ export {
   type SelectionFit,
   type SelectionReport,
   type SelectionRows,
+  type SelectionVerdict,
   topPerSlot,
   weekSince,
 } from './selection.js';

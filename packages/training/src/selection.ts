@@ -1,9 +1,11 @@
 import { DAY_MS } from '@waggle/core';
 import { solveEffects } from '@waggle/features';
-import { type CalibrationRatio, calibrationRatio } from '@waggle/measurement';
-import { type SelectionCalibration, sigmoid } from '@waggle/ranking';
+import { type CalibrationRatio, calibrationRatio, crossedLogLossLimit } from '@waggle/measurement';
+import { type SelectionCalibration, selectedLogit, sigmoid } from '@waggle/ranking';
+import { splitByTime } from './dataset.js';
 import { estimateEffectPriors } from './effect-priors.js';
 import { trainingError } from './errors.js';
+import { MIN_CAMPAIGNS, MIN_PUBLICATIONS, MIN_SUCCESSES } from './gate.js';
 
 /**
  * Why winners disappoint. Of many candidates the one with the highest prediction is taken, and high predictions are high
@@ -119,6 +121,8 @@ export interface SelectionFit {
   readonly calibration: SelectionCalibration;
   /** Log-odds per unit of ln propensity that the model did not see. */
   readonly liking: number;
+  /** Log-odds of rows whose propensity is unknown. */
+  readonly unknown: number;
   /** Of what the model does not know of a publication, a campaign, a week, a send; logit scale. */
   readonly variances: {
     readonly publication: number;
@@ -266,6 +270,7 @@ export async function fitSelectionCalibration(rows: SelectionRows): Promise<Sele
       edge: edgeOf(advantage, campaignsOwn, solution.weights),
     },
     liking: solution.weights[2]!,
+    unknown: solution.weights[3]!,
     variances: {
       publication: variances[0]!,
       campaign: variances[1]!,
@@ -273,6 +278,155 @@ export async function fitSelectionCalibration(rows: SelectionRows): Promise<Sele
       row: dispersion,
     },
   };
+}
+
+/** How a correction of the earlier rows does on the later ones, beside none. */
+export interface SelectionVerdict {
+  /** False where the correction is significantly worse than none, or too little ran to tell: nothing is corrected then. */
+  readonly passed: boolean;
+  /** Of rows that judged; the earlier ones, but for those whose labels were not final by then, were fitted on. */
+  readonly nRows: number;
+  /** (LL(corrected) − LL(uncorrected)) / LL(uncorrected), one-sided 95 % limits by publication and campaign; null where too little ran. */
+  readonly relativeLogLoss: {
+    readonly estimate: number;
+    readonly lower95: number;
+    readonly upper95: number;
+  } | null;
+  /**
+   * Expected over observed clicks of the quarter with the highest advantage, which stands for what a ranking selects; null where
+   * too little came of it.
+   */
+  readonly winners: {
+    readonly corrected: CalibrationRatio;
+    readonly uncorrected: CalibrationRatio;
+  } | null;
+  /** One sentence for people. */
+  readonly explanation: string;
+}
+
+export interface JudgedSelection {
+  /** Of all rows; undefined where the verdict is against it. */
+  readonly fit: SelectionFit | undefined;
+  readonly verdict: SelectionVerdict;
+}
+
+/** Share of the judged rows that stands for winners. */
+const WINNERS = 0.25;
+
+/**
+ * Fits the correction and judges it where it was not fitted: what the earlier half says is held against no correction on the later
+ * half, both with what the past liked about its choices taken out as the earlier half has it. The correction of all rows is
+ * given unless that of the earlier half is significantly worse than none.
+ * @throws WAGGLE_TRAINING_SHAPE
+ */
+export async function fitJudgedSelection(
+  rows: SelectionRows,
+  decisionTsMs: Float64Array,
+): Promise<JudgedSelection> {
+  if (decisionTsMs.length > 0) checkRows(rows);
+  const split = splitByTime(decisionTsMs, undefined, HALVES);
+  const earlier = rowsOf(rows, [...split.train, ...split.calibrate]);
+  const later = rowsOf(rows, split.gate);
+  if (!isEnough(earlier) || !isEnough(later)) {
+    const explanation =
+      'not corrected for being selected: too little ran to fit it and to judge it';
+    const nRows = split.gate.length;
+    const verdict = { passed: false, nRows, relativeLogLoss: null, winners: null, explanation };
+    return { fit: undefined, verdict };
+  }
+  const verdict = judgeSelection(await fitSelectionCalibration(earlier), later);
+  return { fit: verdict.passed ? await fitSelectionCalibration(rows) : undefined, verdict };
+}
+
+const HALVES = { trainShare: 0.5, calibrateShare: 0, burnInMs: 0 } as const;
+
+/** Holds a correction against none on rows later than those that it was fitted on. @throws as `calibrationRatio` */
+function judgeSelection(
+  { calibration, liking: slope, unknown }: SelectionFit,
+  rows: SelectionRows,
+): SelectionVerdict {
+  const { logits, advantage, maturity, publications, campaigns, propensity } = rows;
+  const nRows = logits.length;
+  const liked = propensity === undefined ? new Float64Array(nRows) : liking(rows, propensity);
+  // What came of rows that the past chose came partly by its choice; candidates are not chosen yet.
+  const chosen = liked.map(
+    (l, i) => slope * l + (Number.isNaN(propensity?.[i] ?? 1) ? unknown : 0),
+  );
+  const visible = (logitOf: (i: number) => number): Float64Array =>
+    chosen.map((c, i) => Math.min(sigmoid(logitOf(i)) * Math.exp(c), MOST) * maturity[i]!);
+  const uncorrected = visible((i) => logits[i]!);
+  const corrected = visible((i) => selectedLogit(calibration, logits[i]!, advantage[i]!));
+  const counts = { successes: rows.successes, trials: rows.trials };
+  const { estimate, standardError, upperLimit } = crossedLogLossLimit({
+    ...{ probability: corrected, baseline: uncorrected, ...counts },
+    ...{ clusters: publications, crossed: campaigns },
+  });
+  const lower95 = 2 * estimate - upperLimit;
+  const passed = !(lower95 > 0);
+  const best = Array.from(logits, (_, i) => i)
+    .sort((a, b) => advantage[b]! - advantage[a]! || a - b)
+    .slice(0, Math.ceil(WINNERS * nRows));
+  const selected = rowsOf(rows, best);
+  const ratio = (p: Float64Array): CalibrationRatio =>
+    calibrationRatio(
+      {
+        probability: Float64Array.from(best, (i) => p[i]!),
+        ...{ successes: selected.successes, trials: selected.trials },
+      },
+      selected.publications,
+      selected.campaigns,
+    );
+  const winners = isEnough(selected)
+    ? { corrected: ratio(corrected), uncorrected: ratio(uncorrected) }
+    : null;
+  const told = [
+    `on ${nRows} later ads its log-loss differs from none's by ${percent(estimate)} ± ${percent(standardError)}`,
+  ];
+  if (winners !== null) {
+    const { corrected: after, uncorrected: before } = winners;
+    told.push(
+      `the quarter that stood out most was promised ${after.ratio.toFixed(3)} ± ${after.logStandardError.toFixed(3)} times what came, ${before.ratio.toFixed(3)} without`,
+    );
+  }
+  return {
+    passed,
+    nRows,
+    relativeLogLoss: { estimate, lower95, upper95: upperLimit },
+    winners,
+    explanation: `${passed ? 'corrected for being selected' : 'not corrected for being selected, which made it worse'}: ${told.join('; ')}`,
+  };
+}
+
+/** No certainty: a probability that is raised stays one. */
+const MOST = 1 - 1e-9;
+
+const percent = (v: number): string => `${(100 * v).toFixed(3)} %`;
+
+function rowsOf(rows: SelectionRows, numbers: ArrayLike<number>): SelectionRows {
+  const pick = (column: ArrayLike<number>) => Float64Array.from(numbers, (i) => column[i]!);
+  return Object.fromEntries(
+    (Object.entries(rows) as [keyof SelectionRows, ArrayLike<number> | undefined][]).flatMap(
+      ([name, column]) => (column === undefined ? [] : [[name, pick(column)]]),
+    ),
+  ) as unknown as SelectionRows;
+}
+
+/** As the gate asks of its rows. */
+function isEnough({ successes, trials, publications, campaigns }: SelectionRows): boolean {
+  let [came, failed] = [0, 0];
+  const [by, of] = [new Set<number>(), new Set<number>()];
+  for (let i = 0; i < successes.length; i++) {
+    if (!(trials[i]! > 0)) continue;
+    came += successes[i]!;
+    failed += trials[i]! - successes[i]!;
+    by.add(publications[i]!);
+    of.add(campaigns[i]!);
+  }
+  return (
+    Math.min(came, failed) >= MIN_SUCCESSES &&
+    by.size >= MIN_PUBLICATIONS &&
+    of.size >= MIN_CAMPAIGNS
+  );
 }
 
 /** Mean of each row's group. O(n). */

@@ -1,7 +1,13 @@
 import { DAY_MS } from '@waggle/core';
 import { sigmoid } from '@waggle/ranking';
 import { describe, expect, test } from 'vitest';
-import { gateImported, importedModelCard, learnableUntil, renderModelCard } from '../src/index.js';
+import {
+  gateImported,
+  importedModelCard,
+  learnableUntil,
+  renderModelCard,
+  type SelectionVerdict,
+} from '../src/index.js';
 import { ctrSet, START_MS, synthetic } from './synthetic.js';
 
 const { dataset } = synthetic({ seed: 1, publicationNoise: 0.1 });
@@ -44,25 +50,35 @@ describe('the gate of a model that was trained elsewhere', () => {
     expect(Date.parse(gate.fromTs!)).toBeGreaterThanOrEqual(learnedUntilMs);
     expect(gate.relativeLogLoss!.upper95).toBeLessThan(0);
     expect(slices[0]).toMatchObject({ name: 'all', rows: later });
-    const cardOf = (selection?: { level: number; edge: number }, passed = true) =>
+    const verdictOf = (explanation: string, kept: boolean) => ({
+      ...{ passed: kept, nRows: 9, relativeLogLoss: null, winners: null, explanation },
+    });
+    const cardOf = (
+      selectionVerdict?: SelectionVerdict,
+      selection?: { level: number; edge: number },
+      passed = true,
+    ) =>
       renderModelCard(
         importedModelCard(
           { gate: { ...gate, passed }, slices },
           { ...ctrSet, features: ctrSet.names.map((name) => ({ name, description: name })) },
           {
-            ...{ name: 'pctr_other', decision: 'pctr', form: 'other 1.0, onnx', selection },
+            ...{ name: 'pctr_other', decision: 'pctr', form: 'other 1.0, onnx' },
+            ...{ selection, selectionVerdict },
             ...{ calibration: 'as its maker left it', fromTs: 'a', toTs: 'b' },
           },
         ),
       );
-    const card = cardOf({ level: -0.04, edge: -0.3 });
+    const kept = verdictOf('corrected for being selected: so much', true);
+    const card = cardOf(kept, { level: -0.04, edge: -0.3 });
     expect(card).toContain('| gate | passed');
     expect(card).toContain('Trained elsewhere');
     expect(card).toContain(
-      'as its maker left it; then, among the candidates of a slot, level -0.040 and slope 0.700',
+      'as its maker left it; then, among the candidates of a slot, level -0.040 and slope 0.700 for having been selected; corrected for being selected: so much |',
     );
-    expect(cardOf()).toContain('not corrected for being selected: too little ran');
-    expect(cardOf(undefined, false)).toContain(
+    const little = 'not corrected for being selected: too little ran';
+    expect(cardOf(verdictOf(little, false))).toContain(`as its maker left it; ${little} |`);
+    expect(cardOf(undefined, undefined, false)).toContain(
       'not corrected for being selected: it has not passed',
     );
   });

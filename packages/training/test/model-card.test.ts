@@ -85,6 +85,12 @@ test('a card says what, on what, how well and where not; the same model has the 
     expect(text).toContain(part);
   }
   expect(text).not.toMatch(/undefined|NaN|\[object/);
+  // Of a correction, that it was not worth having too.
+  const explanation = 'not corrected for being selected, which made it worse: so much';
+  const selection = { passed: false, nRows: 9, relativeLogLoss: null, winners: null, explanation };
+  const refused = linearModelCard({ ...(await train()), selection }, { features });
+  expect(refused.calibration).toBe(`${card.calibration}; ${explanation}`);
+  expect(renderModelCard(refused)).toContain(explanation);
   expect(renderModelCard(linearModelCard(await train(), { features }))).toBe(text);
   expect(ctrFeatures.features.every((f) => f.description.length > 0)).toBe(true);
 });

@@ -1,9 +1,10 @@
-import { Rng } from '@waggle/core';
+import { DAY_MS, Rng } from '@waggle/core';
 import { selectedLogit, sigmoid } from '@waggle/ranking';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import {
   advantageInSlot,
+  fitJudgedSelection,
   fitSelectionCalibration,
   measureSelection,
   type SelectionReport,
@@ -249,6 +250,111 @@ describe('selection', () => {
       );
       const rms = Math.sqrt(edges.reduce((sum, e) => sum + e * e, 0) / edges.length);
       expect(rms).toBeLessThan(0.05);
+    });
+  });
+
+  describe('a correction is judged where it was not fitted', () => {
+    const N = 4_000;
+    const DAYS = 28;
+    /** Four weeks of ads; of an advantage, the earlier and the later half keep so much. */
+    const judged = (
+      seed: number,
+      [earlier, later]: readonly [number, number],
+      nTrials = N_TRIALS,
+    ) => {
+      const rng = new Rng(seed, 7);
+      const ownOf = (count: number) => Array.from({ length: count }, () => 0.1 * rng.normal());
+      const [ofPublications, ofCampaigns] = [ownOf(N_PUBLICATIONS), ownOf(N_CAMPAIGNS)];
+      const advantage = Float64Array.from({ length: N }, () => 0.5 * rng.normal());
+      const publications = Uint32Array.from({ length: N }, (_, i) => i % N_PUBLICATIONS);
+      const campaigns = Uint32Array.from({ length: N }, () => rng.integer(N_CAMPAIGNS));
+      const day = Float64Array.from({ length: N }, (_, i) => (i * DAYS) / N);
+      return fitJudgedSelection(
+        {
+          ...{ advantage, publications, campaigns },
+          logits: advantage.map((a) => a - 6),
+          successes: advantage.map((a, i) => {
+            const kept = (day[i]! < DAYS / 2 ? earlier : later) * a;
+            const unknown = ofPublications[publications[i]!]! + ofCampaigns[campaigns[i]!]!;
+            return rng.binomial(nTrials, sigmoid(-6 + kept + unknown + SEND_SD * rng.normal()));
+          }),
+          trials: new Float64Array(N).fill(nTrials),
+          maturity: new Float64Array(N).fill(1),
+          weeks: day.map((d) => Math.floor(d / 7)),
+        },
+        day.map((d) => d * DAY_MS),
+      );
+    };
+
+    test('what lasts is kept: winners are promised what comes of them', async () => {
+      for (const seed of [1, 2, 3]) {
+        const { fit, verdict } = await judged(seed, [0.7, 0.7]);
+        expect(fit!.calibration.edge).toBeLessThan(-0.2);
+        expect(verdict).toMatchObject({ passed: true, nRows: N / 2 });
+        expect(verdict.relativeLogLoss!.upper95).toBeLessThan(0);
+        const { corrected, uncorrected } = verdict.winners!;
+        expect(uncorrected.ratio).toBeGreaterThan(1.1);
+        expect(Math.abs(corrected.logRatio)).toBeLessThan(0.05 + 2 * corrected.logStandardError);
+        expect(verdict.explanation).toMatch(/^corrected for being selected: on 2000 later ads/);
+      }
+    });
+
+    test('what the later half denies is not served, and the verdict says so', async () => {
+      for (const seed of [1, 2, 3]) {
+        const { fit, verdict } = await judged(seed, [0.6, 1.1]);
+        expect(fit).toBeUndefined();
+        expect(verdict.passed).toBe(false);
+        expect(verdict.relativeLogLoss!.lower95).toBeGreaterThan(0);
+        expect(verdict.winners!.corrected.ratio).toBeLessThan(verdict.winners!.uncorrected.ratio);
+        expect(verdict.explanation).toMatch(
+          /^not corrected for being selected, which made it worse/,
+        );
+      }
+    });
+
+    test('where there is nothing to correct, few are refused', async () => {
+      const verdicts = [];
+      for (let seed = 1; seed <= 40; seed++) {
+        verdicts.push((await judged(seed, [1, 1])).verdict);
+      }
+      // 5 % are meant: more than 6 of 40 come once in a hundred times.
+      const refused = verdicts.filter((verdict) => !verdict.passed);
+      expect(refused.length).toBeLessThanOrEqual(6);
+    });
+
+    test('too few clicks in either half are no verdict, and no correction', async () => {
+      const { fit, verdict } = await judged(1, [0.7, 0.7], 6);
+      expect(fit).toBeUndefined();
+      expect(verdict).toMatchObject({ passed: false, relativeLogLoss: null, winners: null });
+      expect(verdict.explanation).toMatch(/too little ran/);
+      const none = { logits: [], advantage: [], successes: [], trials: [], maturity: [] };
+      const empty = { ...none, publications: [], campaigns: [] };
+      expect((await fitJudgedSelection(empty, new Float64Array(0))).verdict.passed).toBe(false);
+    });
+
+    test('what the past liked about its choices is taken out of both', async () => {
+      const rng = new Rng(8, 2);
+      const n = 6_000;
+      // As far as the model sees, all candidates are alike: what it promises is what they bring on average.
+      const hidden = Float64Array.from({ length: n }, () => 0.3 * rng.normal());
+      const propensity = hidden.map((h) => Math.min(1, 0.05 * Math.exp(2 * h)));
+      const ran = Array.from({ length: n }, () => rng.weighted(Array.from(propensity)));
+      const rows = {
+        logits: Float64Array.from(ran, () => -6),
+        advantage: Float64Array.from(ran, () => 0.3 * rng.normal()),
+        successes: Float64Array.from(ran, (i) => rng.binomial(8_000, sigmoid(-6 + hidden[i]!))),
+        trials: new Float64Array(n).fill(8_000),
+        maturity: new Float64Array(n).fill(1),
+        publications: Uint32Array.from(ran, (_, i) => i % 80),
+        campaigns: Uint32Array.from(ran, (_, i) => i % 61),
+        propensity: Float64Array.from(ran, (i) => propensity[i]!),
+      };
+      const at = Float64Array.from({ length: n }, (_, i) => (i * DAYS * DAY_MS) / n);
+      const { uncorrected } = (await fitJudgedSelection(rows, at)).verdict.winners!;
+      const { propensity: _, ...blind } = rows;
+      const { uncorrected: naive } = (await fitJudgedSelection(blind, at)).verdict.winners!;
+      expect(naive.ratio).toBeLessThan(0.9);
+      expect(Math.abs(uncorrected.logRatio)).toBeLessThan(0.06);
     });
   });
 

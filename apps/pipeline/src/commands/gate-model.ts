@@ -9,7 +9,7 @@ import { type ModelName, openRegistry } from '../model-registry.js';
 import { correctionOfImported } from '../selection.js';
 import { dataset } from './features.js';
 import { seedOption } from './simulate.js';
-import { tableOf } from './train.js';
+import { tableOf, withVerdict } from './train.js';
 
 const SETS = { pctr: ctrFeatures, accept: acceptFeatures } as const satisfies Record<
   ModelName,
@@ -43,7 +43,7 @@ export async function gateModel(
   const decision = decisionOf(contract);
   checkServable(manifest.version, contract);
   const set = SETS[decision];
-  const { gate, slices, selection } = await context.withStore(async (store) => {
+  const { gate, slices, correction } = await context.withStore(async (store) => {
     const range = await asOfOption(store, context.config.tenantId, options['asOf']);
     const rows = await dataset(context, store, set, range, contract.featureParams);
     const verdict = await context.steps.step(`Gating ${manifest.version}`, () =>
@@ -64,16 +64,18 @@ export async function gateModel(
       ),
     );
     // What is wrong by more than a gate allows is not for a correction to mend.
-    if (decision !== 'pctr' || !verdict.gate.passed) return { ...verdict, selection: undefined };
+    if (decision !== 'pctr' || !verdict.gate.passed) return { ...verdict, correction: undefined };
     const candidate = { version: manifest.version, contract, bytes, gated: true };
-    const selection = await context.steps.step('Correcting for selection', () =>
+    const correction = await context.steps.step('Correcting for selection', () =>
       correctionOfImported(context, store, candidate, { rows, range }),
     );
-    return { ...verdict, selection };
+    return { ...verdict, correction };
   });
   const { name, producer, format, calibration, dataRange } = contract;
+  const selection = correction?.calibration;
+  const selectionVerdict = correction?.verdict;
   const card = importedModelCard({ gate, slices }, set, {
-    ...{ name, decision, form: `${producer}, ${format}`, selection },
+    ...{ name, decision, form: `${producer}, ${format}`, selection, selectionVerdict },
     calibration:
       calibration === undefined
         ? 'as its maker left it'
@@ -83,9 +85,14 @@ export async function gateModel(
   });
   const registered = await registry.saveGated(model, { gate, selection }, card);
   const { passed, summary } = gate;
-  const result = { version: registered, decision, gate, slices, selection: selection ?? null };
+  const result = {
+    ...{ version: registered, decision, gate, slices },
+    ...{ selection: selection ?? null, selectionVerdict: selectionVerdict ?? null },
+  };
   context.output.result(result, () =>
-    tableOf([[decision, { version: registered, passed, summary }]]),
+    tableOf([
+      [decision, { version: registered, passed, summary: withVerdict(summary, selectionVerdict) }],
+    ]),
   );
   return undefined;
 }

@@ -6,6 +6,7 @@ import {
   estimateCtrParams,
   estimateSentParams,
   linearModelCard,
+  type SelectionVerdict,
   type TrainedModel,
   type TrainedTrees,
   type TrainingDataset,
@@ -33,6 +34,8 @@ export interface TrainedSet extends TrainedModel {
   readonly nRows: number;
   /** Version under which the registry keeps it. */
   readonly registered: string;
+  /** Of a pCTR: what became of its correction for selection. */
+  readonly selection?: SelectionVerdict | undefined;
 }
 
 export type TrainedModels = Readonly<Record<ModelName, TrainedSet>>;
@@ -122,7 +125,7 @@ async function corrected<M extends Correctable>(
   store: Store,
   job: Job,
   { trained, ...data }: { trained: M } & CorrectionData,
-): Promise<M> {
+): Promise<M & Pick<TrainedSet, 'selection'>> {
   if (job.name !== 'pctr') return trained;
   return context.steps.step('Correcting for selection', () =>
     correctForSelection(context, store, trained, data),
@@ -154,6 +157,7 @@ interface TrainedTreesSet {
   /** Versions under which the registry keeps both; none for trees that could not be fitted. */
   readonly registered: string | undefined;
   readonly linear: string;
+  readonly selection: SelectionVerdict | undefined;
 }
 
 /** Both versions are kept, and the one that is to answer is made active, trees only when they passed. */
@@ -175,8 +179,12 @@ async function trainTreesHead(
   const correct = <M extends Correctable>(model: M) =>
     corrected(context, store, job, { trained: model, rows, range });
   // What answers is corrected; the other waits as it came.
-  const head = promoted ? await correct(found.head) : found.head;
-  const linear = promoted ? found.linear : await correct(found.linear);
+  type Told = Pick<TrainedSet, 'selection'>;
+  const head: (NonNullable<TrainedTrees['head']> & Told) | undefined = promoted
+    ? await correct(found.head)
+    : found.head;
+  const linear: TrainedModel & Told = promoted ? found.linear : await correct(found.linear);
+  const { selection } = promoted ? { ...head } : linear;
   const trained = { ...found, head, linear };
   const linearVersion = await registry.save(
     { ...linear, params },
@@ -190,7 +198,7 @@ async function trainTreesHead(
           range,
           promote: promoted,
         });
-  return { trained, nRows: rows.nRows, registered, linear: linearVersion };
+  return { trained, nRows: rows.nRows, registered, linear: linearVersion, selection };
 }
 
 const isSuiteName = (name: AnyModelName): name is SuiteName =>
@@ -203,11 +211,18 @@ interface Gated {
   readonly summary: string;
 }
 
-const gated = ({ registered, gate }: TrainedSet): Gated => ({
+const gated = ({ registered, gate, selection }: TrainedSet): Gated => ({
   version: registered,
   passed: gate.passed,
-  summary: gate.summary,
+  summary: withVerdict(gate.summary, selection),
 });
+
+/** What a gate says, and that there is no correction for selection where there might be one. */
+export function withVerdict(summary: string, selection: SelectionVerdict | undefined): string {
+  return selection === undefined || selection.passed
+    ? summary
+    : `${summary} It is ${selection.explanation}.`;
+}
 
 /** Models with what came of their gates. */
 export function tableOf(rows: readonly (readonly [name: string, told: Gated])[]): string {
@@ -287,13 +302,17 @@ export async function trainCommand(
         const { gate, summary, linear } = t.trained;
         told.push([
           name,
-          { version: t.registered ?? '–', passed: gate.passed, summary: gate.summary },
+          {
+            version: t.registered ?? '–',
+            passed: gate.passed,
+            summary: withVerdict(gate.summary, t.selection),
+          },
         ]);
         answer[name] = {
           version: t.trained.head?.model.version ?? null,
           registered: t.registered ?? null,
           linear: { registered: t.linear, priorOnly: linear.model.priorOnly, gate: linear.gate },
-          ...{ gate, summary, rows: t.nRows },
+          ...{ gate, summary, rows: t.nRows, selection: t.selection ?? null },
         };
         continue;
       }
@@ -306,6 +325,7 @@ export async function trainCommand(
         gate: t.gate,
         summary: t.summary,
         rows: t.nRows,
+        selection: t.selection ?? null,
       };
     }
   });

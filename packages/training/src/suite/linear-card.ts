@@ -1,6 +1,7 @@
 import type { HeadModel, LinearModelName, SelectionCalibration } from '@waggle/ranking';
 import type { GateReport } from '../gate.js';
 import type { ImportedVerdict } from '../gate-imported.js';
+import type { SelectionVerdict } from '../selection.js';
 import type { TrainedModel } from '../train.js';
 import type { TrainedTrees } from '../train-trees.js';
 import type { ModelCard } from './model-card.js';
@@ -57,17 +58,34 @@ const judgedMetrics = ({ modelMetrics: judged, priorMetrics }: GateReport) => ({
 function calibrationText(
   { calibration, calibrationReason }: TrainedModel['summary'] | TrainedTrees['summary'],
   model: HeadModel | undefined,
+  verdict: SelectionVerdict | undefined,
 ): string {
-  const own = `${calibration.kind} (${calibrationReason}), on rows later than the fit`;
-  return model?.selection === undefined ? own : `${own}; ${selectionText(model.selection)}`;
+  return [
+    `${calibration.kind} (${calibrationReason}), on rows later than the fit`,
+    ...selectionTexts(model?.selection, verdict),
+  ].join('; ');
 }
 
-const selectionText = ({ level, edge }: SelectionCalibration): string =>
-  `then, among the candidates of a slot, level ${level.toFixed(3)} and slope ${(1 + edge).toFixed(3)} for having been selected`;
+const selectionTexts = (
+  selection: SelectionCalibration | undefined,
+  verdict: SelectionVerdict | undefined,
+): string[] => [
+  ...(selection === undefined
+    ? []
+    : [
+        `then, among the candidates of a slot, level ${selection.level.toFixed(3)} and slope ${(1 + selection.edge).toFixed(3)} for having been selected`,
+      ]),
+  ...(verdict === undefined ? [] : [verdict.explanation]),
+];
+
+/** What became of a correction for selection; absent where there was none to make. */
+interface Corrected {
+  readonly selection?: SelectionVerdict | undefined;
+}
 
 /** The card of a model of a declared feature set. */
 export function linearModelCard(
-  trained: TrainedModel,
+  trained: TrainedModel & Corrected,
   set: { readonly features: readonly { readonly name: string; readonly description: string }[] },
 ): ModelCard {
   const { model, gate, summary } = trained;
@@ -87,14 +105,22 @@ export function linearModelCard(
     featureSetFingerprint: model.featureSetFingerprint,
     slices: trained.slices,
     metrics: judgedMetrics(gate),
-    calibration: calibrationText(summary, model),
+    calibration: calibrationText(summary, model, trained.selection),
     gate,
   };
 }
 
 /** The card of a tree head of a declared feature set. */
 export function treesModelCard(
-  { head, gate, linear, slices, summary }: TrainedTrees,
+  {
+    head,
+    gate,
+    linear,
+    slices,
+    summary,
+  }: Omit<TrainedTrees, 'head'> & {
+    readonly head: (NonNullable<TrainedTrees['head']> & Corrected) | undefined;
+  },
   set: {
     readonly fingerprint: string;
     readonly features: readonly { readonly name: string; readonly description: string }[];
@@ -122,7 +148,7 @@ export function treesModelCard(
     featureSetFingerprint: set.fingerprint,
     slices,
     metrics: judgedMetrics(gate),
-    calibration: calibrationText(summary, head?.model),
+    calibration: calibrationText(summary, head?.model, head?.selection),
     gate,
   };
 }
@@ -140,21 +166,18 @@ export function importedModelCard(
     /** Tool and file format. */
     readonly form: string;
     readonly calibration: string;
-    /** Of a pCTR; undefined where too little ran since it was trained, or it failed. */
+    /** Of a pCTR that passed. */
     readonly selection?: SelectionCalibration | undefined;
+    readonly selectionVerdict?: SelectionVerdict | undefined;
     readonly fromTs: string;
     readonly toTs: string;
   },
 ): ModelCard {
-  const { name, decision, form, calibration, selection, fromTs, toTs } = about;
+  const { name, decision, form, calibration, selection, selectionVerdict, fromTs, toTs } = about;
   const words = WORDS[decision];
-  const uncorrected = gate.passed
-    ? 'too little ran after the data that it learned from'
-    : 'it has not passed its gate';
-  const corrected =
-    selection === undefined
-      ? `not corrected for being selected: ${uncorrected}`
-      : selectionText(selection);
+  const corrected = gate.passed
+    ? selectionTexts(selection, selectionVerdict)
+    : ['not corrected for being selected: it has not passed its gate'];
   return {
     name,
     ...words,
@@ -165,7 +188,7 @@ export function importedModelCard(
     featureSetFingerprint: set.fingerprint,
     slices,
     metrics: judgedMetrics(gate),
-    calibration: decision === 'pctr' ? `${calibration}; ${corrected}` : calibration,
+    calibration: (decision === 'pctr' ? [calibration, ...corrected] : [calibration]).join('; '),
     gate,
     limits: [
       'Trained elsewhere: what it learned from, and until when, is what its maker declares.',
