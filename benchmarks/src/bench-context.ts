@@ -1,10 +1,11 @@
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { freemem, loadavg, tmpdir } from 'node:os';
+import { existsSync, readFileSync } from 'node:fs';
+import { freemem, loadavg } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { backendInfo } from '@waggle/native';
 import { Absent, type Contender, startContender } from './contenders/protocol.js';
 import { buildHnswlib } from './peers/build-hnswlib.js';
+import { openScratch, removeScratch } from './scratch.js';
 
 const contenderMain = fileURLToPath(new URL('./contenders/main.js', import.meta.url));
 const peersFolder = fileURLToPath(new URL('../peers', import.meta.url));
@@ -50,6 +51,14 @@ export function warnUnlessQuiet(): void {
   }
 }
 
+/** Why no GPU is measured, where none is: somebody who came to measure one should not look for it in the figures. */
+export function sayWithoutGpu(): void {
+  const { available, rejected } = backendInfo();
+  if (available.includes('cuda')) return;
+  const why = rejected.find(({ name }) => name === 'cuda')?.reason ?? 'there is no plugin for one';
+  say(`bench: no GPU is used, so the cases …/cuda are left out: ${why}`);
+}
+
 /**
  * What a suite works with: a folder for its data, the contenders that it started, and the record of those that could
  * not take part. Everything ends with {@link close}.
@@ -62,9 +71,7 @@ export class BenchContext {
   readonly #absent = new Map<string, string>();
 
   constructor() {
-    this.folder = mkdtempSync(
-      join(process.env['WAGGLE_BENCH_TMPDIR'] || tmpdir(), 'waggle-bench-'),
-    );
+    this.folder = openScratch('waggle-bench-');
     this.threads = backendInfo().threads;
   }
 
@@ -140,7 +147,7 @@ export class BenchContext {
 
   async close(): Promise<void> {
     await this.end(...this.#open);
-    rmSync(this.folder, { recursive: true, force: true });
+    removeScratch(this.folder);
   }
 
   async #start(

@@ -30,7 +30,7 @@ suites: ${suites.join(', ')}
 
   --quick           the cases that targets name, few runs: at most two minutes a suite
   --full            every size that memory holds
-  --case CASE       only this case and those below it (f32/q1 has f32/q1/n10k below it); may be given again
+  --case CASE       only this case and those below it (f32/q1, or topk/f32/q1, has f32/q1/n10k below it); may be given again
   --seed N          of all generated data (default 1)
   --json FILE       where the records go (default: stdout)
   report            draws result folders (default: all in benchmarks/results) as SVG and Markdown
@@ -111,7 +111,11 @@ export function parseCommand(args: readonly string[], suites: readonly string[])
     quick: flags.has('--quick'),
     full: flags.has('--full'),
     seed,
-    only,
+    // Reports and targets name a case with its suite before it.
+    only: only.map((id) => {
+      const suite = names.find((name) => id.startsWith(`${name}/`));
+      return suite === undefined ? id : id.slice(suite.length + 1);
+    }),
     ...(jsonFile === undefined ? {} : { jsonFile }),
   };
 }

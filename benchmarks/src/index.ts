@@ -1,6 +1,7 @@
-import { writeFileSync } from 'node:fs';
+import { accessSync, constants, mkdirSync, writeFileSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { warnUnlessQuiet } from './bench-context.js';
+import { say, sayWithoutGpu, warnUnlessQuiet } from './bench-context.js';
 import { type Command, parseCommand, UsageError, usage } from './cli.js';
 import {
   type BenchRecord,
@@ -8,6 +9,7 @@ import {
   type Measurement,
   machineFacts,
   type SuiteOptions,
+  wanted,
 } from './record.js';
 
 type Suite = (options: SuiteOptions) => Promise<readonly Measurement[]>;
@@ -49,27 +51,63 @@ function lineOf(record: BenchRecord): string {
 async function runSuites(command: Extract<Command, { kind: 'suites' }>): Promise<void> {
   const machine = machineFacts();
   const commit = currentCommit();
-  const { quick, full, seed, only } = command;
-  const records: BenchRecord[] = [];
-  for (const name of command.suites) {
-    warnUnlessQuiet();
-    const suite = await SUITES[name]!();
-    const said = new Set<Measurement>();
-    const onRecord = (measurement: Measurement): BenchRecord => {
-      const { on, ...rest } = measurement;
-      const record: BenchRecord = { ...rest, machine: { ...machine, ...on }, commit };
-      if (!said.has(measurement)) process.stderr.write(lineOf(record));
-      said.add(measurement);
-      return record;
-    };
-    records.push(...(await suite({ quick, full, seed, only, onRecord })).map(onRecord));
-    // After every suite: what was measured is not lost to what comes later.
-    if (command.jsonFile !== undefined) writeFileSync(command.jsonFile, textOf(records));
+  const { quick, full, seed, only, jsonFile } = command;
+  // Before anything is measured: a figure of minutes is not lost to a folder that is not there.
+  if (jsonFile !== undefined) {
+    try {
+      mkdirSync(dirname(jsonFile), { recursive: true });
+      accessSync(dirname(jsonFile), constants.W_OK);
+    } catch (error) {
+      throw new Error(`--json ${jsonFile} cannot be written: ${(error as Error).message}`, {
+        cause: error,
+      });
+    }
   }
-  if (command.jsonFile === undefined) process.stdout.write(textOf(records));
+  const records = new Map<Measurement, BenchRecord>();
+  const onRecord = (measurement: Measurement): void => {
+    if (records.has(measurement)) return;
+    const { on, ...rest } = measurement;
+    const record: BenchRecord = { ...rest, machine: { ...machine, ...on }, commit };
+    process.stderr.write(lineOf(record));
+    records.set(measurement, record);
+  };
+  const write = (): void => {
+    const text = `${JSON.stringify([...records.values()], null, 2)}\n`;
+    if (jsonFile === undefined) process.stdout.write(text);
+    // What an earlier run wrote is not replaced by nothing.
+    else if (records.size > 0) writeFileSync(jsonFile, text);
+  };
+  // Whoever stops a long suite, or loses it to its last case, keeps what was measured until then.
+  for (const [signal, status] of [
+    ['SIGINT', 130],
+    ['SIGTERM', 143],
+  ] as const) {
+    process.once(signal, () => {
+      say(`bench: stopped; ${records.size} figures were measured until then`);
+      write();
+      process.exit(status);
+    });
+  }
+  sayWithoutGpu();
+  try {
+    for (const name of command.suites) {
+      warnUnlessQuiet();
+      const suite = await SUITES[name]!();
+      const measured = await suite({ quick, full, seed, only, onRecord });
+      measured.forEach(onRecord);
+    }
+  } finally {
+    write();
+  }
+  const found = [...records.values()];
+  const missing = only.filter((id) => !found.some((one) => wanted({ only: [id] }, one.case)));
+  if (missing.length > 0) {
+    const leftOut = full ? '' : `${quick ? '--quick leaves it out' : 'only --full has it'}, `;
+    throw new Error(
+      `nothing was measured for --case ${missing.join(', ')}: ${leftOut}it needs what was skipped above, or it is called otherwise (the pages in benchmarks/results name every case)`,
+    );
+  }
 }
-
-const textOf = (records: readonly BenchRecord[]): string => `${JSON.stringify(records, null, 2)}\n`;
 
 async function main(args: readonly string[]): Promise<number> {
   const names = Object.keys(SUITES);

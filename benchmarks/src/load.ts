@@ -1,10 +1,10 @@
 import { spawn } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import autocannon from 'autocannon';
 import type { Load, LoadResult } from './load-contract.js';
 import { runPacedLoad } from './paced-load.js';
+import { openScratch, removeScratch } from './scratch.js';
 
 function wrkVersion(): Promise<string | undefined> {
   return new Promise((resolve) => {
@@ -20,7 +20,7 @@ function wrkVersion(): Promise<string | undefined> {
 
 /** wrk costs the machine a tenth of what a generator in JavaScript does, so it leaves the server its core. */
 async function wrk(load: Load, version: string): Promise<LoadResult> {
-  const dir = mkdtempSync(join(tmpdir(), 'waggle-wrk-'));
+  const dir = openScratch('waggle-wrk-');
   try {
     const script = join(dir, 'load.lua');
     const bodies = join(dir, 'bodies.ndjson');
@@ -71,7 +71,7 @@ end
       generator: `wrk ${version}`,
     };
   } finally {
-    rmSync(dir, { recursive: true, force: true });
+    removeScratch(dir);
   }
 }
 

@@ -1,9 +1,9 @@
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { stringAt, stringData } from '@waggle/core';
 import { numbers } from '@waggle/features';
 import { openStoreOf } from '../local-store.js';
+import { openScratch, removeScratch } from '../scratch.js';
 import { dataFolder } from './vectors.js';
 
 /** Headlines that were shown to random readers of a site, several for the same story. */
@@ -23,7 +23,7 @@ export async function readHeadlineTests(maxTests: number): Promise<HeadlineTests
   const file = join(dataFolder(), 'upworthy', 'upworthy_train.parquet');
   if (!existsSync(file)) return undefined;
   // Compressed by Zstandard: the store reads it, as it would a user's own file.
-  const dir = mkdtempSync(join(tmpdir(), 'waggle-bench-headlines-'));
+  const dir = openScratch('waggle-bench-headlines-');
   try {
     const store = await openStoreOf(dir);
     try {
@@ -54,6 +54,6 @@ export async function readHeadlineTests(maxTests: number): Promise<HeadlineTests
       await store.close();
     }
   } finally {
-    rmSync(dir, { recursive: true, force: true });
+    removeScratch(dir);
   }
 }

@@ -1,11 +1,10 @@
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DAY_MS } from '@waggle/core';
 import { readManifest, type WorldConfig } from '@waggle/simulator';
 import type { Store } from '@waggle/store';
 import { openStoreOf, waggle } from '../local-store.js';
 import { measureCommand } from '../process-tree.js';
+import { openScratch, removeScratch } from '../scratch.js';
 
 /** The last week of a world is never trained on: what is measured are its decisions. */
 const HELD_OUT_MS = 7 * DAY_MS;
@@ -37,7 +36,7 @@ export async function withSimulatedWorld<T>(
   use: (world: SimulatedWorld) => Promise<T>,
 ): Promise<T> {
   const { scale, seed, embed = true } = o;
-  const dir = mkdtempSync(join(process.env['WAGGLE_BENCH_TMPDIR'] || tmpdir(), 'waggle-world-'));
+  const dir = openScratch('waggle-world-');
   try {
     const env = { ...process.env, WAGGLE_DIR: dir };
     const cli = (...args: string[]) => measureCommand(process.execPath, [waggle, ...args], { env });
@@ -62,6 +61,6 @@ export async function withSimulatedWorld<T>(
       await store.close();
     }
   } finally {
-    rmSync(dir, { recursive: true, force: true });
+    removeScratch(dir);
   }
 }

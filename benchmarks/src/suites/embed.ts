@@ -1,5 +1,4 @@
-import { copyFileSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { copyFileSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import {
   type FeatureExtractionPipeline,
@@ -11,6 +10,7 @@ import { Rng } from '@waggle/core';
 import { OnnxRunner } from '@waggle/models';
 import { benchModel } from '../data/sentence-model.js';
 import { type Measurement, type SuiteOptions, summarize } from '../record.js';
+import { openScratch, removeScratch } from '../scratch.js';
 
 const THREADS = 2;
 const MAX_TOKENS = 256;
@@ -33,7 +33,7 @@ export async function embedSuite({ quick, seed }: SuiteOptions): Promise<Measure
   const texts = mixedTexts(quick ? 128 : 512, seed);
   const runs = quick ? 3 : 5;
   const model = await benchModel();
-  const folder = mkdtempSync(join(tmpdir(), 'waggle-bench-embed-'));
+  const folder = openScratch('waggle-bench-embed-');
   const runner = new OnnxRunner({ workers: THREADS, threads: THREADS });
   try {
     const embedder = await transformerEmbedder({ model, runner, maxTokens: MAX_TOKENS });
@@ -80,7 +80,7 @@ export async function embedSuite({ quick, seed }: SuiteOptions): Promise<Measure
     ];
   } finally {
     await runner.close();
-    rmSync(folder, { recursive: true, force: true });
+    removeScratch(folder);
   }
 }
 

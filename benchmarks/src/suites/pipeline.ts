@@ -1,9 +1,8 @@
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { waggle } from '../local-store.js';
 import { measureCommand, type Usage } from '../process-tree.js';
 import { type Measurement, type SuiteOptions, summarize, touched } from '../record.js';
+import { openScratch, removeScratch } from '../scratch.js';
 import { measurePctr } from './pctr.js';
 
 /**
@@ -30,7 +29,7 @@ async function measureCommands(
   const simulated: Usage[] = [];
   const pipelined: Usage[] = [];
   for (let run = 0; run < runs; run++) {
-    const dir = mkdtempSync(join(tmpdir(), 'waggle-bench-'));
+    const dir = openScratch('waggle-bench-');
     try {
       const env = { ...process.env, WAGGLE_DIR: dir };
       const cli = (...args: string[]) =>
@@ -39,7 +38,7 @@ async function measureCommands(
       await cli('ingest', join(dir, 'worlds', `${scale}-${seed}`));
       pipelined.push(await cli('run', '--json'));
     } finally {
-      rmSync(dir, { recursive: true, force: true });
+      removeScratch(dir);
     }
   }
   const record = (

@@ -1,7 +1,6 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { decodeColumns, stringData } from '@waggle/core';
@@ -21,6 +20,7 @@ import {
   untilServed,
 } from '../rank-server.js';
 import { type Measurement, type SuiteOptions, summarize, touched } from '../record.js';
+import { openScratch, removeScratch } from '../scratch.js';
 import { measureNetwork } from './rank-network.js';
 
 const bareMain = fileURLToPath(new URL('../bare-main.js', import.meta.url));
@@ -119,7 +119,7 @@ async function measureTraffic(o: {
  */
 export async function rankSuite(options: SuiteOptions): Promise<readonly Measurement[]> {
   const { quick, seed } = options;
-  const dir = mkdtempSync(join(tmpdir(), 'waggle-rank-'));
+  const dir = openScratch('waggle-rank-');
   const env = { ...process.env, WAGGLE_DIR: dir };
   const cli = (...args: string[]) => measureCommand(process.execPath, [waggle, ...args], { env });
   const servers: Server[] = [];
@@ -269,6 +269,6 @@ export async function rankSuite(options: SuiteOptions): Promise<readonly Measure
     ];
   } finally {
     for (const server of servers) await stopServer(server);
-    rmSync(dir, { recursive: true, force: true });
+    removeScratch(dir);
   }
 }

@@ -56,7 +56,7 @@ class TopkBench {
     const main = ['f32', 'int8', 'bf16', 'f16'].flatMap((dtype) =>
       QUERY_COUNTS.map((nQueries) => `${dtype}/q${nQueries}${suffix}`),
     );
-    if ([...main, 'event-loop', 'memory', 'limits'].some((id) => wanted(this.#options, id))) {
+    if ([...main, 'event-loop', 'memory'].some((id) => wanted(this.#options, id))) {
       await this.#headline(this.#data.matrix(rows));
     }
     if (!quick) await this.#otherPeers(rows);
@@ -129,7 +129,7 @@ class TopkBench {
     await this.#data.load(ours, data, QUERY_COUNTS);
     const f32 = QUERY_COUNTS.map((nQueries) => `f32/q${nQueries}${suffix}`);
     const faiss = wants(...f32) ? await this.#startPeer('faiss', data) : undefined;
-    const numpy = wants(...f32, 'limits') ? await this.#context.peer('numpy') : undefined;
+    const numpy = wants(...f32) ? await this.#context.peer('numpy') : undefined;
     const sgemmRates: number[] = [];
     const readRates: number[] = [];
     for (const nQueries of QUERY_COUNTS) {
