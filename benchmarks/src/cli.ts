@@ -12,7 +12,7 @@ export type Command =
     }
   | {
       readonly kind: 'report';
-      /** Folders of results; all of them when empty. */
+      /** Folders of results; all of them when empty, and then without prices. */
       readonly folders: readonly string[];
       readonly costCpuHour?: number;
       readonly costGpuHour?: number;
@@ -33,8 +33,9 @@ suites: ${suites.join(', ')}
   --case CASE       only this case and those below it (f32/q1, or topk/f32/q1, has f32/q1/n10k below it); may be given again
   --seed N          of all generated data (default 1)
   --json FILE       where the records go (default: stdout)
-  report            draws result folders (default: all in benchmarks/results) as SVG and Markdown
-  --cost-…-hour X   price of an hour of this machine, for the cost of a million rankings
+  report            draws result folders (default: all in benchmarks/results) as SVG and Markdown; several that are
+                    named are laid side by side on stdout, other machines and what native_bench wrote included
+  --cost-…-hour X   price of an hour of the machines named, without and with their GPU, for the cost of a million rankings
 `;
 }
 
@@ -87,6 +88,9 @@ export function parseCommand(args: readonly string[], suites: readonly string[])
       }
     }
     const [costCpuHour, costGpuHour] = [number('--cost-cpu-hour'), number('--cost-gpu-hour')];
+    if (names.length === 1 && (costCpuHour ?? costGpuHour) !== undefined) {
+      throw new UsageError('a price is of a machine: name its folder');
+    }
     return {
       kind: 'report',
       folders: names.slice(1),

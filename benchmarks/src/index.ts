@@ -128,7 +128,9 @@ async function main(args: readonly string[]): Promise<number> {
       break;
     case 'report': {
       const { writeReports } = await import('./report/write.js');
-      for (const file of writeReports(RESULTS, command)) process.stdout.write(`${file}\n`);
+      const { files, beside } = writeReports(RESULTS, command);
+      for (const file of files) process.stdout.write(`${file}\n`);
+      if (beside !== '') process.stdout.write(`\n${beside}`);
     }
   }
   return 0;

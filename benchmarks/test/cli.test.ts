@@ -50,6 +50,7 @@ describe('the command line', () => {
     ['report --case f32', 'does not go with report'],
     ['report --json x', 'does not go with report'],
     ['report --cost-gpu-hour free', '--cost-gpu-hour free'],
+    ['report --cost-cpu-hour 1', 'name its folder'],
   ])('refuses "%s"', (text, why) => {
     expect(() => parse(text)).toThrow(UsageError);
     expect(() => parse(text)).toThrow(why);

@@ -1,6 +1,7 @@
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { makeScale, shortNumber } from '@waggle/measurement';
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -189,6 +190,40 @@ describe('charts', () => {
     expect(bars).toContain('class="target"');
     expect(bars).toContain('the mark is the target');
   });
+
+  it('leave room for the longest name', () => {
+    const axis = { label: 'rows', log: true };
+    const name = 'ivf/word2vec-vs-hnsw/one-by-one queries_per_s ÷ hnswlib-node';
+    // No character of the font is on average wider than this, and few are as wide.
+    const width = name.length * 6.4;
+    const bars = barChart({ title: 't', x: axis, bars: [{ label: name, value: 3 }] });
+    const labelEnd = Number(/<text x="(\d+)"[^>]*text-anchor="end">ivf/.exec(bars)?.[1]);
+    expect(labelEnd).toBeGreaterThan(width);
+    expect(labelEnd).toBeLessThan(760 - 200);
+    const points = [{ x: 1, y: 2 }];
+    const lines = lineChart({ title: 't', x: axis, y: axis, series: [{ name, points }] });
+    const nameStart = Number(/<text x="(\d+)" y="\d+">ivf/.exec(lines)?.[1]);
+    expect(nameStart + width).toBeLessThan(760);
+  });
+
+  it('draw one line per limit: those of low precision are other lines', () => {
+    const codes = record({
+      case: 'int8/q1',
+      value: 20,
+      limit: { name: 'read bandwidth', value: 11 },
+    });
+    const [chart] = drawCharts([record(), codes], []);
+    expect(chart?.file).toBe('topk-q1.svg');
+    expect(chart?.svg).toContain('limit: read bandwidth: 1M, 42<');
+    expect(chart?.svg).not.toContain('1M, 11<');
+  });
+
+  it('say which of a case’s figures a bar is', () => {
+    const ivf = { suite: 'ivf', case: '200k-vs-hnsw', metric: 'build_s' } as const;
+    const [chart] = drawCharts([record(ivf), record({ ...ivf, metric: 'queries_per_s' })], []);
+    expect(chart?.svg).toContain('>ivf/200k-vs-hnsw build_s ÷ FAISS flat<');
+    expect(chart?.svg).toContain('>ivf/200k-vs-hnsw queries_per_s ÷ FAISS flat<');
+  });
 });
 
 describe('costs', () => {
@@ -204,6 +239,18 @@ describe('costs', () => {
     expect(costTable([record({ case: 'f32/q1/avx2' }), record({ metric: 'other' })], {})).toEqual(
       [],
     );
+  });
+
+  it('of a case that was run again come from its last run', () => {
+    const rows = costTable([record({ value: 72 }), record({ value: 36 })], {});
+    expect(rows.map((row) => row.rankingsPerHour)).toEqual([100_000]);
+  });
+
+  it('know what the gateway serves', () => {
+    const served = { suite: 'rank', metric: 'req_per_s', value: 1_000 } as const;
+    const rows = costTable([record({ ...served, case: 'unique' })], { costCpuHour: 3.6 });
+    expect(rows).toMatchObject([{ rankingsPerHour: 3_600_000, costPerMillion: 1 }]);
+    expect(costTable([record({ ...served, case: 'toString' })], {})).toEqual([]);
   });
 });
 
@@ -226,7 +273,7 @@ describe('the report', () => {
     const loss = record({ suite: 'train', case: 'quality/demo', metric: 'logloss' });
     expect(peers(loss)).toBeUndefined();
     const rate = record({ suite: 'rank', case: 'c32', metric: 'req_per_s' });
-    expect(peers(loss, record(), rate)).toMatch(/topk\/f32\/q1 ÷[\s\S]*rank\/c32 ÷/);
+    expect(peers(loss, record(), rate)).toMatch(/topk\/f32\/q1 ÷[\s\S]*rank\/c32 req_per_s ÷/);
     expect(peers(loss, record())).not.toContain('quality');
   });
 
@@ -251,7 +298,7 @@ describe('the report', () => {
         fractionOfLimit: 10,
       }),
     ]);
-    const files = writeReports(root, { folders: [], costCpuHour: 0.1 });
+    const { files } = writeReports(root, { folders: [], costCpuHour: 0.1 });
     const page = readFileSync(join(at, 'README.md'), 'utf8');
     const headings = page.split('\n').filter((line) => line.startsWith('#'));
     expect(headings).toEqual([
@@ -289,6 +336,55 @@ describe('the report', () => {
     const page = readFileSync(join(at, 'README.md'), 'utf8');
     expect(page).toContain('## Since 2026-01-01');
     expect(page).toContain('| `topk/f32/q1` time_ms | 100 ms | 50 ms | 2× |');
+  });
+
+  it('lays several machines side by side, in the form that is fastest on each', () => {
+    folder('2026-01-02-box', [record({ value: 36 }), record({ case: 'int8/q1', value: 18 })]);
+    folder('2026-01-01-other', [record({ value: 72, machine: { ...machine, cores: 8 } })]);
+    const native = folder('h200-2026-01-03', []);
+    const when = { unit: 'ms', device: 'H200', when: '16:17' };
+    writeFileSync(
+      join(native, 'native-bench.json'),
+      JSON.stringify([
+        { suite: 'topk', case: 'f16/q1/cuda', metric: 'time_ms', value: 0.36, ...when },
+        { case: 'trees-fit/1000000x50', deviceS: 2 },
+      ]),
+    );
+    writeFileSync(join(native, 'torch.json'), '{"read_gb_s": 4212}');
+    const { files, beside } = writeReports(root, {
+      folders: ['2026-01-02-box', '2026-01-01-other', 'h200-2026-01-03'],
+      costCpuHour: 0.2,
+      costGpuHour: 4,
+    });
+    expect(files.filter((name) => name.startsWith(native))).toEqual([]);
+    expect(
+      beside,
+    ).toBe(`At an hourly price of 0.2 for the machine without its GPU and 4 for it with one, kept busy.
+
+| rankings per hour | 2026-01-02-box, CPU | 2026-01-01-other, CPU | h200-2026-01-03, GPU |
+| --- | --- | --- | --- |
+| exact top-100 of 1,000,000 × 384, one query at a time | 200,000 (int8); 1 a million | 50,000 (f32); 4 a million | 10,000,000 (f16); 0.4 a million |
+`);
+    expect(writeReports(root, { folders: ['2026-01-02-box'] }).beside).toBe('');
+  });
+
+  it('finds result folders wherever they lie', () => {
+    const dated = join(root, '2025-05-05-work');
+    mkdirSync(join(dated, 'scratch'), { recursive: true });
+    expect(writeReports(dated, { folders: [] }).files).toEqual([]);
+    expect(() => writeReports(dated, { folders: ['nowhere'] })).toThrow(
+      'no folder of results is called nowhere',
+    );
+  });
+
+  it('is drawn, as it stands, in every folder of results', () => {
+    const results = fileURLToPath(new URL('../results', import.meta.url));
+    const copy = join(root, 'results');
+    cpSync(results, copy, { recursive: true });
+    for (const file of writeReports(copy, { folders: [] }).files) {
+      const kept = join(results, file.slice(copy.length + 1));
+      expect(readFileSync(kept, 'utf8') === readFileSync(file, 'utf8'), kept).toBe(true);
+    }
   });
 
   it('refuses folders and files that are not results', () => {

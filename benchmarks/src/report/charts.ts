@@ -66,7 +66,8 @@ function searchChart(records: readonly BenchRecord[], nQueries: number): Chart |
     if (record.peer !== undefined && parts.kind === 'f32') {
       group(series, record.peer.name, parts.rows, record.peer.value / nQueries);
     }
-    if (record.limit !== undefined) {
+    // On a CPU the codes of fewer bits have limits of their own, each measured at one size: no line.
+    if (record.limit !== undefined && (parts.kind === 'f32' || parts.level === 'cuda')) {
       group(series, `limit: ${record.limit.name}`, parts.rows, record.limit.value / nQueries);
     }
   }
@@ -197,7 +198,8 @@ function peersChart(records: readonly BenchRecord[], judged: readonly Judged[]):
     )?.target.atLeast;
     return [
       {
-        label: `${caseId(r)} ÷ ${r.peer.name}`,
+        // Some cases have several: a rate and the time to build.
+        label: `${caseId(r)}${r.metric === 'time_ms' ? '' : ` ${r.metric}`} ÷ ${r.peer.name}`,
         value: r.ratio,
         ...(target === undefined ? {} : { target }),
       },

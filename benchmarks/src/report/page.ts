@@ -2,6 +2,7 @@ import type { BenchRecord } from '../record.js';
 import { type Chart, drawCharts } from './charts.js';
 import { type Change, theMachine } from './compare.js';
 import { costTable, type Prices } from './cost.js';
+import { number, priceLine, table } from './markdown.js';
 import {
   caseId,
   FORECAST_TARGETS,
@@ -24,24 +25,6 @@ export interface PageInput {
 export interface Page {
   readonly markdown: string;
   readonly charts: readonly Chart[];
-}
-
-function number(value: number): string {
-  const size = Math.abs(value);
-  if (size !== 0 && size < 0.001) return value.toExponential(2);
-  if (size >= 1000) return Math.round(value).toLocaleString('en');
-  return String(Number(value.toPrecision(3)));
-}
-
-const cell = (text: string): string => text.replaceAll('|', '\\|');
-
-function table(head: readonly string[], rows: readonly (readonly string[])[]): string[] {
-  return [
-    `| ${head.join(' | ')} |`,
-    `| ${head.map(() => '---').join(' | ')} |`,
-    ...rows.map((row) => `| ${row.map(cell).join(' | ')} |`),
-    '',
-  ];
 }
 
 function shown(target: Target, record: BenchRecord, measured: number): string {
@@ -107,16 +90,14 @@ export function makePage({ date, records, prices, since }: PageInput): Page {
   const costs = costTable(records, prices);
   if (costs.length > 0) {
     out.push('## What rankings cost', '');
-    const priced = costs.some((row) => row.costPerMillion !== undefined);
     out.push(
-      priced
-        ? `At ${prices.costCpuHour ?? '—'} an hour for the CPU machine and ${prices.costGpuHour ?? '—'} for the GPU machine, kept busy.`
-        : 'Without prices: give `--cost-cpu-hour` and `--cost-gpu-hour` for the cost of a million rankings on machines kept busy.',
+      priceLine(prices),
       '',
       ...table(
-        ['work', 'device', 'rankings per hour', 'cost per million'],
+        ['work', 'form', 'device', 'rankings per hour', 'cost per million'],
         costs.map((row) => [
           row.work,
+          row.form ?? '',
           row.device,
           number(row.rankingsPerHour),
           row.costPerMillion === undefined ? '—' : number(row.costPerMillion),
@@ -125,7 +106,7 @@ export function makePage({ date, records, prices, since }: PageInput): Page {
     );
     if (!costs.some((row) => row.device === 'GPU')) {
       out.push(
-        'No figure of a GPU machine is in this folder, so CPU and GPU are not compared.',
+        'No figure of a GPU is in this folder; `npm run bench -- report` with the folders of two machines lays them side by side.',
         '',
       );
     }

@@ -54,13 +54,19 @@ const HEIGHT = 420;
 const LEFT = 78;
 const TOP = 44;
 const BOTTOM = 56;
-const LEGEND = 190;
+/** Of a character, at the charts' font and a little more: no font is measured here. */
+const CHARACTER = 6.6;
+
+/** Room for the longest of these texts. */
+const widthOf = (texts: readonly string[]): number =>
+  Math.ceil(texts.reduce((most, text) => Math.max(most, text.length), 0) * CHARACTER);
 
 export function lineChart(chart: LineChart): string {
   const points = chart.series.flatMap((s) => s.points);
   const frame: Frame = {
     left: LEFT,
-    right: CHART_WIDTH - LEGEND,
+    // Beside it the legend: a stroke and the name.
+    right: CHART_WIDTH - 56 - widthOf(chart.series.map((s) => s.name)),
     top: TOP,
     bottom: HEIGHT - BOTTOM,
   };
@@ -108,11 +114,10 @@ export function lineChart(chart: LineChart): string {
 
 const BAR = 18;
 const BAR_STEP = 28;
-const LABEL = 230;
 
 /** Horizontal bars, in the order given; the value stands at a bar's end. */
 export function barChart(chart: BarChart): string {
-  const left = LABEL;
+  const left = 16 + widthOf(chart.bars.map((bar) => bar.label));
   const right = CHART_WIDTH - 70;
   const bottom = TOP + chart.bars.length * BAR_STEP;
   const height = bottom + BOTTOM;

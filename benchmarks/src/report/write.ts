@@ -1,40 +1,58 @@
 import { existsSync, readdirSync, statSync, writeFileSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { basename, join, resolve } from 'node:path';
+import { besideTable } from './beside.js';
 import { compare, machineName } from './compare.js';
 import type { Prices } from './cost.js';
 import { makePage } from './page.js';
-import { parseFolderName, readResults } from './read.js';
+import { isNativeFolder, parseFolderName, readNativeFigures, readResults } from './read.js';
 
 /** Result folders below `root`, oldest first. */
 function resultFolders(root: string): string[] {
   return readdirSync(root)
+    .filter((name) => /^\d{4}-\d{2}-\d{2}-/.test(name))
     .map((name) => join(root, name))
-    .filter((path) => statSync(path).isDirectory() && /\d{4}-\d{2}-\d{2}-/.test(path))
+    .filter((path) => statSync(path).isDirectory())
     .sort();
 }
 
+function folderNamed(root: string, name: string): string {
+  const found = [resolve(name), join(root, name)].find((path) => existsSync(path));
+  if (found === undefined) {
+    throw new Error(`no folder of results is called ${name}, neither here nor in ${root}`);
+  }
+  return found;
+}
+
+const recordsOf = (folder: string) => readResults(folder).flatMap((file) => file.records);
+
+export interface Written {
+  readonly files: readonly string[];
+  /** What several named folders say about the same work, in Markdown. */
+  readonly beside: string;
+}
+
 /**
- * Draws the folders named, or all of them, into themselves: README.md and SVG files.
- * @returns the files written
+ * Draws the folders named, or all of them, into themselves: README.md and SVG files. A page that was written by hand is
+ * left alone.
+ * @returns the files written, and the folders side by side where several are named
  * @throws Error naming a file that is not in the record format, or a folder that mixes machines
  */
 export function writeReports(
   root: string,
   options: Prices & { readonly folders: readonly string[] },
-): string[] {
+): Written {
   const all = existsSync(root) ? resultFolders(root) : [];
-  const folders =
-    options.folders.length === 0
-      ? all
-      : options.folders.map((name) => (existsSync(name) ? resolve(name) : join(root, name)));
-  const written: string[] = [];
-  for (const folder of folders) {
+  const named = options.folders.map((name) => folderNamed(root, name));
+  const several = named.length > 1;
+  const files: string[] = [];
+  for (const folder of named.length === 0 ? all : named) {
+    if (several && isNativeFolder(folder)) continue;
     const { date } = parseFolderName(folder);
-    const records = readResults(folder).flatMap((file) => file.records);
+    const records = recordsOf(folder);
     const before = all
-      .filter((other) => other < folder)
+      .filter((other) => basename(other) < basename(folder))
       .findLast((other) => {
-        const known = readResults(other).flatMap((file) => file.records);
+        const known = recordsOf(other);
         return (
           known[0] !== undefined &&
           records[0] !== undefined &&
@@ -50,19 +68,20 @@ export function writeReports(
         : {
             since: {
               name: parseFolderName(before).date,
-              changes: compare(
-                readResults(before).flatMap((file) => file.records),
-                records,
-              ),
+              changes: compare(recordsOf(before), records),
             },
           }),
     });
     for (const { file, svg } of charts) {
       writeFileSync(join(folder, file), svg);
-      written.push(join(folder, file));
+      files.push(join(folder, file));
     }
     writeFileSync(join(folder, 'README.md'), markdown);
-    written.push(join(folder, 'README.md'));
+    files.push(join(folder, 'README.md'));
   }
-  return written;
+  const machines = named.map((folder) => ({
+    name: basename(folder),
+    figures: isNativeFolder(folder) ? readNativeFigures(folder) : recordsOf(folder),
+  }));
+  return { files, beside: several ? besideTable(machines, options) : '' };
 }
