@@ -42,6 +42,7 @@ export interface RankCall {
 const KEPT_RELEASES = 4;
 /** Between two steps of `prepare`; requests that are due meanwhile come first. */
 const PREPARE_PAUSE_MS = 3;
+const COMPLAINT_PAUSE_MS = 1_000;
 
 interface ServedRelease {
   readonly release: RankingRelease;
@@ -57,6 +58,7 @@ interface ServedRelease {
  */
 export class Engine {
   readonly #options: EngineOptions;
+  readonly #complainAgainMs = new Map<string, number>();
   readonly #scratch = new ScoringScratch();
   readonly #served = new Map<string, ServedRelease>();
   #last: ServedRelease | undefined;
@@ -167,12 +169,11 @@ export class Engine {
     decisionId: string,
     call: RankCall,
   ): Promise<RankResponseBody> {
-    const { decisions, ids, logger } = this.#options;
+    const { decisions, ids } = this.#options;
     const stages = await runFill(
       run,
       { decisionId, placementId: () => ids('placement') },
-      (cause) =>
-        logger.error({ decision_id: decisionId, err: cause }, 'a slot could not be filled'),
+      (cause) => this.#complain('a slot could not be filled', decisionId, cause),
     );
     const { response, row } = this.#answer(served, run.context, decisionId, call, stages);
     try {
@@ -238,10 +239,16 @@ export class Engine {
 
   /** An answer without its log row is worse than none for learning, but better for the caller. */
   #notLogged(decisionId: string, cause: unknown): void {
-    this.#options.logger.error(
-      { decision_id: decisionId, err: cause },
-      'a decision was not logged; check the data directory',
-    );
+    this.#complain('a decision was not logged; check the data directory', decisionId, cause);
+  }
+
+  /** A disk that refuses does so at every request: each complaint is made at most once a second. */
+  #complain(message: string, decisionId: string, cause: unknown): void {
+    const { clock, logger } = this.#options;
+    const nowMs = clock.monotonicMs();
+    if (nowMs < (this.#complainAgainMs.get(message) ?? Number.NEGATIVE_INFINITY)) return;
+    this.#complainAgainMs.set(message, nowMs + COMPLAINT_PAUSE_MS);
+    logger.error({ decision_id: decisionId, err: cause }, message);
   }
 
   #serve(request: RankRequestBody, tenantId: string): ServedRelease {

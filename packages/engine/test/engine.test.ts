@@ -859,6 +859,25 @@ describe('fill', () => {
     expect((await fill(engine, { test: true })).items).toHaveLength(3);
   });
 
+  test('a disk that refuses every decision is told of once a second, not once a request', async () => {
+    const told: string[] = [];
+    const engine = engineFor(plain, {
+      logger: {
+        ...silentLogger,
+        error: (_fields: object, message?: string) => told.push(message!),
+      },
+      decisions: {
+        record() {},
+        recordDurably: () => Promise.reject(new Error('the disk is full')),
+      },
+    });
+    for (let i = 0; i < 5; i++) await expect(fill(engine)).rejects.toThrow();
+    expect(told).toEqual(['a decision was not logged; check the data directory']);
+    clock.advance(1_000);
+    await expect(fill(engine)).rejects.toThrow();
+    expect(told).toHaveLength(2);
+  });
+
   test('ads already in the send count against its limit', async () => {
     const limit = plain.publications.maxAdsPerSend[plain.publications.rowOf.get(roomy())!]!;
     const { items, degraded } = await fill(engineFor(plain), { context: { n_ads: limit + 1 } });
