@@ -66,6 +66,8 @@ class LocalStore implements Store {
   #connecting: Promise<Connected> | undefined;
   /** The owner that this store started. */
   #child: ChildProcess | undefined;
+  /** Where the log of the owner that was started last begins. */
+  #logStart = 0;
   #closing: Promise<void> | undefined;
 
   constructor(options: LocalStoreOptions) {
@@ -213,13 +215,15 @@ class LocalStore implements Store {
         started.endedAt !== undefined &&
         performance.now() - started.endedAt > OTHER_OWNER_MS
       ) {
-        throw storeError('WAGGLE_STORE_START_FAILED', 'waggle store ended before it was ready', {
-          details: {
-            exitCode: started.child.exitCode,
-            signal: started.child.signalCode,
-            log: await this.#logTail(),
-          },
-        });
+        const { exitCode, signalCode: signal } = started.child;
+        const log = await this.#logTail();
+        const why =
+          /^WAGGLE_\w+: .*$/m.exec(log)?.[0] ?? `its log is empty, status ${exitCode ?? signal}`;
+        throw storeError(
+          'WAGGLE_STORE_START_FAILED',
+          `waggle store ended before it was ready: ${why}`,
+          { details: { exitCode, signal, log } },
+        );
       }
       if (performance.now() > deadline) {
         throw storeError(
@@ -247,6 +251,7 @@ class LocalStore implements Store {
       });
       try {
         if ((await log.stat()).size > LOG_LIMIT_BYTES) await truncate(path, 0);
+        this.#logStart = (await log.stat()).size;
         child = spawn(startOwner.command, [...startOwner.args], {
           stdio: ['ignore', log.fd, log.fd, 'ipc'],
           detached: true,
@@ -293,9 +298,10 @@ class LocalStore implements Store {
     return join(this.#directory, 'owner.log');
   }
 
+  /** The last lines of the owner that was started last, not of one before it. */
   async #logTail(): Promise<string> {
     try {
-      return (await readFile(this.#logPath(), 'utf8')).slice(-2_000);
+      return (await readFile(this.#logPath())).subarray(this.#logStart).toString().slice(-2_000);
     } catch {
       return '';
     }

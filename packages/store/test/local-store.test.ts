@@ -198,7 +198,24 @@ test('a second process on the same directory is refused with the owner’s addre
   ).rejects.toMatchObject({ code: 'WAGGLE_STORE_LOCKED', details: { pid, url } });
 });
 
-test('an owner that cannot start is reported with its last lines', async () => {
+test('an owner that cannot start says why: this one, not one before it', async () => {
+  const startOwner = (code: string) => ({ command: process.execPath, args: ['-e', code] });
+  const failing = (code: string) =>
+    openLocalStore({ dataDir, logger: silentLogger, startOwner: startOwner(code) });
+  await expect(
+    failing(
+      'console.error("WAGGLE_STORE_DISK_FULL: the disk is full\\n  → Free space"); process.exit(1)',
+    ),
+  ).rejects.toMatchObject({
+    code: 'WAGGLE_STORE_START_FAILED',
+    message: 'waggle store ended before it was ready: WAGGLE_STORE_DISK_FULL: the disk is full',
+  });
+  await expect(failing('process.exit(9)')).rejects.toMatchObject({
+    message: 'waggle store ended before it was ready: its log is empty, status 9',
+  });
+});
+
+test('an owner that cannot be started is reported with its last lines', async () => {
   await expect(
     openLocalStore({
       dataDir,

@@ -1,4 +1,5 @@
 import { spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { chmod, mkdir, mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import { createServer as createTcpServer } from 'node:net';
@@ -8,6 +9,7 @@ import { silentLogger, systemClock } from '@waggle/core';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { openEmbeddedStore, openServerStore, storeErrors, toStoreError } from '../src/index.js';
 import { startStoreServer } from '../src/server/index.js';
+import { writeOwner } from '../src/server/owner-file.js';
 
 let root: string;
 beforeAll(async () => {
@@ -67,6 +69,14 @@ describe('opening', () => {
     await expect(stat(join(dir, 'owner.json'))).rejects.toMatchObject({ code: 'ENOENT' });
     const server = await startStoreServer(options);
     await server.close();
+  });
+
+  test.skipIf(!existsSync('/sys'))('an owner.json that cannot be written has a code', async () => {
+    const owner = { url: 'x', user: 'u', password: 'p', pid: process.pid, startedAt: '' };
+    await expect(writeOwner('/sys', owner)).rejects.toMatchObject({
+      code: 'WAGGLE_STORE_READ_ONLY',
+      message: expect.stringContaining('owner.json'),
+    });
   });
 
   test('a full disk is told apart from other failures', () => {

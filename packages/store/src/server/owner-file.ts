@@ -1,6 +1,7 @@
 import { open, readFile, rename, rm } from 'node:fs/promises';
 import { get } from 'node:http';
 import { join, resolve } from 'node:path';
+import { toStoreError } from '../clickhouse-errors.js';
 import { isAlive } from '../directory-lock.js';
 
 /** `owner.json`: where the process that owns a store directory listens; readable by its user alone. */
@@ -23,19 +24,25 @@ export const SERVER_NAME = 'waggle store';
 /** What `openLocalStore` says over the IPC channel of the owner that it has started. */
 export const STOP_WHEN_UNUSED = 'waggle: stop when unused';
 
+/** @throws WAGGLE_STORE_DISK_FULL, WAGGLE_STORE_READ_ONLY */
 export async function writeOwner(directory: string, owner: Owner): Promise<void> {
   const path = join(directory, FILE);
   const next = `${path}.${process.pid}`;
   // Created with its final mode: the password is never readable by others, not even for a moment.
-  await rm(next, { force: true });
-  const handle = await open(next, 'wx', 0o600);
   try {
-    await handle.writeFile(`${JSON.stringify(owner, null, 2)}\n`);
-    await handle.sync();
-  } finally {
-    await handle.close();
+    await rm(next, { force: true });
+    const handle = await open(next, 'wx', 0o600);
+    try {
+      await handle.writeFile(`${JSON.stringify(owner, null, 2)}\n`);
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+    await rename(next, path);
+  } catch (err) {
+    await rm(next, { force: true }).catch(() => {});
+    throw toStoreError(err, { doing: `write ${path}` });
   }
-  await rename(next, path);
 }
 
 /** Removes the file if it still names this process. */
