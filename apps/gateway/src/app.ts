@@ -27,6 +27,8 @@ import { rankRoutes } from './routes/rank.js';
 import type { RouteContext } from './routes/route-context.js';
 import { VERSION } from './version.js';
 
+const LATE_CHECK_MS = 1_000;
+
 export interface GatewayParts {
   readonly engine: EnginePort;
   readonly releases: ReleasesPort;
@@ -57,6 +59,13 @@ export function buildApp(parts: GatewayParts): FastifyInstance {
     genReqId: () => newId('request'),
     bodyLimit: 1_048_576,
     requestTimeout: config.requestTimeoutMs,
+    http: {
+      // Of the two times Node takes the longer one for the whole request, and 60 s for the head unless told otherwise.
+      headersTimeout: config.requestTimeoutMs,
+      requestTimeout: config.requestTimeoutMs,
+      // Node looks for late requests every 30 s unless told otherwise: 10 s would be up to 40.
+      connectionsCheckingInterval: LATE_CHECK_MS,
+    },
     keepAliveTimeout: config.keepAliveTimeoutMs,
     // Requests that arrive on open connections during shutdown are still answered.
     return503OnClosing: false,

@@ -211,6 +211,33 @@ describe('the socket', () => {
   });
 
   test.each([
+    ['head', 'POST /v1/rank HTTP/1.1\r\nhost: a\r\n'],
+    [
+      'body',
+      'POST /v1/rank HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{',
+    ],
+  ])(
+    'a %s that never ends is cut off within a second of its time',
+    async (_part, bytes) => {
+      const { app } = testGateway({ config: { requestTimeoutMs: 200 } });
+      closers.push(() => app.close());
+      const url = await listen(app, config);
+      const socket = connect(Number(new URL(url).port), '127.0.0.1');
+      socket.write(bytes);
+      let text = '';
+      socket.on('data', (chunk) => {
+        text += chunk;
+      });
+      const startedMs = performance.now();
+      await once(socket, 'close');
+      expect(text).toMatch(/^HTTP\/1.1 408 .*"code":"WAGGLE_REQUEST_TIMEOUT"/s);
+      // Two looks and a busy machine; a look every 30 s is far beyond.
+      expect(performance.now() - startedMs).toBeLessThan(15_000);
+    },
+    60_000,
+  );
+
+  test.each([
     ['something that is not HTTP', 'hello\r\n\r\n', 400, 'WAGGLE_REQUEST_MALFORMED'],
     [
       'endless headers',
