@@ -188,8 +188,41 @@ export function crossedLogLossLimit(
   const { clusters, crossed } = sample;
   const { nRows, probability, positive, negative } = checkSample(sample);
   const baseline = checkSample({ ...sample, probability: sample.baseline });
-  checkLength('clusters', clusters, nRows);
-  checkLength('crossed', crossed, nRows);
+  const losses = (p: ArrayLike<number>) =>
+    Float64Array.from({ length: nRows }, (_, i) => rowLogLoss(p[i]!, positive[i]!, negative[i]!));
+  return crossedLossLimit(
+    {
+      ...{ loss: losses(probability), baselineLoss: losses(baseline.probability) },
+      ...{ mass: positive.map((n, i) => n + negative[i]!), clusters, crossed },
+    },
+    confidence,
+  );
+}
+
+/** Rows with what each cost a model and its baseline. */
+export interface PairedLosses {
+  /** [nRows] loss of the row times its mass. */
+  readonly loss: ArrayLike<number>;
+  readonly baselineLoss: ArrayLike<number>;
+  /** [nRows] rows without are left out. */
+  readonly mass: ArrayLike<number>;
+  /** [nRows] codes of either clustering. */
+  readonly clusters: ArrayLike<number>;
+  readonly crossed: ArrayLike<number>;
+}
+
+/**
+ * As `crossedLogLossLimit`, of losses of any kind.
+ * @throws WAGGLE_MEASUREMENT_TOO_FEW_CLUSTERS, WAGGLE_MEASUREMENT_SINGLE_CLASS when the baseline loses nothing
+ */
+export function crossedLossLimit(
+  { loss, baselineLoss, mass, clusters, crossed }: PairedLosses,
+  confidence = 0.95,
+): CrossedLimit {
+  const nRows = loss.length;
+  for (const [name, column] of Object.entries({ baselineLoss, mass, clusters, crossed })) {
+    checkLength(name, column, nRows);
+  }
   if (!(confidence > 0 && confidence < 1)) {
     throw measurementError(
       'WAGGLE_MEASUREMENT_OUT_OF_RANGE',
@@ -201,8 +234,9 @@ export function crossedLogLossLimit(
   let sum = 0;
   let total = 0;
   for (let i = 0; i < nRows; i++) {
-    base[i] = rowLogLoss(baseline.probability[i]!, positive[i]!, negative[i]!);
-    difference[i] = rowLogLoss(probability[i]!, positive[i]!, negative[i]!) - base[i]!;
+    if (!(mass[i]! > 0)) continue;
+    base[i] = baselineLoss[i]!;
+    difference[i] = loss[i]! - base[i]!;
     sum += difference[i]!;
     total += base[i]!;
   }
@@ -216,7 +250,7 @@ export function crossedLogLossLimit(
   const { variance, nClusters } = clusteredVariance(
     difference.map((d, i) => (d - estimate * base[i]!) / total),
     [clusters, crossed],
-    (i) => positive[i]! + negative[i]! > 0,
+    (i) => mass[i]! > 0,
   );
   const standardError = Math.sqrt(variance);
   const upperLimit = estimate + studentQuantile(confidence, nClusters - 1) * standardError;

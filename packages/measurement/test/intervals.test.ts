@@ -5,6 +5,7 @@ import {
   calibrationRatio,
   clusterBootstrap,
   crossedLogLossLimit,
+  crossedLossLimit,
   logLoss,
   quantileOfSorted,
   relativeLogLossDifference,
@@ -30,6 +31,9 @@ function overdispersed(seed: number, nClusters: number, sigma: number) {
   }
   return { probability, successes, trials, clusters };
 }
+
+const logLossOf = (p: number, successes: number, trials: number): number =>
+  -successes * Math.log(p) - (trials - successes) * Math.log(1 - p);
 
 describe('calibration ratio', () => {
   test('is expected over observed, with the standard error worked by hand', () => {
@@ -250,6 +254,27 @@ describe('relative log-loss difference', () => {
     expect(upperLimit).toBeCloseTo(Math.tan(Math.PI * 0.45) * standardError, 9);
     expect(() => crossedLogLossLimit({ ...sample, crossed: [3, 3, 3, 3] })).toThrowError(
       expect.objectContaining({ code: 'WAGGLE_MEASUREMENT_TOO_FEW_CLUSTERS' }),
+    );
+  });
+
+  test('the crossed limit of losses is that of the log-loss where they are that, rows without mass left out', () => {
+    const world = overdispersed(3, 12, 0.3);
+    const baseline = world.probability.map((p) => 1.1 * p);
+    const crossed = world.probability.map((_, i) => i % 7);
+    const loss = (p: number, i: number) => logLossOf(p, world.successes[i]!, world.trials[i]!);
+    const of = crossedLogLossLimit({ ...world, baseline, crossed }, 0.975);
+    const rows = {
+      loss: [...world.probability.map(loss), 1e6],
+      baselineLoss: [...baseline.map(loss), 1],
+      mass: [...world.trials, 0],
+      clusters: [...world.clusters, 99],
+      crossed: [...crossed, 99],
+    };
+    const found = crossedLossLimit(rows, 0.975);
+    expect(found.nClusters).toBe(of.nClusters);
+    expect(found.upperLimit).toBeCloseTo(of.upperLimit, 10);
+    expect(() => crossedLossLimit({ ...rows, crossed })).toThrowError(
+      expect.objectContaining({ code: 'WAGGLE_MEASUREMENT_SHAPE' }),
     );
   });
 

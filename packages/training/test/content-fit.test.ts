@@ -50,6 +50,7 @@ test('finds which directions of the texts matter, which a cosine cannot, and pas
   const { input, truth } = network(1);
   const trained = await trainContentFit(input);
   expect(trained.gate.passed, trained.gate.summary).toBe(true);
+  expect(trained.gate.summary).toMatch(/% where campaigns share its errors, too\)/);
   const fit = trained.score(input.dataset);
   const width = ctrFeatures.names.length;
   const cosine = truth.map(

@@ -79,6 +79,7 @@ test('reads quality off texts and attributes, of newcomers too, and passes its g
   const { input, truth } = network(1);
   const trained = await trainContentQuality(input);
   expect(trained.gate.passed, trained.gate.summary).toBe(true);
+  expect(trained.gate.summary).toMatch(/% where campaigns share its errors, too\)/);
   const { publication, ad } = trained.score(input.dataset);
   // Hidden effects of n entities leave σ²·k/n of noise on k values: 810 publications, σ 0.25, 18 values, spread 0.5 → 0.997;
   // 270 campaigns, σ 0.2, 26 values in two collinear copies, spread 0.35 → 0.985. The ridge and the walk of chance cost the rest.

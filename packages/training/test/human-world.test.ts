@@ -114,6 +114,8 @@ test('labels made with it are closer to the people who clicked than labels made 
 test('passes its gate by what can be known without truth, says so in its card, and is kept whole', async () => {
   expect(trained.gate.passed, trained.gate.summary).toBe(true);
   expect(trained.gate.checks.map((c) => c.name)).toContain('converters');
+  const { estimate, upper975Crossed } = trained.gate.relativeLogLoss!;
+  expect(upper975Crossed).toBeGreaterThan(estimate);
   expect(trained.head.touch).toBeGreaterThan(0.8);
   expect(trained.head.accident).toBeLessThan(0.002);
   const trees = await Trees.load(trained.artifacts['model.trees']!);

@@ -165,19 +165,17 @@ export async function trainAnswers(o: AnswerTraining): Promise<TrainedAnswers> {
   const lossOf = (p: (i: number) => number) =>
     judged.y.map((_, i) => -Math.log(Math.max(p(i), PROBABILITY_FLOOR)));
   const publications = takeCodes(dataset.publication, split.gate);
-  const slices = sliceTable(
-    {
-      loss: lossOf((i) => probability[i * nClasses + judged.y[i]!]!),
-      // A class that training has not seen has no column, and no row of it comes here under its own name.
-      baselineLoss: lossOf((i) => frequency[judged.y[i]!]!),
-      mass: new Float64Array(judged.nRows).fill(1),
-      publications,
-      publicationFirstMs: firstSeen(dataset.publication, dataset.decisionTsMs, split.gate),
-      campaignFirstMs: firstSeen(dataset.campaign, dataset.decisionTsMs, split.gate),
-      decisionTsMs: take(dataset.decisionTsMs, split.gate),
-    },
-    seed,
-  );
+  const judgedRows = {
+    loss: lossOf((i) => probability[i * nClasses + judged.y[i]!]!),
+    // A class that training has not seen has no column, and no row of it comes here under its own name.
+    baselineLoss: lossOf((i) => frequency[judged.y[i]!]!),
+    mass: new Float64Array(judged.nRows).fill(1),
+    publications,
+    publicationFirstMs: firstSeen(dataset.publication, dataset.decisionTsMs, split.gate),
+    campaignFirstMs: firstSeen(dataset.campaign, dataset.decisionTsMs, split.gate),
+    decisionTsMs: take(dataset.decisionTsMs, split.gate),
+  };
+  const slices = sliceTable(judgedRows, seed);
   const campaigns = takeCodes(dataset.campaign, split.gate);
   const nCampaigns = new Set(campaigns).size;
   const checks = [leakCheck(dataset, split.train, answerOf)];
@@ -187,7 +185,13 @@ export async function trainAnswers(o: AnswerTraining): Promise<TrainedAnswers> {
       checks.push(...classCheck(name, k, judging));
     }
   }
-  const gate = gateOnSlices('answers', slices[0]!, checks, nCampaigns);
+  const gate = gateOnSlices(
+    'answers',
+    slices[0]!,
+    { ...judgedRows, campaigns },
+    checks,
+    nCampaigns,
+  );
   const head: AnswerHead = {
     kind: 'softmax_trees',
     classes,

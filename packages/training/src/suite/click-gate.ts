@@ -76,16 +76,14 @@ export function gateOnLaterClicks(
   };
   const judged = slice(split.gate, o.logits);
   const model = visible(o.logits);
-  const slices = sliceTable(
-    judgedCounts({
-      ...{ model, baseline: visible(o.baseline), publications: judged.clusters },
-      ...{ successes: judged.successes, trials: judged.trials },
-      publicationFirstMs: firstSeen(dataset.publication, dataset.decisionTsMs, split.gate),
-      campaignFirstMs: firstSeen(dataset.campaign, dataset.decisionTsMs, split.gate),
-      decisionTsMs: take(dataset.decisionTsMs, split.gate),
-    }),
-    seed,
-  );
+  const judgedRows = judgedCounts({
+    ...{ model, baseline: visible(o.baseline), publications: judged.clusters },
+    ...{ successes: judged.successes, trials: judged.trials },
+    publicationFirstMs: firstSeen(dataset.publication, dataset.decisionTsMs, split.gate),
+    campaignFirstMs: firstSeen(dataset.campaign, dataset.decisionTsMs, split.gate),
+    decisionTsMs: take(dataset.decisionTsMs, split.gate),
+  });
+  const slices = sliceTable(judgedRows, seed);
   const campaigns = takeCodes(dataset.campaign, split.gate);
   const nCampaigns = new Set(campaigns.filter((_, i) => judged.trials[i]! > 0)).size;
   const clicks = judged.successes.reduce((sum, s) => sum + s, 0);
@@ -105,6 +103,6 @@ export function gateOnLaterClicks(
     );
     checks.push(calibrationCheck(ratio, logStandardError));
   }
-  const gate = gateOnSlices(name, slices[0]!, checks, nCampaigns);
+  const gate = gateOnSlices(name, slices[0]!, { ...judgedRows, campaigns }, checks, nCampaigns);
   return { slices, gate };
 }

@@ -110,21 +110,21 @@ export async function trainHuman(o: {
   const base = trapped / nTrain;
   const loss = (of: (i: number) => number) =>
     Float64Array.from(gateRows, (i) => rowLogLoss(of(i), rows.trapped[i]!, 1 - rows.trapped[i]!));
-  const slices = sliceTable(
-    {
-      loss: loss((i) => g[i]!),
-      baselineLoss: loss(() => base),
-      mass: new Float64Array(gateRows.length).fill(1),
-      expected: Float64Array.from(gateRows, (i) => g[i]!),
-      observed: Float64Array.from(gateRows, (i) => rows.trapped[i]!),
-      publications: Uint32Array.from(gateRows, (i) => rows.publication.codes[i]!),
-      publicationFirstMs: firstSeen(rows.publication, rows.tsMs, gateRows),
-      campaignFirstMs: firstSeen(rows.campaign, rows.tsMs, gateRows),
-      decisionTsMs: Float64Array.from(gateRows, (i) => rows.tsMs[i]!),
-    },
-    seed,
-  );
-  const gate = gateOnSlices('human', slices[0]!, convertersCheck(rows, p, gateFrom));
+  const judgedRows = {
+    loss: loss((i) => g[i]!),
+    baselineLoss: loss(() => base),
+    mass: new Float64Array(gateRows.length).fill(1),
+    expected: Float64Array.from(gateRows, (i) => g[i]!),
+    observed: Float64Array.from(gateRows, (i) => rows.trapped[i]!),
+    publications: Uint32Array.from(gateRows, (i) => rows.publication.codes[i]!),
+    publicationFirstMs: firstSeen(rows.publication, rows.tsMs, gateRows),
+    campaignFirstMs: firstSeen(rows.campaign, rows.tsMs, gateRows),
+    decisionTsMs: Float64Array.from(gateRows, (i) => rows.tsMs[i]!),
+  };
+  const slices = sliceTable(judgedRows, seed);
+  const campaigns = Uint32Array.from(gateRows, (i) => rows.campaign.codes[i]!);
+  const checks = convertersCheck(rows, p, gateFrom);
+  const gate = gateOnSlices('human', slices[0]!, { ...judgedRows, campaigns }, checks);
   const fingerprint = `click_${createHash('sha256')
     .update(JSON.stringify(CLICK_SIGNALS))
     .digest('hex')
