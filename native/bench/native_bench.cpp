@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <cstring>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bench/device_bench.hpp"
@@ -68,9 +69,18 @@ int main(int argc, char** argv) {
   if (device) {
     if (info.backend == "cpu") {
       std::fprintf(stderr, "native_bench: no accelerator is in use\n");
+      for (const RejectedBackend& one : info.rejected)
+        if (one.name == "cuda") std::fprintf(stderr, "  cuda: %s\n", one.reason.c_str());
       return 1;
     }
     return bench::device_bench({quick, huge, filter});
+  }
+  conformance::Cases cases;
+  for (auto& item : conformance::all_cases(true))
+    if (std::strstr(item->name().c_str(), filter) != nullptr) cases.push_back(std::move(item));
+  if (cases.empty()) {
+    std::fprintf(stderr, "native_bench: no case has %s in its name\n", filter);
+    return 1;
   }
   MachineProbe limits;
   if (const Status status = machine_probe(RunContext{}, &limits); !status.ok()) {
@@ -79,9 +89,8 @@ int main(int argc, char** argv) {
   }
   std::printf("[\n");
   bool first = true;
-  for (auto& item : conformance::all_cases(true)) {
+  for (auto& item : cases) {
     const std::string name = item->name();
-    if (std::strstr(name.c_str(), filter) == nullptr) continue;
     item->prepare();
     const Status warm = item->call(RunContext{});
     if (!warm.ok()) {
