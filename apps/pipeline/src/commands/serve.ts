@@ -50,7 +50,7 @@ export function untilAborted(signal: AbortSignal): Promise<void> {
 export async function serveCommand(
   context: CommandContext,
   options: Record<string, unknown>,
-): Promise<undefined> {
+): Promise<number> {
   const clock = options['clock'];
   if (clock !== undefined && clock !== 'system' && clock !== 'data') {
     throw pipelineError('WAGGLE_USAGE', `--clock must be system or data, got "${String(clock)}"`);
@@ -75,6 +75,6 @@ export async function serveCommand(
           ].join('\n'),
   );
   await untilAborted(context.signal);
-  await gateway.close();
-  return undefined;
+  // What had to be cut or left behind is in the log.
+  return (await gateway.close()) ? 0 : 1;
 }
