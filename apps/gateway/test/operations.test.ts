@@ -1,6 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { silentLogger } from '@waggle/core';
+import { collectDefaultMetrics } from 'prom-client';
 import { describe, expect, test } from 'vitest';
+import { GatewayConfigSchema } from '../src/config.js';
 import { POSTABLE_TYPES } from '../src/event-contract.js';
 import { VERSION } from '../src/version.js';
 import { CLICK, NOW_MS, OFFER_SHOWN, OFFERS, servedRelease, testGateway } from './rank-fixture.js';
@@ -16,6 +18,50 @@ describe('metrics', () => {
           Number(line.slice(line.lastIndexOf(' ') + 1)),
         ]),
     );
+
+  test('that documents, alerts and READMEs name exist, and each has a help text and a type', async () => {
+    const { app } = testGateway();
+    collectDefaultMetrics({ register: app.gatewayMetrics.registry });
+    await app.inject({ method: 'POST', url: '/v1/rank', payload: OFFERS });
+    const { body } = await app.inject({ method: 'GET', url: '/metrics' });
+    const exposed = new Set(Array.from(body.matchAll(/^([a-z_]+)(?:\{.*\})? /gm), (m) => m[1]!));
+    const described = new Set(Array.from(body.matchAll(/^# TYPE ([a-z_]+) /gm), (m) => m[1]!));
+    expect(described).toEqual(
+      new Set(Array.from(body.matchAll(/^# HELP ([a-z_]+) \S/gm), (m) => m[1]!)),
+    );
+    for (const name of exposed) {
+      expect(
+        [...described].some((d) => [d, `${d}_bucket`, `${d}_sum`, `${d}_count`].includes(name)),
+        name,
+      ).toBe(true);
+    }
+    for (const path of ['docs/operations.md', 'README.md', 'apps/gateway/README.md']) {
+      const text = readFileSync(new URL(`../../../${path}`, import.meta.url), 'utf8');
+      const named =
+        text.match(/\b(?:waggle|process|nodejs)_[a-z]+_[a-z_]+\b|\bwaggle_ready\b/g) ?? [];
+      for (const name of named)
+        expect(exposed.has(name) || described.has(name), `${path}: ${name}`).toBe(true);
+    }
+  });
+
+  test('settings stand in docs/operations.md with their defaults', () => {
+    const text = readFileSync(new URL('../../../docs/operations.md', import.meta.url), 'utf8');
+    const listed = Array.from(text.matchAll(/^\| `WAGGLE_GATEWAY_(\w+)` \| (\d+) \|/gm), (m) => [
+      m[1]!,
+      Number(m[2]),
+    ]);
+    const numbers = Object.entries(GatewayConfigSchema.properties).flatMap(([key, schema]) =>
+      'type' in schema && schema.type === 'integer' && key !== 'port'
+        ? [
+            [
+              key.replaceAll(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase(),
+              (schema as unknown as { default: number }).default,
+            ],
+          ]
+        : [],
+    );
+    expect(new Map(listed as [string, number][])).toEqual(new Map(numbers as [string, number][]));
+  });
 
   test('count requests, errors and durations by route, and what was decided', async () => {
     const { app, clock } = testGateway();
