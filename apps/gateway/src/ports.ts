@@ -4,6 +4,7 @@ import type {
   RankRequestBody,
   RankResponseBody,
 } from '@waggle/core/contract';
+import type { Balances } from '@waggle/store/ledger';
 import type { Static } from 'typebox';
 
 /** What the HTTP layer needs of the rooms below. `startGateway` fills these with the real parts. */
@@ -98,17 +99,8 @@ export interface PeersStatus {
   readonly ageMs: number;
 }
 
-/** Where a campaign's money is, in micros. */
-export interface CampaignAccount {
-  readonly budgetMicros: number;
-  /** 0 = no daily limit. */
-  readonly dailyBudgetMicros: number;
-  /** What may still be held, today's budget considered; never below 0. */
-  readonly availableMicros: number;
-  readonly heldMicros: number;
-  readonly spentMicros: number;
-  /** Held or charged outside this ledger. */
-  readonly outsideMicros: number;
+/** A campaign's money by now: `availableMicros` is what may still be held, the day's budget considered, and never below 0. */
+export interface CampaignAccount extends Balances {
   /** Held and charged on the UTC day, other ledgers' included. */
   readonly todayMicros: number;
 }
