@@ -1,5 +1,5 @@
 import { crossedLossLimit } from '@waggle/measurement';
-import { type GateCheck, MAX_RELATIVE_LOSS, MIN_CAMPAIGNS } from '../gate.js';
+import { type GateCheck, MAX_RELATIVE_LOSS, MIN_CAMPAIGNS, MIN_PUBLICATIONS } from '../gate.js';
 import type { JudgedRows, SliceOfModel } from './slice-table.js';
 
 /** Why a model of the suite was or was not promoted; plain JSON. */
@@ -21,7 +21,6 @@ export interface SuiteGate {
   readonly summary: string;
 }
 
-const MIN_PUBLICATIONS = 10;
 const MIN_ROWS = 100;
 
 /** Judged rows with the campaign of each. */
