@@ -100,7 +100,11 @@ export async function openLiveParts(o: {
       journalPort: {
         append: (events) => journal.append(events),
         forwarder: () =>
-          combined(forwarding, [journal.status(), decisions.status(), ledger.status()]),
+          combined(forwarding, decisions.dropped, [
+            journal.status(),
+            decisions.status(),
+            ledger.status(),
+          ]),
       },
       forwardTo(store, shared) {
         forwarding = true;
@@ -187,13 +191,18 @@ async function followPlacement(
   }
 }
 
-function combined(forwarding: boolean, parts: readonly ForwarderStatus[]): ForwarderStatus {
+function combined(
+  forwarding: boolean,
+  dropped: number,
+  parts: readonly Omit<ForwarderStatus, 'dropped'>[],
+): ForwarderStatus {
   const failed = parts.find((part) => !part.ok);
   const detail = failed?.detail ?? (forwarding ? undefined : 'no store is connected yet');
   return {
     ok: forwarding && failed === undefined,
     backlog: parts.reduce((total, part) => total + part.backlog, 0),
     lagMs: Math.max(...parts.map((part) => part.lagMs)),
+    dropped,
     ...(detail === undefined ? {} : { detail }),
   };
 }

@@ -61,7 +61,7 @@ export interface GaugeSources {
     swaps: number;
     rejected: boolean;
   };
-  forwarder(): { ok: boolean; backlog: number; lagMs: number };
+  forwarder(): { ok: boolean; backlog: number; lagMs: number; dropped: number };
   peers(): PeersStatus;
   idempotency(): { entries: number; bytes: number; evicted: number; replayed: number };
   ready(): boolean;
@@ -273,6 +273,12 @@ export class GatewayMetrics {
       'waggle_idempotency_bytes',
       'Memory that stored answers take.',
       () => sources.idempotency().bytes,
+    );
+    this.#counter(
+      'waggle_decisions_dropped_total',
+      'Decisions that the disk did not take.',
+      undefined,
+      () => [['', sources.forwarder().dropped]],
     );
     this.#counter('waggle_release_swaps_total', 'Releases taken into service.', undefined, () => [
       ['', sources.release().swaps],

@@ -69,6 +69,8 @@ export interface ForwarderStatus {
   /** Events and decisions that are durable here and not yet in the store. */
   readonly backlog: number;
   readonly lagMs: number;
+  /** Decisions that could not be kept since the start. */
+  readonly dropped: number;
   readonly detail?: string;
 }
 

@@ -50,7 +50,7 @@ export async function rehearse(o: {
     },
     journal: {
       append: () => Promise.resolve({ accepted: 0, duplicates: 0 }),
-      forwarder: () => ({ ok: true, backlog: 0, lagMs: 0 }),
+      forwarder: () => ({ ok: true, backlog: 0, lagMs: 0, dropped: 0 }),
     },
     clock,
     logger: silentLogger,

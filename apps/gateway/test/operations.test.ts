@@ -94,6 +94,7 @@ describe('metrics', () => {
       waggle_http_in_flight: 0,
       waggle_forwarder_up: 1,
       waggle_forwarder_backlog: 0,
+      waggle_decisions_dropped_total: 0,
     };
     for (const [name, value] of Object.entries(expected))
       expect([name, values.get(name)]).toEqual([name, value]);
@@ -141,7 +142,7 @@ describe('readiness', () => {
 
   test('does not depend on the store, and says when it is behind', async () => {
     const { app, journal } = testGateway();
-    journal.forwarder = () => ({ ok: false, backlog: 7, lagMs: 61_000 });
+    journal.forwarder = () => ({ ok: false, backlog: 7, lagMs: 61_000, dropped: 0 });
     const body = (await app.inject('/readyz')).json();
     expect(body.status).toBe('ready');
     expect(body.checks.forwarder).toEqual({

