@@ -467,7 +467,9 @@ describe('VectorIndex', () => {
     );
     const waiting = codeOf(() => index.delete(id, { signal })).then((code) => settled.push(code));
     const second = write(2);
-    setImmediate(() => controller.abort());
+    // Before the event loop turns, and with it before the first can settle, however long this thread is kept waiting.
+    await Promise.resolve();
+    controller.abort();
     await Promise.all([first, aborted, waiting, second]);
     expect(settled).toEqual(['WAGGLE_ABORTED', 'WAGGLE_ABORTED', '1', '2']);
     expect(index.stats().rows).toEqual({ live: n, deleted: n });
