@@ -10,6 +10,18 @@ import { PATIENCE } from './patience.js';
 import { OFFERS, rankResponse, testGateway } from './rank-fixture.js';
 
 const config = gatewayConfig({ port: 0 });
+
+/** Everything that comes back for these bytes until the connection is closed. */
+async function answerTo(url: string, bytes: string): Promise<string> {
+  const socket = connect(Number(new URL(url).port), '127.0.0.1');
+  socket.write(bytes);
+  let text = '';
+  socket.on('data', (chunk) => {
+    text += chunk;
+  });
+  await once(socket, 'close');
+  return text;
+}
 const closers: (() => Promise<unknown>)[] = [];
 afterEach(async () => {
   for (const close of closers.splice(0)) await close();
@@ -222,14 +234,8 @@ describe('the socket', () => {
       const { app } = testGateway({ config: { requestTimeoutMs: 200 } });
       closers.push(() => app.close());
       const url = await listen(app, config);
-      const socket = connect(Number(new URL(url).port), '127.0.0.1');
-      socket.write(bytes);
-      let text = '';
-      socket.on('data', (chunk) => {
-        text += chunk;
-      });
       const startedMs = performance.now();
-      await once(socket, 'close');
+      const text = await answerTo(url, bytes);
       expect(text).toMatch(/^HTTP\/1.1 408 .*"code":"WAGGLE_REQUEST_TIMEOUT"/s);
       // Two looks and a busy machine; a look every 30 s is far beyond.
       expect(performance.now() - startedMs).toBeLessThan(15_000);
@@ -255,13 +261,7 @@ describe('the socket', () => {
     const { app } = testGateway();
     closers.push(() => app.close());
     const url = await listen(app, config);
-    const socket = connect(Number(new URL(url).port), '127.0.0.1');
-    socket.write(bytes);
-    let text = '';
-    socket.on('data', (chunk) => {
-      text += chunk;
-    });
-    await once(socket, 'close');
+    const text = await answerTo(url, bytes);
     expect(text).toMatch(new RegExp(`^HTTP/1.1 ${status} `));
     const body = JSON.parse(text.slice(text.indexOf('\r\n\r\n') + 4));
     expect(isErrorShape(body)).toBe(true);
