@@ -19,7 +19,7 @@ export const MAX_LOG_CALIBRATION = 0.05;
 export const MIN_PUBLICATIONS = 10;
 /** Standard errors are by campaign as well: one says nothing about others. */
 export const MIN_CAMPAIGNS = 2;
-export const MIN_SUCCESSES = 50;
+const MIN_SUCCESSES = 50;
 
 export interface GateCheck {
   readonly name:
@@ -135,33 +135,20 @@ export interface GateOptions {
 export function runGate(rows: GateRows, options: GateOptions): GateReport {
   const { name, seed, nReplicates = 1_000, earlierChecks = [], otherwise = 'prior_only' } = options;
   const nRows = rows.model.length;
-  let trials = 0;
-  let successes = 0;
   let from = Number.POSITIVE_INFINITY;
   let to = Number.NEGATIVE_INFINITY;
-  const publications = new Set<number>();
-  const campaigns = new Set<number>();
   for (let i = 0; i < nRows; i++) {
-    trials += rows.trials[i]!;
-    successes += rows.successes[i]!;
     from = Math.min(from, rows.decisionTsMs[i]!);
     to = Math.max(to, rows.decisionTsMs[i]!);
-    if (!(rows.trials[i]! > 0)) continue;
-    publications.add(rows.publications[i]!);
-    campaigns.add(rows.campaigns[i]!);
   }
+  const { trials, successes, publications, campaigns, enough } = judgeable(rows);
   const checks: GateCheck[] = [...earlierChecks];
-  const enough =
-    publications.size >= MIN_PUBLICATIONS &&
-    campaigns.size >= MIN_CAMPAIGNS &&
-    successes >= MIN_SUCCESSES &&
-    trials - successes >= MIN_SUCCESSES;
   checks.push({
     name: 'enough_data',
     passed: enough,
     value: successes,
     limit: MIN_SUCCESSES,
-    explanation: `${nRows} later rows of ${publications.size} publications and ${campaigns.size} campaigns with ${successes} successes and ${trials - successes} failures; at least ${MIN_PUBLICATIONS} publications, ${MIN_CAMPAIGNS} campaigns and ${MIN_SUCCESSES} of each outcome are needed`,
+    explanation: `${nRows} later rows of ${publications} publications and ${campaigns} campaigns with ${successes} successes and ${trials - successes} failures; at least ${MIN_PUBLICATIONS} publications, ${MIN_CAMPAIGNS} campaigns and ${MIN_SUCCESSES} of each outcome are needed`,
   });
   let relativeLogLoss: GateReport['relativeLogLoss'] = null;
   let modelMetrics: GateMetrics | null = null;
@@ -199,7 +186,7 @@ export function runGate(rows: GateRows, options: GateOptions): GateReport {
     released: passed ? 'model' : otherwise,
     checks,
     rows: nRows,
-    publications: publications.size,
+    publications,
     trials,
     successes,
     fromTs: nRows > 0 ? new Date(from).toISOString() : null,
@@ -212,6 +199,36 @@ export function runGate(rows: GateRows, options: GateOptions): GateReport {
       ...slicesBy('campaign', rows, rows.campaignFirstMs, from),
     ],
     summary: summarise(name, checks, otherwise),
+  };
+}
+
+/** What rows have to be judged on, and whether it is enough; groups are counted where they have trials. O(n). */
+export function judgeable(rows: {
+  readonly successes: ArrayLike<number>;
+  readonly trials: ArrayLike<number>;
+  readonly publications: ArrayLike<number>;
+  readonly campaigns: ArrayLike<number>;
+}) {
+  let trials = 0;
+  let successes = 0;
+  const publications = new Set<number>();
+  const campaigns = new Set<number>();
+  for (let i = 0; i < rows.trials.length; i++) {
+    trials += rows.trials[i]!;
+    successes += rows.successes[i]!;
+    if (!(rows.trials[i]! > 0)) continue;
+    publications.add(rows.publications[i]!);
+    campaigns.add(rows.campaigns[i]!);
+  }
+  const enough =
+    publications.size >= MIN_PUBLICATIONS &&
+    campaigns.size >= MIN_CAMPAIGNS &&
+    successes >= MIN_SUCCESSES &&
+    trials - successes >= MIN_SUCCESSES;
+  return {
+    ...{ trials, successes, enough },
+    publications: publications.size,
+    campaigns: campaigns.size,
   };
 }
 

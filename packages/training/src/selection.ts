@@ -5,7 +5,7 @@ import { type SelectionCalibration, selectedLogit, sigmoid } from '@waggle/ranki
 import { splitByTime } from './dataset.js';
 import { estimateEffectPriors } from './effect-priors.js';
 import { trainingError } from './errors.js';
-import { MIN_CAMPAIGNS, MIN_PUBLICATIONS, MIN_SUCCESSES } from './gate.js';
+import { judgeable } from './gate.js';
 
 /**
  * Why winners disappoint. Of many candidates the one with the highest prediction is taken, and high predictions are high
@@ -327,7 +327,7 @@ export async function fitJudgedSelection(
   const split = splitByTime(decisionTsMs, undefined, HALVES);
   const earlier = rowsOf(rows, [...split.train, ...split.calibrate]);
   const later = rowsOf(rows, split.gate);
-  if (!isEnough(earlier) || !isEnough(later)) {
+  if (!judgeable(earlier).enough || !judgeable(later).enough) {
     const explanation =
       'not corrected for being selected: too little ran to fit it and to judge it';
     const nRows = split.gate.length;
@@ -376,7 +376,7 @@ function judgeSelection(
       selected.publications,
       selected.campaigns,
     );
-  const winners = isEnough(selected)
+  const winners = judgeable(selected).enough
     ? { corrected: ratio(corrected), uncorrected: ratio(uncorrected) }
     : null;
   const told = [
@@ -409,24 +409,6 @@ function rowsOf(rows: SelectionRows, numbers: ArrayLike<number>): SelectionRows 
       ([name, column]) => (column === undefined ? [] : [[name, pick(column)]]),
     ),
   ) as unknown as SelectionRows;
-}
-
-/** As the gate asks of its rows. */
-function isEnough({ successes, trials, publications, campaigns }: SelectionRows): boolean {
-  let [came, failed] = [0, 0];
-  const [by, of] = [new Set<number>(), new Set<number>()];
-  for (let i = 0; i < successes.length; i++) {
-    if (!(trials[i]! > 0)) continue;
-    came += successes[i]!;
-    failed += trials[i]! - successes[i]!;
-    by.add(publications[i]!);
-    of.add(campaigns[i]!);
-  }
-  return (
-    Math.min(came, failed) >= MIN_SUCCESSES &&
-    by.size >= MIN_PUBLICATIONS &&
-    of.size >= MIN_CAMPAIGNS
-  );
 }
 
 /** Mean of each row's group. O(n). */
