@@ -47,7 +47,12 @@ Status encode(const Table& table, const EncodeArgs& args, const RunContext& cont
       double squares[2] = {0, 0};
       float scale = 1;
       void* out = static_cast<uint8_t*>(args.data) + row * stride_bytes;
-      if (kernel(args.matrix.row(row), dim, out, &scale, squares) == 0) {
+      const float* x = args.matrix.row(row);
+      const bool is_finite = args.lower == nullptr
+                                 ? kernel(x, dim, out, &scale, squares) != 0
+                                 : table.encode.halves(x, dim, static_cast<uint16_t*>(out),
+                                                       args.lower + row * args.row_stride, squares) != 0;
+      if (!is_finite) {
         int64_t lowest = bad_row.load();
         while (row < lowest && !bad_row.compare_exchange_weak(lowest, row)) {
         }

@@ -67,6 +67,8 @@ struct EncodeKernels {
   int32_t (*f16)(const float* x, int64_t dim, void* codes, float* scale, double* squares);
   int32_t (*bf16)(const float* x, int64_t dim, void* codes, float* scale, double* squares);
   int32_t (*int8)(const float* x, int64_t dim, void* codes, float* scale, double* squares);
+  /// As bf16, but upper[i] and lower[i] are the halves of x[i].
+  int32_t (*halves)(const float* x, int64_t dim, uint16_t* upper, uint16_t* lower, double* squares);
 };
 
 /// What the 32 bits of one unit of a packed query hold. Sums of the last two are int32, else float.

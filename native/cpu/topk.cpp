@@ -17,6 +17,7 @@
 #include <utility>
 #include <vector>
 
+#include "cpu/halves.hpp"
 #include "cpu/topk_blocks.hpp"
 #include "src/bitmap.hpp"
 #include "src/top_heap.hpp"
@@ -29,7 +30,7 @@ namespace {
 constexpr int64_t kTileBytes = 344 * 1024;   // of the second-level cache, beside the panels
 constexpr int32_t kMaxTileRows = 224;        // whole blocks at every level
 constexpr int32_t kMinTileRows = 28;         // so that a panel's way from cache pays
-constexpr int64_t kScratchBytes = 40 << 20;  // kept rows and panels of one pass; threads add < 1 MiB each
+constexpr int64_t kScratchBytes = 40 << 20;  // kept rows and panels of one pass; threads add some 1 MiB each
 constexpr int64_t kSerialWork = 1 << 18;     // multiply-adds below which threads cost more than they bring
 constexpr int64_t kLeastChunkWork = 1 << 16;
 constexpr int64_t kChunkWork = 1 << 22;        // multiply-adds per chunk: a few hundred microseconds
@@ -37,6 +38,7 @@ constexpr int64_t kSparseTileBytes = 8 << 20;  // rows that queries with bitmaps
 constexpr int64_t kSparseRows = 48;            // rows a query should find in a sparse tile: three full groups
 // Turning rows around for one query costs nine times a lane of a panel: below this share of allowed rows it wins.
 constexpr double kSparseShare = 0.11;
+
 constexpr int32_t kTurning = 8;  // what turning rows around costs whatever the queries, in lanes of a panel
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
@@ -123,8 +125,9 @@ struct Worker {
   float* thresholds;
   uint32_t* hit_places;
   float* hit_scores;
+  float* joined;  // the rows of the tile at hand, where they lie in halves
 
-  Worker(int32_t tile_rows, int32_t lanes) {
+  Worker(int32_t tile_rows, int32_t lanes, int64_t joined_dim) {
     const int64_t hits = static_cast<int64_t>(tile_rows) * lanes + kTopkMaxLanes;
     for (int i = 0; i < 2; ++i) {
       arena_.reserve<const float*>(tile_rows + kTopkAhead);
@@ -134,6 +137,7 @@ struct Worker {
     arena_.reserve<float>(kTopkMaxLanes);
     arena_.reserve<uint32_t>(hits);
     arena_.reserve<float>(hits);
+    arena_.reserve<float>(tile_rows * joined_dim);
     arena_.allocate();
     for (Tile& tile : tiles) {
       tile.rows = arena_.take<const float*>(tile_rows + kTopkAhead);
@@ -143,6 +147,7 @@ struct Worker {
     thresholds = arena_.take<float>(kTopkMaxLanes);
     hit_places = arena_.take<uint32_t>(hits);
     hit_scores = arena_.take<float>(hits);
+    joined = arena_.take<float>(tile_rows * joined_dim);
   }
 
  private:
@@ -160,9 +165,11 @@ int64_t bytes_per_query(const TopkArgs& args) {
 // One block of queries that share a filter, or that each bring a bitmap.
 class Pass {
  public:
-  Pass(const Table& table, const TopkArgs& args, const RunContext& context, int64_t first, int64_t count)
+  Pass(const Table& table, const TopkArgs& args, const EncodedMatrix* halves, const RunContext& context, int64_t first,
+       int64_t count)
       : table_(table),
         args_(args),
+        halves_(halves),
         context_(context),
         first_(first),
         count_(static_cast<int32_t>(count)),
@@ -306,7 +313,7 @@ class Pass {
       fill(*tile, at, end, bits_);
       while (tile->n > 0 && !stopped()) {
         fill(*next, at, end, bits_);
-        look_ahead(*tile, *next);
+        make_ready(w, *tile, *next);
         if (has_panels_ && args_.metric == Metric::kCosine) {
           table_.topk.factors(tile->rows, tile->n, dim_, w.factors);
         }
@@ -347,7 +354,7 @@ class Pass {
       fill_next(*tile);
       while (tile->n > 0 && !stopped()) {
         fill_next(*next);
-        look_ahead(*tile, *next);
+        make_ready(w, *tile, *next);
         meet(w, groups_[tile->group], *tile);
         std::swap(tile, next);
       }
@@ -358,7 +365,7 @@ class Pass {
   Status for_each_chunk(int64_t extent, int64_t chunk, bool alone, const Body& body) {
     const int64_t n_chunks = (extent + chunk - 1) / chunk;
     if (alone) {
-      Worker worker(tile_rows_, most_lanes_);
+      Worker worker(tile_rows_, most_lanes_, joined_dim());
       for (int64_t c = 0; c < n_chunks && !stopped(); ++c) body(worker, c * chunk, std::min(extent, (c + 1) * chunk));
     } else {
       ThreadPool& pool = ThreadPool::instance();
@@ -368,7 +375,7 @@ class Pass {
         std::unique_ptr<Worker>& slot = workers[static_cast<size_t>(worker)];
         if (slot == nullptr) {
           try {
-            slot = std::make_unique<Worker>(tile_rows_, most_lanes_);
+            slot = std::make_unique<Worker>(tile_rows_, most_lanes_, joined_dim());
           } catch (...) {
             out_of_memory.store(true);
             return;
@@ -400,11 +407,24 @@ class Pass {
       }
       at += n;
     }
-    for (int32_t i = 0; i < n; ++i) tile.rows[i] = args_.matrix.row(tile.numbers[i]);
+    if (halves_ == nullptr) {
+      for (int32_t i = 0; i < n; ++i) tile.rows[i] = args_.matrix.row(tile.numbers[i]);
+    }
     tile.n = n;
   }
 
-  static void look_ahead(Tile& tile, const Tile& next) {
+  int64_t joined_dim() const { return halves_ == nullptr ? 0 : dim_; }
+
+  // Kernels fetch the rows behind those of a tile. Rows put together of their halves are in cache, and none is behind.
+  void make_ready(const Worker& w, Tile& tile, const Tile& next) const {
+    if (halves_ != nullptr) {
+      for (int32_t i = 0; i < tile.n; ++i) {
+        join_row(*halves_, tile.numbers[i], w.joined + i * dim_);
+        tile.rows[i] = w.joined + i * dim_;
+      }
+      std::fill_n(tile.rows + tile.n, kTopkAhead, tile.rows[tile.n - 1]);
+      return;
+    }
     for (int32_t i = 0; i < kTopkAhead; ++i) {
       tile.rows[tile.n + i] = next.n > 0 ? next.rows[std::min(i, next.n - 1)] : tile.rows[tile.n - 1];
     }
@@ -494,6 +514,7 @@ class Pass {
 
   const Table& table_;
   const TopkArgs& args_;
+  const EncodedMatrix* const halves_;
   const RunContext& context_;
   const int64_t first_;
   const int32_t count_;
@@ -543,13 +564,13 @@ void rescore(const Table& table, Metric metric, const float* query, const Matrix
   }
 }
 
-Status topk(const Table& table, const TopkArgs& args, const RunContext& context) {
+Status topk(const Table& table, const TopkArgs& args, const RunContext& context, const EncodedMatrix* halves) {
   // As many queries at a time as fit the scratch; whole panels.
   const int64_t fit = std::max<int64_t>(kTopkMaxLanes, kScratchBytes / bytes_per_query(args));
   const int64_t per_pass = fit - fit % kTopkMaxLanes;
   for (int64_t first = 0; first < args.queries.rows; first += per_pass) {
     if (context.stop_requested()) return fail(Code::kCancelled, "cancelled");
-    Pass pass(table, args, context, first, std::min(per_pass, args.queries.rows - first));
+    Pass pass(table, args, halves, context, first, std::min(per_pass, args.queries.rows - first));
     if (Status status = pass.run(); !status.ok()) return status;
   }
   return {};

@@ -15,9 +15,11 @@
 #include <limits>
 #include <memory>
 #include <mutex>
+#include <numeric>
 #include <vector>
 
 #include "cpu/encoded_queries.hpp"
+#include "cpu/halves.hpp"
 #include "cpu/kernel_tables.hpp"
 #include "cpu/score_bounds.hpp"
 #include "cpu/topk_blocks.hpp"
@@ -41,6 +43,8 @@ constexpr int32_t kRowTileRows = 512;
 constexpr int64_t kSerialWork = 1 << 18;  // multiply-adds below which threads cost more than they bring
 constexpr int64_t kChunkWork = 1 << 23;   // multiply-adds per chunk
 constexpr int64_t kRescoreChunk = 256;
+constexpr int64_t kJoinedBytes = 48 * 1024;  // floats put together of their halves at once
+constexpr int64_t kMaxJoinedRows = 64;
 constexpr int64_t kCrowd = 2;  // candidates per answer above which re-scoring the likeliest pays
 // Below this share of allowed rows, queries with bitmaps of their own pick their rows one by one.
 constexpr double kShareToScanTogether = 0.125;
@@ -99,8 +103,10 @@ struct Worker {
   std::vector<Entry> entries;
   std::vector<float> values;
   std::vector<int32_t> numbers;
+  std::vector<float> joined;            // rows put together of their halves …
+  std::vector<int32_t> joined_numbers;  // … in order
 
-  Worker(int64_t panel_units, int32_t sum_rows, int32_t tile_rows)
+  Worker(int64_t panel_units, int32_t sum_rows, int32_t tile_rows, int64_t joined_rows, int64_t dim)
       : panels(panel_units),
         sums(static_cast<int64_t>(sum_rows) * tile_rows),
         scale(tile_rows + 16),
@@ -110,7 +116,11 @@ struct Worker {
         row_numbers(static_cast<size_t>(tile_rows)),
         hits(static_cast<size_t>(tile_rows)),
         hit_sums(static_cast<size_t>(tile_rows)),
-        entries(static_cast<size_t>(tile_rows)) {}
+        entries(static_cast<size_t>(tile_rows)),
+        joined(static_cast<size_t>(joined_rows * dim)),
+        joined_numbers(static_cast<size_t>(joined_rows)) {
+    std::iota(joined_numbers.begin(), joined_numbers.end(), 0);
+  }
 };
 
 class Pass {
@@ -126,7 +136,8 @@ class Pass {
               : args.encoded.dtype == Dtype::kBf16 ? table.encoded.bf16
                                                    : table.encoded.int8),
         integer_(has_integer_sums(scan_.unit)),
-        has_floats_(args.matrix.data != nullptr) {}
+        has_halves_(args.matrix.data == nullptr && args.encoded.lower != nullptr),
+        has_floats_(args.matrix.data != nullptr || has_halves_) {}
 
   /// Bitmap of the rows scanned, and what share of all it allows.
   void scan_only(const uint8_t* bits, double share) {
@@ -279,7 +290,9 @@ class Pass {
       try {
         const int64_t panel_units = by_rows_ ? 0 : n_units_ * tile_rows_;
         const int64_t sum_rows = by_rows_ ? kMaxTerms : scan_.block_queries;
-        slot = std::make_unique<Worker>(panel_units, static_cast<int32_t>(sum_rows), tile_rows_);
+        const int64_t joined_rows =
+            has_halves_ ? std::clamp<int64_t>(kJoinedBytes / (dim_ * sizeof(float)), 1, kMaxJoinedRows) : 0;
+        slot = std::make_unique<Worker>(panel_units, static_cast<int32_t>(sum_rows), tile_rows_, joined_rows, dim_);
       } catch (...) {
         out_of_memory_.store(true);
         return nullptr;
@@ -510,11 +523,13 @@ class Pass {
     w.values.resize(static_cast<size_t>(count));
     for (int64_t i = 0; i < count; ++i) w.numbers[static_cast<size_t>(i)] = unknown[i].row;
     const int64_t n_chunks = (count + kRescoreChunk - 1) / kRescoreChunk;
-    for_each(pool, n_chunks, [&](int64_t chunk, int) {
+    for_each(pool, n_chunks, [&](int64_t chunk, int index) {
       const int64_t begin = chunk * kRescoreChunk;
       const int64_t m = std::min(kRescoreChunk, count - begin);
       if (has_floats_) {
-        rescore(table_, args_.metric, query(q), args_.matrix, w.numbers.data() + begin, m, w.values.data() + begin);
+        Worker* const own = pool == nullptr ? &w : worker_at(index);
+        if (own == nullptr) return;
+        score_floats(q, w.numbers.data() + begin, m, w.values.data() + begin, *own);
         for (int64_t i = begin; i < begin + m; ++i) {
           Entry& e = unknown[i];
           e.low = e.high = w.values[static_cast<size_t>(i)];
@@ -533,6 +548,17 @@ class Pass {
       e.row = ~e.row;
     }
     n_rescored_.fetch_add(count, std::memory_order_relaxed);
+  }
+
+  void score_floats(int64_t q, const int32_t* rows, int64_t n, float* scores, Worker& w) const {
+    if (!has_halves_) return rescore(table_, args_.metric, query(q), args_.matrix, rows, n, scores);
+    const int64_t at_once = static_cast<int64_t>(w.joined_numbers.size());
+    const Matrix<const float> joined{w.joined.data(), at_once, dim_};
+    for (int64_t done = 0; done < n; done += at_once) {
+      const int64_t count = std::min(at_once, n - done);
+      for (int64_t i = 0; i < count; ++i) join_row(args_.encoded, rows[done + i], w.joined.data() + i * dim_);
+      rescore(table_, args_.metric, query(q), joined, w.joined_numbers.data(), count, scores + done);
+    }
   }
 
   void bracket_decoded(int64_t q, Entry* e) const {
@@ -625,6 +651,7 @@ class Pass {
   const int64_t dim_;
   const ScanKernels scan_;
   const bool integer_;
+  const bool has_halves_;  // the floats are the codes and the lower halves beside them
   const bool has_floats_;
   bool apart_ = false;
   const uint8_t* bits_ = nullptr;
@@ -677,7 +704,8 @@ Status topk_encoded(const Table& table, const TopkEncodedArgs& args, const RunCo
   const bool apart = own_bits && share < kShareToScanTogether;
   int64_t per_pass = std::clamp<int64_t>(kEntryBudget / Pass::least_entries(args.k), 1, kMaxQueriesPerPass);
   per_pass = std::clamp<int64_t>(kUnitBudget / args.encoded.cols, 1, per_pass);
-  if (args.matrix.data == nullptr) per_pass = std::min(per_pass, kMaxQueriesWithoutFloats);
+  if (args.matrix.data == nullptr && args.encoded.lower == nullptr)
+    per_pass = std::min(per_pass, kMaxQueriesWithoutFloats);
   for (int64_t first = 0; first < args.queries.rows; first += per_pass) {
     if (context.stop_requested()) return fail(Code::kCancelled, "cancelled");
     Pass pass(table, args, context, first, std::min(per_pass, args.queries.rows - first));

@@ -1,5 +1,6 @@
 import { optionNames } from '@waggle/core';
 import { checkArray, checkInteger, checkObject, MAX_ROWS, positionOf } from './arrays.js';
+import { nativeError } from './errors.js';
 import { runJob } from './jobs.js';
 import { checkFilter, type Metric, metricCode, TOPK_MAX_K, type TopkResult } from './topk.js';
 
@@ -18,6 +19,8 @@ export interface EncodedMatrix {
   readonly error: Float32Array;
   /** float32 [nRows], ‖x‖₂ rounded up. */
   readonly norm: Float32Array;
+  /** uint16 [nRows × dim], `lossless` alone: the lower halves of the floats whose upper halves `data` holds. */
+  readonly lower?: Uint16Array | undefined;
 }
 
 export interface EncodeInput {
@@ -26,6 +29,11 @@ export interface EncodeInput {
   readonly nRows: number;
   readonly dim: number;
   readonly dtype: EncodedDtype;
+  /**
+   * `bf16` alone: cuts each float in two halves instead of rounding it, so that the encoded matrix is all of the floats
+   * in their own memory, and `matrix` need not be kept to search exactly. Default false.
+   */
+  readonly lossless?: boolean | undefined;
 }
 
 export interface TopkEncodedInput {
@@ -34,7 +42,10 @@ export interface TopkEncodedInput {
   readonly nQueries: number;
   /** Borrowed until settled: do not write or transfer its arrays meanwhile. */
   readonly encoded: EncodedMatrix;
-  /** float32 [nRows × dim]: what `encoded` was made from. Absent = dropped to save memory; see {@link topkEncoded}. */
+  /**
+   * float32 [nRows × dim]: what `encoded` was made from. Absent = dropped to save memory; see {@link topkEncoded}. Not
+   * needed where `encoded` is lossless.
+   */
   readonly matrix?: Float32Array | undefined;
   /** 1 … 2,048. */
   readonly k: number;
@@ -53,18 +64,26 @@ export interface TopkEncodedResult extends TopkResult {
   /** int32 [nQueries]: rows that are neither sure to be among `topk`'s k best nor sure not to be. */
   readonly nInDoubt: Int32Array;
   /**
-   * Pairs whose score was computed from `matrix` (without it: from decoded rows). All of them where queries share so few
+   * Pairs whose score was computed from the floats (without them: from decoded rows). All of them where queries share so few
    * rows that the floats are sooner multiplied outright.
    */
   readonly nRescored: number;
 }
 
 const DTYPES: readonly EncodedDtype[] = ['f16', 'bf16', 'int8'];
+const ENCODE_OPTIONS = optionNames<EncodeInput & { readonly signal?: AbortSignal | undefined }>({
+  matrix: true,
+  nRows: true,
+  dim: true,
+  dtype: true,
+  lossless: true,
+  signal: true,
+});
 
 /**
  * A matrix in two bytes per value (`f16`, `bf16`) or one (`int8`), with what {@link topkEncoded} needs to answer as the
- * floats would: a scale, an error bound and a norm per row, 12 bytes (8 for `bf16`). Rounded to nearest; the same bits
- * on every machine. `int8` takes 0.26 of the floats' memory at dim 384. Values beyond binary16 are no trouble: `f16`
+ * floats would: a scale, an error bound and a norm per row, 12 bytes (8 for `bf16`). Rounded to nearest (`lossless`: cut
+ * in halves); the same bits on every machine. `int8` takes 0.26 of the floats' memory at dim 384. Values beyond binary16 are no trouble: `f16`
  * rows are scaled by a power of two.
  *
  * @param o shapes as in {@link EncodeInput}; `signal` is polled between blocks of rows
@@ -75,10 +94,20 @@ const DTYPES: readonly EncodedDtype[] = ['f16', 'bf16', 'int8'];
 export async function encodeMatrix(
   o: EncodeInput & { readonly signal?: AbortSignal | undefined },
 ): Promise<EncodedMatrix> {
-  checkObject('options', o);
+  checkObject('options', o, ENCODE_OPTIONS);
   checkInteger('nRows', o.nRows, 0, MAX_ROWS);
   checkInteger('dim', o.dim, 1, MAX_ROWS);
   const dtype = positionOf('dtype', DTYPES, o.dtype);
+  const lossless = o.lossless ?? false;
+  if (typeof lossless !== 'boolean' || (lossless && o.dtype !== 'bf16')) {
+    throw nativeError(
+      'WAGGLE_NATIVE_INVALID_ARGUMENT',
+      typeof lossless === 'boolean'
+        ? `lossless is of bf16 alone, whose codes are the upper halves of floats; dtype is ${o.dtype}`
+        : 'lossless must be true or false',
+      { details: { argument: 'lossless' } },
+    );
+  }
   const nValues = o.nRows * o.dim;
   checkArray('matrix', o.matrix, 'Float32Array', nValues);
   const encoded: EncodedMatrix = {
@@ -89,6 +118,7 @@ export async function encodeMatrix(
     scale: o.dtype === 'bf16' ? undefined : new Float32Array(o.nRows),
     error: new Float32Array(o.nRows),
     norm: new Float32Array(o.nRows),
+    ...(lossless ? { lower: new Uint16Array(nValues) } : {}),
   };
   await runJob(
     (engine) =>
@@ -101,6 +131,7 @@ export async function encodeMatrix(
         encoded.scale,
         encoded.error,
         encoded.norm,
+        encoded.lower,
       ),
     o.signal,
   );
@@ -116,10 +147,20 @@ function checkEncoded(e: EncodedMatrix): number {
   if (e.dtype !== 'bf16') checkArray('encoded.scale', e.scale, 'Float32Array', e.nRows);
   checkArray('encoded.error', e.error, 'Float32Array', e.nRows);
   checkArray('encoded.norm', e.norm, 'Float32Array', e.nRows);
+  if (e.lower !== undefined) {
+    if (e.dtype !== 'bf16') {
+      throw nativeError('WAGGLE_NATIVE_INVALID_ARGUMENT', 'encoded.lower is of bf16 alone', {
+        details: { argument: 'encoded.lower' },
+      });
+    }
+    checkArray('encoded.lower', e.lower, 'Uint16Array', nValues);
+  }
   return dtype;
 }
 
-const OPTIONS = optionNames<TopkEncodedInput & { readonly signal?: AbortSignal | undefined }>({
+const SEARCH_OPTIONS = optionNames<
+  TopkEncodedInput & { readonly signal?: AbortSignal | undefined }
+>({
   queries: true,
   nQueries: true,
   encoded: true,
@@ -135,11 +176,11 @@ const OPTIONS = optionNames<TopkEncodedInput & { readonly signal?: AbortSignal |
 /**
  * The k rows most similar to each query, found by a scan in low precision.
  *
- * With `matrix`: what `topk` on the CPU returns, bit for bit, scores and ties included. Every row whose score could be
+ * With `matrix`, or a lossless `encoded`: what `topk` on the CPU returns, bit for bit, scores and ties included. Every row whose score could be
  * among the k best within its error bound (|⟨q, x⟩ − ⟨q̂, x̂⟩| ≤ ‖q‖·‖x − x̂‖ + ‖q − q̂‖·‖x̂‖, plus rounding; derived in
  * `cpu/score_bounds.hpp`) is re-scored from the floats. `certified` is true.
  *
- * Without it: the k best by the score of the decoded row, which is approximate. `certified` then says whether the rows
+ * Without either: the k best by the score of the decoded row, which is approximate. `certified` then says whether the rows
  * and their order are nevertheless surely those of `topk` (scores may still differ in the last digits), `nInDoubt` how
  * many rows of each query could be either in or out.
  *
@@ -153,7 +194,7 @@ const OPTIONS = optionNames<TopkEncodedInput & { readonly signal?: AbortSignal |
 export async function topkEncoded(
   o: TopkEncodedInput & { readonly signal?: AbortSignal | undefined },
 ): Promise<TopkEncodedResult> {
-  checkObject('options', o, OPTIONS);
+  checkObject('options', o, SEARCH_OPTIONS);
   const { encoded } = o;
   checkObject('encoded', encoded);
   checkInteger('nQueries', o.nQueries, 0, MAX_ROWS);
@@ -188,6 +229,7 @@ export async function topkEncoded(
         encoded.scale,
         encoded.error,
         encoded.norm,
+        encoded.lower,
         o.matrix,
         o.k,
         metric,

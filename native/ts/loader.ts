@@ -466,6 +466,7 @@ export type EncodeArguments = [
   scale: Column<Float32Array>,
   error: Float32Array,
   norm: Float32Array,
+  lower: Column<Uint16Array>,
 ];
 
 export type TopkEncodedArguments = [
@@ -478,6 +479,7 @@ export type TopkEncodedArguments = [
   scale: Column<Float32Array>,
   error: Float32Array,
   norm: Float32Array,
+  lower: Column<Uint16Array>,
   matrix: Column<Float32Array>,
   k: number,
   metric: number,

@@ -27,7 +27,10 @@ export interface VectorIndexOptions<T extends IdType = IdType> {
   readonly idType: T;
   /** Default 'f32'. */
   readonly dtype?: VectorDtype | undefined;
-  /** Floats kept beside encoded vectors make every answer exact; dropping them saves memory. Default true. */
+  /**
+   * Floats kept beside encoded vectors make every answer exact; dropping them saves memory. Default true. Beside `bf16`
+   * they cost nothing: its codes are their upper halves, and what is kept are the lower halves.
+   */
   readonly keepF32?: boolean | undefined;
   /** Rows it may hold, deleted ones included. Default and most: 2³¹ − 2. */
   readonly maxRows?: number | undefined;

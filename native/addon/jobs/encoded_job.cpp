@@ -16,7 +16,7 @@ Dtype dtype_of(const Napi::CallbackInfo& info, size_t at) {
 
 class EncodeJob final : public Job {
  public:
-  enum Argument { kMatrix, kNRows, kDim, kDtype, kData, kScale, kError, kNorm, kCount };
+  enum Argument { kMatrix, kNRows, kDim, kDtype, kData, kScale, kError, kNorm, kLower, kCount };
 
   explicit EncodeJob(const Napi::CallbackInfo& info) {
     const Napi::Env env = info.Env();
@@ -37,6 +37,7 @@ class EncodeJob final : public Job {
     if (has_scale(args_.dtype)) args_.scale = output<float>(env, info[kScale], n, "scale");
     args_.error = output<float>(env, info[kError], n, "error");
     args_.norm = output<float>(env, info[kNorm], n, "norm");
+    if (!info[kLower].IsUndefined()) args_.lower = output<uint16_t>(env, info[kLower], values, "lower");
   }
 
   Status execute(const RunContext& context) override { return encode(args_, context); }
@@ -57,6 +58,7 @@ class TopkEncodedJob final : public Job {
     kScale,
     kError,
     kNorm,
+    kLower,  // of the floats, or undefined
     kMatrix,  // the floats, or undefined
     kK,
     kMetric,
@@ -100,6 +102,7 @@ class TopkEncodedJob final : public Job {
     if (has_scale(e.dtype)) e.scale = input<float>(env, info[kScale], n, "scale");
     e.error = input<float>(env, info[kError], n, "error");
     e.norm = input<float>(env, info[kNorm], n, "norm");
+    e.lower = optional_input<uint16_t>(env, info[kLower], values, "encoded.lower");
     args_.matrix = {optional_input<float>(env, info[kMatrix], values, "matrix"), n, dim};
     args_.k = static_cast<int32_t>(k);
     args_.metric = static_cast<Metric>(info[kMetric].ToNumber().Int32Value());

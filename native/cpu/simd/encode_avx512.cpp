@@ -8,6 +8,6 @@ namespace {
 
 }  // namespace
 
-const EncodeKernels kEncodeAvx512 = {encode_f16, encode_bf16, encode_int8};
+const EncodeKernels kEncodeAvx512 = {encode_f16, encode_bf16, encode_int8, encode_halves};
 
 }  // namespace waggle::cpu

@@ -38,7 +38,8 @@ struct IndexOptions {
   int64_t dim = 0;  // 1 … kIndexMaxDim
   Metric metric = Metric::kInnerProduct;
   Storage storage = Storage::kF32;
-  /// Keeps the floats beside encoded vectors, so that answers are those of `topk`. Always so for kF32.
+  /// Keeps the floats beside encoded vectors, so that answers are those of `topk`. Always so for kF32. kBf16 costs
+  /// nothing then: its codes are the upper halves of the floats, and what is kept beside them the lower halves.
   bool keep_f32 = true;
   IdType id_type = IdType::kNumber;
   /// Rows it may hold, deleted ones included; 1 … kIndexMaxRows.
@@ -97,7 +98,7 @@ struct IndexStats {
   int64_t n_segments = 0;
   uint64_t version = 0;        // rises with every write that changed something
   uint64_t layout = 0;         // rises when rows are renumbered
-  int64_t vector_bytes = 0;    // floats
+  int64_t vector_bytes = 0;    // floats, or their lower halves
   int64_t encoded_bytes = 0;   // codes, scales and bounds
   int64_t id_bytes = 0;        // ids of rows, string contents included
   int64_t id_map_bytes = 0;    // from id to row

@@ -31,7 +31,8 @@ namespace {
 constexpr int64_t kFirstSegmentBytes = int64_t{1} << 20;
 constexpr int64_t kQueriesPerPass = 1024;  // bounds the scratch of a search over several segments
 constexpr int64_t kCopyChunkBytes = int64_t{1} << 19;
-constexpr FileKind kIndexKind{"VECINDEX", 1, 1};
+// Version 2: floats beside bf16 in halves. Written where there are any, so that all others stay readable as version 1.
+constexpr FileKind kIndexKind{"VECINDEX", 1, 2};
 
 struct Meta {
   uint32_t metric;
@@ -194,7 +195,8 @@ void lower(std::atomic<int64_t>& least, int64_t value) {
 }  // namespace
 
 struct Index::State {
-  explicit State(const IndexOptions& o) : options(o), layout(o), version(std::make_shared<Version>()) {}
+  explicit State(const IndexOptions& o, bool has_whole_floats = false)
+      : options(o), layout(o, has_whole_floats), version(std::make_shared<Version>()) {}
 
   std::shared_ptr<const Version> snapshot() const {
     const std::lock_guard<std::mutex> lock(version_mutex);
@@ -354,6 +356,9 @@ Status Index::State::write_rows(Segment& segment, int64_t at, const IdBatch& ids
     if (layout.bytes[index::kScale] > 0) encoding.scale = floats(index::kScale);
     encoding.error = floats(index::kError);
     encoding.norm = floats(index::kNorm);
+    if (layout.bytes[index::kLower] > 0) {
+      encoding.lower = reinterpret_cast<uint16_t*>(segment.writable(index::kLower)) + at * dim;
+    }
     if (Status status = encode(encoding, context); !status.ok()) return status;
   }
   uint64_t* id = reinterpret_cast<uint64_t*>(segment.writable(index::kIds)) + at;
@@ -733,7 +738,7 @@ Status search_piece(const IndexOptions& options, const Piece& piece, const Matri
   TopkEncodedArgs args;
   args.queries = queries;
   args.encoded = index::encoded_of(options, *piece.segment, piece.n_rows);
-  if (options.keep_f32) args.matrix = matrix;
+  args.matrix = matrix;
   args.k = k;
   args.metric = options.metric;
   args.filter = filter;
@@ -951,7 +956,7 @@ Status Index::write(const std::function<Status(const FileWriter&)>& write) const
       contents.slots = state_->map.copy();
     }
     contents.meta = meta_of(state_->options, *contents.version);
-    FileWriter writer(kIndexKind.name, kIndexKind.most_version);
+    FileWriter writer(kIndexKind.name, state_->layout.bytes[index::kLower] > 0 ? 2 : 1);
     contents.fill(writer, state_->options, state_->layout);
     return write(writer);
   });
@@ -991,7 +996,7 @@ Status Index::load(std::shared_ptr<const MappedFile> file, std::shared_ptr<Index
         meta->version < 1 || meta->layout < 1) {
       return file->wrong("section META makes no sense (row counts or versions)");
     }
-    auto state = std::make_unique<State>(options);
+    auto state = std::make_unique<State>(options, file->kind_version() == 1);
     const auto version = std::make_shared<Version>();
     version->n_rows = meta->n_rows;
     version->n_live = meta->n_live;
@@ -1049,7 +1054,7 @@ IndexStats Index::stats() const {
   stats.layout = version->layout;
   for (const Piece& piece : version->pieces) {
     const int64_t* row_bytes = s.layout.bytes;
-    const int64_t vectors = piece.n_rows * row_bytes[index::kVectors];
+    const int64_t vectors = piece.n_rows * (row_bytes[index::kVectors] + row_bytes[index::kLower]);
     const int64_t encoded = piece.n_rows * (row_bytes[index::kCodes] + row_bytes[index::kScale] +
                                             row_bytes[index::kError] + row_bytes[index::kNorm]);
     int64_t ids = piece.n_rows * row_bytes[index::kIds];

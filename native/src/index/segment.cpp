@@ -36,12 +36,14 @@ int64_t bytes_needed(const RowLayout& layout, int64_t rows, int64_t id_bytes) {
 
 }  // namespace
 
-RowLayout::RowLayout(const IndexOptions& options) {
+RowLayout::RowLayout(const IndexOptions& options, bool has_whole_floats) {
   const bool encoded = options.storage != Storage::kF32;
   constexpr int64_t kFloat = sizeof(float);
-  if (!encoded || options.keep_f32) bytes[kVectors] = options.dim * kFloat;
+  const bool in_halves = options.storage == Storage::kBf16 && options.keep_f32 && !has_whole_floats;
+  if ((!encoded || options.keep_f32) && !in_halves) bytes[kVectors] = options.dim * kFloat;
   if (encoded) {
     bytes[kCodes] = options.dim * (options.storage == Storage::kInt8 ? 1 : 2);
+    bytes[kLower] = in_halves ? options.dim * static_cast<int64_t>(sizeof(uint16_t)) : 0;
     bytes[kScale] = options.storage == Storage::kBf16 ? 0 : kFloat;
     bytes[kError] = kFloat;
     bytes[kNorm] = kFloat;
@@ -70,6 +72,7 @@ EncodedMatrix encoded_of(const IndexOptions& options, const Segment& segment, in
   encoded.scale = segment.values<float>(kScale);
   encoded.error = segment.values<float>(kError);
   encoded.norm = segment.values<float>(kNorm);
+  encoded.lower = segment.values<uint16_t>(kLower);
   return encoded;
 }
 

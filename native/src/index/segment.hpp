@@ -32,14 +32,15 @@ class Pages {
 };
 
 /// The columns of a row.
-enum Column : int { kVectors, kCodes, kScale, kError, kNorm, kIds, kColumns };
+enum Column : int { kVectors, kCodes, kLower, kScale, kError, kNorm, kIds, kColumns };
 
 /// Section of each column in a file.
-constexpr const char* kColumnNames[kColumns] = {"VECTORS", "CODES", "SCALE", "ERROR", "NORM", "IDS"};
+constexpr const char* kColumnNames[kColumns] = {"VECTORS", "CODES", "LOWER", "SCALE", "ERROR", "NORM", "IDS"};
 
 /// Bytes a row takes in each column, 0 where the column is absent.
 struct RowLayout {
-  explicit RowLayout(const IndexOptions& options);
+  /// Floats kept beside bf16 lie in halves, the codes the upper ones. Files from before that have them whole.
+  explicit RowLayout(const IndexOptions& options, bool has_whole_floats = false);
   int64_t bytes[kColumns] = {};
 };
 

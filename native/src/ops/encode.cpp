@@ -25,6 +25,9 @@ Status check(const EncodeArgs& args) {
                                args.norm == nullptr || (has_scale(args.dtype) && args.scale == nullptr))) {
     return fail(Code::kShape, "matrix or an output is missing");
   }
+  if (args.lower != nullptr && args.dtype != Dtype::kBf16) {
+    return fail(Code::kInvalidArgument, "only bf16 is the upper half of a float");
+  }
   return {};
 }
 

@@ -21,6 +21,8 @@ constexpr int64_t kFewRowsPerAnswer = 512;
 // rows cost as floats.
 constexpr int64_t kFewRows = 2048;
 constexpr int64_t kFewRowsPerLoneAnswer = 16;
+// Floats in halves are put together by tiles, which shall stay small.
+constexpr int64_t kMaxJoinedDim = 4096;
 
 Status check(const TopkEncodedArgs& args) {
   const EncodedMatrix& e = args.encoded;
@@ -51,6 +53,9 @@ Status check(const TopkEncodedArgs& args) {
       (e.data == nullptr || e.error == nullptr || e.norm == nullptr || (has_scale(e.dtype) && e.scale == nullptr))) {
     return fail(Code::kShape, "a part of the encoded matrix is missing");
   }
+  if (e.lower != nullptr && e.dtype != Dtype::kBf16) {
+    return fail(Code::kInvalidArgument, "only bf16 is the upper half of a float");
+  }
   if (args.matrix.data != nullptr && (args.matrix.rows != e.rows || args.matrix.cols != dim)) {
     return fail(Code::kShape, "matrix and encoded matrix differ in shape");
   }
@@ -79,6 +84,15 @@ bool are_few(const TopkEncodedArgs& args) {
   return n_allowed < static_cast<double>(limit);
 }
 
+// Whether all allowed rows are best multiplied as floats, which are at hand.
+bool are_floats_sooner(const cpu::Table& table, const TopkEncodedArgs& args) {
+  if (args.matrix.data != nullptr) return are_few(args);
+  if (args.encoded.lower == nullptr || args.encoded.cols > kMaxJoinedDim) return false;
+  // A scan that turns bf16 into floats multiplies as many of them as topk, and re-scores besides.
+  const cpu::ScanKernels& scan = table.encoded.bf16;
+  return are_few(args) || (scan.unit == cpu::QueryUnit::kFloat && args.queries.rows > scan.most_by_rows);
+}
+
 int64_t count_allowed(const TopkEncodedArgs& args) {
   if (args.filter.has_list()) return args.filter.n_rows;
   return args.filter.bits != nullptr ? count_bits(args.filter.bits, args.encoded.rows) : args.encoded.rows;
@@ -95,7 +109,9 @@ Status topk_of_floats(const cpu::Table& table, const TopkEncodedArgs& args, cons
   exact.filter = args.filter;
   exact.scores = args.scores;
   exact.rows = args.rows;
-  if (Status status = cpu::topk(table, exact, context); !status.ok()) return status;
+  if (args.matrix.data == nullptr) exact.matrix = {nullptr, args.encoded.rows, args.encoded.cols};
+  const EncodedMatrix* const halves = args.matrix.data == nullptr ? &args.encoded : nullptr;
+  if (Status status = cpu::topk(table, exact, context, halves); !status.ok()) return status;
   if (args.n_in_doubt != nullptr) std::fill_n(args.n_in_doubt, args.queries.rows, 0);
   if (args.is_certified != nullptr) std::fill_n(args.is_certified, args.queries.rows, uint8_t{1});
   *report = {true, args.queries.rows * count_allowed(args)};
@@ -110,7 +126,7 @@ Status topk_encoded(const TopkEncodedArgs& args, const RunContext& context, Topk
     if (!r.status.ok()) return r.status;
     if (Status status = check(args); !status.ok()) return status;
     if (Status status = check_queries(args.queries); !status.ok()) return status;
-    if (args.matrix.data != nullptr && !args.filter.has_bits_per_query() && are_few(args)) {
+    if (!args.filter.has_bits_per_query() && are_floats_sooner(*r.table, args)) {
       return topk_of_floats(*r.table, args, context, report);
     }
     return cpu::topk_encoded(*r.table, args, context, report);

@@ -71,7 +71,22 @@ describe('encodeMatrix', () => {
     expect(bytes / floats.byteLength).toBeLessThan(0.26);
   });
 
+  it('loses nothing of the floats where they are cut in halves, in their own memory', async () => {
+    const e = await encodeMatrix({ ...shape, dtype: 'bf16', lossless: true });
+    const joined = Uint32Array.from(e.data, (upper, i) => ((upper << 16) | e.lower![i]!) >>> 0);
+    expect(new Float32Array(joined.buffer)).toEqual(matrix);
+    expect(e.data.byteLength + e.lower!.byteLength).toBe(matrix.byteLength);
+    for (let row = 0; row < e.nRows; row++) {
+      const lost = length(8, (i) => matrix[row * 8 + i]! - decoded(e, row, i));
+      expect(e.error[row]!).toBeGreaterThanOrEqual(lost * (1 - 1e-14));
+      expect(e.error[row]!).toBeLessThanOrEqual(lost * (1 + 2 ** -23));
+    }
+    expect((await encodeMatrix({ ...shape, dtype: 'bf16' })).lower).toBeUndefined();
+  });
+
   const refusals: [string, object, string][] = [
+    ['halves of codes that are none', { lossless: true }, 'WAGGLE_NATIVE_INVALID_ARGUMENT'],
+    ['lossless = 1', { dtype: 'bf16', lossless: 1 }, 'WAGGLE_NATIVE_INVALID_ARGUMENT'],
     ['an unknown dtype', { dtype: 'int4' }, 'WAGGLE_NATIVE_INVALID_ARGUMENT'],
     ['a dtype from the prototype', { dtype: 'toString' }, 'WAGGLE_NATIVE_INVALID_ARGUMENT'],
     ['dim = 0', { dim: 0 }, 'WAGGLE_NATIVE_INVALID_ARGUMENT'],
@@ -159,6 +174,19 @@ describe('topkEncoded', () => {
           expect(answer.scores).toEqual(truth.scores);
           expect(answer.certified).toBe(true);
           expect(answer.nInDoubt.every((n) => n === 0)).toBe(true);
+          if (dtype === 'bf16') {
+            const halves = await encodeMatrix({
+              matrix: floats,
+              nRows,
+              dim,
+              dtype,
+              lossless: true,
+            });
+            const joined = await topkEncoded({ ...input, encoded: halves });
+            expect([joined.rows, joined.scores]).toEqual([truth.rows, truth.scores]);
+            expect(joined.certified).toBe(true);
+            expect(joined.nInDoubt.every((n) => n === 0)).toBe(true);
+          }
           const without = await topkEncoded({ ...input, encoded });
           for (let q = 0; q < s.nQueries; q++) {
             const got = without.rows.subarray(q * s.k, (q + 1) * s.k);
@@ -211,6 +239,9 @@ describe('topkEncoded', () => {
       expect(answer.scores).toEqual(truth.scores);
       expect(answer.certified).toBe(true);
       expect(answer.nRescored === nQueries * (nRows / part)).toBe(outright);
+      const halves = { matrix: floats, nRows, dim, dtype: 'bf16', lossless: true } as const;
+      const joined = await topkEncoded({ ...input, encoded: await encodeMatrix(halves) });
+      expect([joined.rows, joined.scores]).toEqual([truth.rows, truth.scores]);
     },
   );
 
@@ -288,6 +319,11 @@ describe('topkEncoded', () => {
     expect(await change({ error: new Float32Array(49) })).toBe('WAGGLE_NATIVE_SHAPE');
     expect(await change({ dtype: 'f16' })).toBe('WAGGLE_NATIVE_DTYPE');
     expect(await change({ scale: undefined })).toBe('WAGGLE_NATIVE_DTYPE');
+    const lower = new Uint16Array(400);
+    expect(await change({ lower })).toBe('WAGGLE_NATIVE_INVALID_ARGUMENT');
+    const bf16 = await encodeMatrix({ ...shape, dtype: 'bf16' });
+    const input = { ...good, encoded: { ...bf16, lower: lower.subarray(1) } };
+    expect(await codeOf(() => topkEncoded(input))).toBe('WAGGLE_NATIVE_SHAPE');
   });
 
   it('refuses scores that overflow, as topk does', async () => {

@@ -99,6 +99,7 @@ describe('options', () => {
   it('that are misspelt are refused where they would change the answer', async () => {
     const calls: Record<string, readonly [call: Call, misspelt: string, meant: string]> = {
       'DeviceMatrix.open': [DeviceMatrix.open.bind(DeviceMatrix), 'keepexact', 'keepExact'],
+      encodeMatrix: [encodeMatrix, 'loseless', 'lossless'],
       glmFit: [glmFit, 'L2', 'l2'],
       'IvfIndex.build': [IvfIndex.build.bind(IvfIndex), 'target', 'recall'],
       rankBatch: [rankBatch, 'filter', 'eligible'],

@@ -31,6 +31,8 @@ constexpr Data kAllData[] = {Data::kGaussian, Data::kClustered, Data::kTies,  Da
 
 enum class Filter { kNone, kShared, kPerQuery, kList };
 
+enum class Floats { kBeside, kInHalves, kDropped };
+
 struct Shape {
   Dtype dtype;
   int64_t n_queries;
@@ -41,7 +43,7 @@ struct Shape {
   Data data = Data::kGaussian;
   Filter filter = Filter::kNone;
   double share = 1.0;  // of allowed rows
-  bool with_floats = true;
+  Floats floats = Floats::kBeside;
   uint64_t seed = 1;
   const char* title = nullptr;  // of a timed case
 };
@@ -53,6 +55,10 @@ const char* name_of(Dtype dtype) { return dtype == Dtype::kF16 ? "f16" : dtype =
 const char* name_of(Data data) {
   constexpr const char* kNames[] = {"gaussian", "clustered", "ties", "near", "norms", "denormal", "spike", "equal"};
   return kNames[static_cast<int>(data)];
+}
+const char* name_of(Floats floats) {
+  constexpr const char* kNames[] = {"certified", "certified in halves", "without floats"};
+  return kNames[static_cast<int>(floats)];
 }
 const char* name_of(Filter filter) {
   constexpr const char* kNames[] = {"none", "shared", "per-query", "list"};
@@ -104,8 +110,7 @@ class EncodedCase final : public Case {
     std::snprintf(text, sizeof text, "encoded/%s/%s q=%lld n=%lld d=%lld k=%d %s filter=%s/%.3f %s seed=%llu",
                   name_of(s_.dtype), name_of(s_.metric), static_cast<long long>(s_.n_queries),
                   static_cast<long long>(s_.n_rows), static_cast<long long>(s_.dim), s_.k, name_of(s_.data),
-                  name_of(s_.filter), s_.share, s_.with_floats ? "certified" : "without floats",
-                  static_cast<unsigned long long>(s_.seed));
+                  name_of(s_.filter), s_.share, name_of(s_.floats), static_cast<unsigned long long>(s_.seed));
     return text;
   }
 
@@ -117,6 +122,7 @@ class EncodedCase final : public Case {
     const int64_t n = s_.n_rows;
     stride_ = timed() ? s_.dim : s_.dim + s_.dim % 3;
     codes_.resize(static_cast<size_t>(n * stride_ * bytes_of(s_.dtype)));
+    lower_.resize(s_.floats == Floats::kInHalves ? static_cast<size_t>(n * stride_) : 0);
     scale_.assign(static_cast<size_t>(n), -1.0f);
     error_.assign(static_cast<size_t>(n), -1.0f);
     norm_.assign(static_cast<size_t>(n), -1.0f);
@@ -149,6 +155,7 @@ class EncodedCase final : public Case {
       args.scale = scale_.data();
       args.error = error_.data();
       args.norm = norm_.data();
+      if (s_.floats == Floats::kInHalves) args.lower = lower_.data();
       if (Status status = encode(args, context); !status.ok()) return status;
       encoded_ = true;
     }
@@ -185,7 +192,7 @@ class EncodedCase final : public Case {
     TopkEncodedArgs args;
     args.queries = {queries_.data(), s_.n_queries, s_.dim};
     args.encoded = matrix();
-    if (s_.with_floats) args.matrix = {matrix_.data(), s_.n_rows, s_.dim};
+    if (s_.floats == Floats::kBeside) args.matrix = {matrix_.data(), s_.n_rows, s_.dim};
     args.k = s_.k;
     args.metric = s_.metric;
     args.filter = filter();
@@ -199,7 +206,7 @@ class EncodedCase final : public Case {
   // What was answered, with what topk says.
   std::string compare(const std::vector<float>& scores, const std::vector<int32_t>& rows) const {
     char text[300];
-    if (s_.with_floats) {
+    if (s_.floats != Floats::kDropped) {
       for (size_t i = 0; i < scores.size(); ++i) {
         if (rows[i] == rows_[i] && std::memcmp(&scores[i], &scores_[i], sizeof(float)) == 0) continue;
         std::snprintf(text, sizeof text, "query %zu, rank %zu: row %d score %.9g, topk says row %d score %.9g",
@@ -237,8 +244,11 @@ class EncodedCase final : public Case {
   bool timed() const { return s_.title != nullptr; }
 
   EncodedMatrix matrix() const {
-    return {s_.dtype,      codes_.data(), s_.n_rows, s_.dim, stride_, has_scale(s_.dtype) ? scale_.data() : nullptr,
-            error_.data(), norm_.data()};
+    EncodedMatrix m{s_.dtype,      codes_.data(), s_.n_rows,
+                    s_.dim,        stride_,       has_scale(s_.dtype) ? scale_.data() : nullptr,
+                    error_.data(), norm_.data()};
+    if (s_.floats == Floats::kInHalves) m.lower = lower_.data();
+    return m;
   }
 
   RowFilter filter() const {
@@ -322,15 +332,24 @@ class EncodedCase final : public Case {
         const double difference = x[i] - scale * decode(s_.dtype, matrix().row(r), i);
         square += static_cast<double>(x[i]) * x[i];
         lost += difference * difference;
+        if (s_.floats != Floats::kInHalves) continue;
+        uint32_t bits = 0;
+        std::memcpy(&bits, x + i, sizeof bits);
+        const uint32_t upper = static_cast<const uint16_t*>(matrix().row(r))[i];
+        if ((upper << 16 | lower_[static_cast<size_t>(r * stride_ + i)]) != bits)
+          return "halves that are not the float";
       }
       const double norm = static_cast<double>(norm_[static_cast<size_t>(r)]);
       const double error = static_cast<double>(error_[static_cast<size_t>(r)]);
       // Bounds, and tight ones: an ulp and what a sum in double may lose; a relative error as the format has it.
-      const double relative = s_.dtype == Dtype::kF16 ? 0x1p-11 : s_.dtype == Dtype::kBf16 ? 0x1p-8 : 1.0;
+      const double cut = s_.floats == Floats::kInHalves ? 2.0 : 1.0;  // off, instead of rounded
+      const double relative = s_.dtype == Dtype::kF16 ? 0x1p-11 : s_.dtype == Dtype::kBf16 ? cut * 0x1p-8 : 1.0;
       const double step = s_.dtype == Dtype::kBf16 ? 0x1p-134 : 0x1p-149;  // half of one, where values are denormal
-      const double tiny = 1.01 * step * std::sqrt(static_cast<double>(s_.dim));
-      if (norm < std::sqrt(square) * (1 - 1e-14) || norm > std::sqrt(square) * (1 + 0x1p-23) + 2e-45 ||
-          error < std::sqrt(lost) * (1 - 1e-14) || error > std::sqrt(lost) * (1 + 0x1p-23) + 2e-45 ||
+      const double tiny = 1.01 * cut * step * std::sqrt(static_cast<double>(s_.dim));
+      // An ulp of float above what the slack for sums in double left.
+      const double ulp = 0x1p-23 + 1e-12;
+      if (norm < std::sqrt(square) * (1 - 1e-14) || norm > std::sqrt(square) * (1 + ulp) + 2e-45 ||
+          error < std::sqrt(lost) * (1 - 1e-14) || error > std::sqrt(lost) * (1 + ulp) + 2e-45 ||
           error > relative * norm * 1.01 + tiny) {
         std::snprintf(text, sizeof text, "row %lld: norm %.9g of %.9g, error %.9g of %.9g", static_cast<long long>(r),
                       norm, std::sqrt(square), error, std::sqrt(lost));
@@ -345,6 +364,7 @@ class EncodedCase final : public Case {
   std::vector<float> queries_;
   std::vector<float> matrix_;
   std::vector<uint8_t> codes_;
+  std::vector<uint16_t> lower_;
   int64_t stride_ = 0;
   bool encoded_ = false;
   std::vector<float> scale_, error_, norm_;
@@ -373,7 +393,7 @@ void add_encoded_cases(Cases& cases, bool for_bench) {
     for (const Data data : {Data::kGaussian, Data::kClustered}) {
       for (const auto& t : kTimed) {
         const Metric metric = data == Data::kClustered ? Metric::kCosine : Metric::kInnerProduct;
-        add({t.dtype, t.n_queries, 100000, 384, 100, metric, data, Filter::kNone, 1.0, true, 1, t.title});
+        add({t.dtype, t.n_queries, 100000, 384, 100, metric, data, Filter::kNone, 1.0, Floats::kBeside, 1, t.title});
       }
     }
     return;
@@ -381,7 +401,8 @@ void add_encoded_cases(Cases& cases, bool for_bench) {
   uint64_t seed = 1000;
   for (const Dtype dtype : kDtypes) {
     for (const Metric metric : {Metric::kInnerProduct, Metric::kCosine, Metric::kL2}) {
-      for (const bool floats : {true, false}) {
+      for (const Floats floats : {Floats::kBeside, Floats::kInHalves, Floats::kDropped}) {
+        if (floats == Floats::kInHalves && dtype != Dtype::kBf16) continue;
         const auto plain = [&](int64_t q, int64_t n, int64_t dim, int32_t k, Data data = Data::kGaussian,
                                Filter filter = Filter::kNone, double share = 1.0) {
           add({dtype, q, n, dim, k, metric, data, filter, share, floats, ++seed});
@@ -405,6 +426,7 @@ void add_encoded_cases(Cases& cases, bool for_bench) {
         }
         for (const Filter filter : {Filter::kShared, Filter::kPerQuery, Filter::kList}) {
           for (const double share : {0.0, 0.01, 0.5, 1.0}) plain(11, 2003, 33, 12, Data::kClustered, filter, share);
+          plain(20, 3000, 40, 6, Data::kTies, filter, 0.05);
         }
         for (int64_t dim = 1; dim <= 70; dim += 3) plain(1 + dim % 10, 100, dim, 4);
         plain(6, 20000, 48, 100);

@@ -38,10 +38,12 @@ std::vector<cpu::Table> tables() {
 
 struct Encoded {
   std::vector<uint8_t> codes;
+  std::vector<uint16_t> lower;
   std::vector<float> scale, error, norm;
   EncodedMatrix matrix;
 
-  Status make(const cpu::Table& table, Dtype dtype, const std::vector<float>& x, int64_t n, int64_t dim) {
+  Status make(const cpu::Table& table, Dtype dtype, const std::vector<float>& x, int64_t n, int64_t dim,
+              bool in_halves = false) {
     codes.assign(static_cast<size_t>(n * dim * bytes_of(dtype)), 0);
     scale.assign(static_cast<size_t>(n), 1);
     error.assign(static_cast<size_t>(n), 0);
@@ -55,6 +57,11 @@ struct Encoded {
     args.scale = scale.data();
     args.error = error.data();
     args.norm = norm.data();
+    if (in_halves) {
+      lower.assign(static_cast<size_t>(n * dim), 0);
+      args.lower = lower.data();
+      matrix.lower = lower.data();
+    }
     return cpu::encode(table, args, RunContext{});
   }
 };
@@ -134,12 +141,14 @@ TEST("a certified answer is that of topk to the bit, for thousands of matrices f
     truth.code = cpu::topk(table, exact, RunContext{}).code();
     n_refused += truth.code != Code::kOk ? 1 : 0;
     Encoded encoded;
-    EXPECT(encoded.make(table, kDtypes[random.below(3)], x, n, dim).ok());
+    const Dtype dtype = kDtypes[random.below(3)];
+    const bool in_halves = dtype == Dtype::kBf16 && draw % 2 == 0;
+    EXPECT(encoded.make(table, dtype, x, n, dim, in_halves).ok());
     Answer answer = sized();
     TopkEncodedArgs args;
     args.queries = exact.queries;
     args.encoded = encoded.matrix;
-    args.matrix = exact.matrix;
+    if (!in_halves) args.matrix = exact.matrix;
     args.k = k;
     args.metric = exact.metric;
     args.filter = exact.filter;
@@ -334,6 +343,8 @@ TEST("encode and topk_encoded refuse bad shapes") {
   EXPECT(encode_code([](EncodeArgs& a) { a.matrix.rows = -1; }) == Code::kShape);
   EXPECT(encode_code([](EncodeArgs& a) { a.scale = nullptr; }) == Code::kShape);
   EXPECT(encode_code([](EncodeArgs& a) { a.dtype = static_cast<Dtype>(7); }) == Code::kInvalidArgument);
+  std::vector<uint16_t> lower(12);
+  EXPECT(encode_code([&](EncodeArgs& a) { a.lower = lower.data(); }) == Code::kInvalidArgument);
   TopkEncodedArgs topk_args;
   topk_args.queries = {x.data(), 1, 3};
   topk_args.encoded = {Dtype::kInt8, codes.data(), 4, 3, 3, column.data(), column.data(), column.data()};
@@ -351,6 +362,7 @@ TEST("encode and topk_encoded refuse bad shapes") {
   EXPECT(code([](TopkEncodedArgs& a) { a.k = 2049; }) == Code::kInvalidArgument);
   EXPECT(code([](TopkEncodedArgs& a) { a.metric = static_cast<Metric>(9); }) == Code::kInvalidArgument);
   EXPECT(code([](TopkEncodedArgs& a) { a.encoded.dtype = static_cast<Dtype>(9); }) == Code::kInvalidArgument);
+  EXPECT(code([&](TopkEncodedArgs& a) { a.encoded.lower = lower.data(); }) == Code::kInvalidArgument);
   EXPECT(code([](TopkEncodedArgs& a) { a.encoded.cols = 4; }) == Code::kShape);
   EXPECT(code([](TopkEncodedArgs& a) { a.encoded.row_stride = 2; }) == Code::kShape);
   EXPECT(code([](TopkEncodedArgs& a) { a.encoded.error = nullptr; }) == Code::kShape);
@@ -363,4 +375,32 @@ TEST("encode and topk_encoded refuse bad shapes") {
   context.cancelled = &cancelled;
   TopkEncodedReport report;
   EXPECT(topk_encoded(topk_args, context, &report).code() == Code::kCancelled);
+}
+
+TEST("floats put together of their halves for many queries: a score that overflows names its row") {
+  constexpr int64_t kRows = 5000;
+  constexpr int64_t kDim = 3;
+  constexpr int64_t kQueries = 20;
+  std::vector<float> x(kRows * kDim, 1.0f);
+  x[3333 * kDim] = 3e38f;
+  const std::vector<float> queries(kQueries * kDim, 10.0f);
+  Encoded encoded;
+  EXPECT(encoded.make(cpu::table(), Dtype::kBf16, x, kRows, kDim, true).ok());
+  std::vector<float> scores(kQueries * 2);
+  std::vector<int32_t> rows(scores.size());
+  TopkEncodedArgs args;
+  args.queries = {queries.data(), kQueries, kDim};
+  args.encoded = encoded.matrix;
+  args.k = 2;
+  args.scores = scores.data();
+  args.rows = rows.data();
+  const std::vector<int32_t> with = {100, 3333, 4000};
+  const std::vector<int32_t> without = {100, 3332, 4000};
+  TopkEncodedReport report;
+  args.filter = RowFilter::list(with.data(), 3);
+  const Status status = topk_encoded(args, RunContext{}, &report);
+  EXPECT(status.code() == Code::kNotFinite && status.text().find("row 3333 ") != std::string::npos);
+  args.filter = RowFilter::list(without.data(), 3);
+  EXPECT(topk_encoded(args, RunContext{}, &report).ok());
+  EXPECT(report.certified && report.n_rescored == 3 * kQueries && rows[0] == 100 && rows[1] == 3332);
 }

@@ -30,6 +30,9 @@ struct EncodedMatrix {
   const float* scale = nullptr;  // [rows]; null for bf16
   const float* error = nullptr;  // [rows] ≥ ‖x − x̂‖₂
   const float* norm = nullptr;   // [rows] ‖x‖₂ rounded up; infinity where it exceeds float
+  /// bf16 alone, may be null. [rows × cols] with the same stride: the codes are then the upper halves of the floats as
+  /// they are, not rounded, and these the lower halves. Together they are the floats, in the memory of the floats.
+  const uint16_t* lower = nullptr;
 
   const void* row(int64_t r) const { return static_cast<const uint8_t*>(data) + r * row_stride * bytes_of(dtype); }
 };
@@ -39,13 +42,15 @@ struct EncodeArgs {
   Dtype dtype = Dtype::kInt8;
   void* data = nullptr;  // [rows × row_stride]
   int64_t row_stride = 0;
-  float* scale = nullptr;  // [rows]; not written for bf16
-  float* error = nullptr;  // [rows]
-  float* norm = nullptr;   // [rows]
+  float* scale = nullptr;     // [rows]; not written for bf16
+  float* error = nullptr;     // [rows]
+  float* norm = nullptr;      // [rows]
+  uint16_t* lower = nullptr;  // [rows × row_stride], bf16 alone: cuts floats in halves instead of rounding them
 };
 
 /// Rounds each row to nearest: int8 with scale = max|x| / 127, f16 with the power of two that puts max|x| in
 /// [2¹⁴, 2¹⁵) (so nothing overflows and small rows keep their digits), bf16 as it is (beyond its range: its largest).
+/// With `lower` bf16 codes are cut off instead, which loses up to twice as much, and nothing of a float is lost.
 /// error[r] is the length of what was lost, summed in double and rounded up, so that it is a bound and not an estimate.
 /// The same bits at every instruction set and thread count. A row that holds NaN or infinity is kNotFinite, and the
 /// text names the lowest such row. O(rows · cols).
