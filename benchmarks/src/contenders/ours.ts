@@ -88,8 +88,13 @@ function searchHandlers(arrays: Arrays): Handlers {
     },
     encode: async (o: { matrix: string; dtype: EncodedDtype }) => {
       const { data: matrix, rows: nRows, cols: dim } = arrays.f32(o.matrix);
-      const { ms, value } = await timed(() => encodeMatrix({ matrix, nRows, dim, dtype: o.dtype }));
-      encodings.set(o.dtype, value);
+      const { dtype } = o;
+      // As VectorIndex keeps it: of bf16 the floats are the other half.
+      const lossless = dtype === 'bf16';
+      const { ms, value } = await timed(() =>
+        encodeMatrix({ matrix, nRows, dim, dtype, lossless }),
+      );
+      encodings.set(dtype, value);
       return { ms };
     },
     /** The certified answer: scanned in low precision, re-scored from the floats. */
@@ -103,7 +108,7 @@ function searchHandlers(arrays: Arrays): Handlers {
           queries: queries.data,
           nQueries: queries.rows,
           encoded,
-          matrix: matrix.data,
+          matrix: encoded.lower === undefined ? matrix.data : undefined,
           k: o.k,
           metric: o.metric ?? 'ip',
           ...filterOf(o),

@@ -128,7 +128,8 @@ class TopkBench {
     const ours = await this.#context.ours();
     await this.#data.load(ours, data, QUERY_COUNTS);
     const f32 = QUERY_COUNTS.map((nQueries) => `f32/q${nQueries}${suffix}`);
-    const faiss = wants(...f32) ? await this.#startPeer('faiss', data) : undefined;
+    const bf16 = `bf16/q1${suffix}`;
+    const faiss = wants(...f32, bf16) ? await this.#startPeer('faiss', data) : undefined;
     const numpy = wants(...f32) ? await this.#context.peer('numpy') : undefined;
     const sgemmRates: number[] = [];
     const readRates: number[] = [];
@@ -160,12 +161,16 @@ class TopkBench {
       'GFLOP/s',
       sgemmRates,
     );
-    await this.#context.end(faiss?.peer, numpy);
+    await this.#context.end(numpy);
+    // In the memory of the floats alone, so it stands beside FAISS as f32 does.
+    if (wants(bf16)) await this.#certified(ours, 'bf16', 1, data, suffix, faiss?.peer);
+    await this.#context.end(faiss?.peer);
     for (const dtype of this.#options.quick
       ? (['int8'] as const)
       : (['int8', 'bf16', 'f16'] as const)) {
       for (const nQueries of QUERY_COUNTS) {
-        if (!wants(`${dtype}/q${nQueries}${suffix}`)) continue;
+        const id = `${dtype}/q${nQueries}${suffix}`;
+        if (id === bf16 || !wants(id)) continue;
         await this.#certified(ours, dtype, nQueries, data, suffix);
       }
     }
@@ -184,6 +189,7 @@ class TopkBench {
     nQueries: number,
     data: Matrix,
     suffix: string,
+    faiss?: Contender,
   ): Promise<void> {
     if (!this.#encoded.has(dtype)) await ours.call('encode', { matrix: 'matrix', dtype });
     this.#encoded.add(dtype);
@@ -195,6 +201,7 @@ class TopkBench {
     if (isScan) {
       runs['limit'] = async () => (await this.#limit(ours, undefined, 1, data.rows)).ms;
     }
+    if (faiss !== undefined) runs['peer'] = this.#f32Run(faiss, nQueries);
     const times = await interleave(runs, rounds(this.#options, nQueries));
     const id = `${dtype}/q${nQueries}${suffix}`;
     const common = { suite: 'topk', case: id, seed: this.#options.seed } as const;
@@ -208,6 +215,7 @@ class TopkBench {
       timeRecord({
         ...common,
         ours: times['low']!,
+        peer: faiss === undefined ? undefined : flatPeer(faiss, times['peer']!),
         // The codes alone, at the rate at which floats are read.
         limit: isScan
           ? {
@@ -354,6 +362,7 @@ class TopkBench {
   async #indexMemory(data: Matrix): Promise<void> {
     for (const [metric, dtype, keepF32] of [
       ['f32_ratio', 'f32', true],
+      ['bf16_and_f32_ratio', 'bf16', true],
       ['int8_beside_f32_ratio', 'int8', true],
       ['int8_alone_ratio', 'int8', false],
     ] as const) {
@@ -396,18 +405,15 @@ class TopkBench {
         seed: this.#options.seed,
         ours,
         limit,
-        peer:
-          peer === undefined || peerTimes === undefined
-            ? undefined
-            : {
-                name: peer.hello.name === 'faiss-cpu' ? 'FAISS flat' : peer.hello.name,
-                version: peer.hello.version,
-                times: peerTimes,
-              },
+        peer: peer === undefined || peerTimes === undefined ? undefined : flatPeer(peer, peerTimes),
         ...(on === undefined ? {} : { on: placeOf(on) }),
       }),
     );
   }
+}
+
+function flatPeer({ hello: { name, version } }: Contender, times: readonly number[]) {
+  return { name: name === 'faiss-cpu' ? 'FAISS flat' : name, version, times };
 }
 
 /** Every power of ten, and the most that fits. */
