@@ -25,6 +25,24 @@ export const idempotentRoute = {
   }),
 };
 
+/**
+ * Config of the route that takes NDJSON too. The parser makes of it what JSON has, so both are validated by one schema;
+ * but on the wire it is lines, for which OpenAPI 3.1 has no schema but text.
+ */
+export const idempotentNdjsonRoute = {
+  swaggerTransform: (route: { schema: FastifySchema; url: string }) => {
+    const { schema, url } = idempotentRoute.swaggerTransform(route);
+    const lines = Type.String({
+      description: 'One event a line, each as in `events` of application/json.',
+    });
+    const content = {
+      'application/json': { schema: route.schema.body },
+      'application/x-ndjson': { schema: lines },
+    };
+    return { schema: { ...schema, body: { content } }, url };
+  },
+};
+
 export function registerOpenApi(app: FastifyInstance, version: string): void {
   app.register(swagger, {
     openapi: {

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { silentLogger } from '@waggle/core';
 import { collectDefaultMetrics } from 'prom-client';
+import * as Schema from 'typebox/schema';
 import { describe, expect, test } from 'vitest';
 import { GatewayConfigSchema } from '../src/config.js';
 import { POSTABLE_TYPES } from '../src/event-contract.js';
@@ -334,8 +335,35 @@ describe('the OpenAPI document', () => {
     expect(Object.keys(rank.properties)).toContain('publication_id');
     const events = document.paths['/v1/events']!['post']!.requestBody!.content;
     expect(Object.keys(events)).toEqual(['application/json', 'application/x-ndjson']);
+    // What is sent there is lines of text, and not the object that they become.
+    expect(events['application/x-ndjson']!.schema).toMatchObject({ type: 'string' });
     for (const type of POSTABLE_TYPES)
       expect(JSON.stringify(events)).toContain(`"enum":["${type}"]`);
+    await app.close();
+  });
+
+  test('says of every answer, errors too, in what form it comes', async () => {
+    const { app } = testGateway({ config: { apiKeys: 'key_of_sixteen_chars:ten_sample' } });
+    const document = (await app.inject('/openapi.json')).json() as Document;
+    for (const authorization of ['Bearer key_of_sixteen_chars', 'Bearer none']) {
+      for (const [path, operations] of Object.entries(document.paths)) {
+        for (const [method, { responses }] of Object.entries(operations)) {
+          const answer = await app.inject({
+            method: method.toUpperCase() as 'GET' | 'POST',
+            url: path === '/v1/budgets' ? `${path}?campaign_id=cmp_1` : path,
+            headers: { authorization },
+            ...(method === 'post' && {
+              payload: path === '/v1/rank' ? OFFERS : { events: [CLICK] },
+            }),
+          });
+          const { content = {} } = responses[answer.statusCode] ?? responses['default']!;
+          const type = (answer.headers['content-type'] as string).split(';', 1)[0]!;
+          expect(Object.keys(content), `${authorization}: ${path}`).toEqual([type]);
+          if (type !== 'application/json') continue;
+          expect(Schema.Compile(content[type]!.schema).Check(answer.json()), path).toBe(true);
+        }
+      }
+    }
     await app.close();
   });
 

@@ -8,7 +8,7 @@ import { gatewayError } from '../errors.js';
 import { checkEvents, type ShapedEvent } from '../event-checks.js';
 import { eventsRequestSchema, kindOfType } from '../event-contract.js';
 import { idempotencyScope } from '../idempotency.js';
-import { idempotentRoute, protectedRoute } from '../openapi.js';
+import { idempotentNdjsonRoute, protectedRoute } from '../openapi.js';
 import type { PlacementReport } from '../ports.js';
 import { notReady } from '../readiness.js';
 import type { RouteContext } from './route-context.js';
@@ -70,13 +70,14 @@ export function eventRoutes(app: FastifyInstance, context: RouteContext): void {
     {
       bodyLimit: EVENTS_LIMITS.bodyBytes,
       onRequest: [context.tenant, context.admit],
-      config: idempotentRoute,
+      config: idempotentNdjsonRoute,
       schema: {
         operationId: 'postEvents',
         summary: 'Post events; durable before 202, and twice is once',
         description:
           `Up to ${EVENTS_LIMITS.maxEvents} events and ${EVENTS_LIMITS.bodyBytes} bytes, as {"events":[…]} or as ` +
           'NDJSON (application/x-ndjson), one event a line. All or nothing: one wrong event refuses the request. ' +
+          'Events name publications, campaigns and creatives of the active release, and times from 2000-01-01 to a day ahead of its clock. ' +
           'A repeated type and event_id count as a duplicate when the content is the same; other content under those of ' +
           'a recent event (some 200,000 are remembered) is refused with 409 WAGGLE_EVENT_CONFLICT. ' +
           'placement.reserved holds its reserved_micros of the campaign’s budget before the answer, once for each ' +
@@ -85,7 +86,6 @@ export function eventRoutes(app: FastifyInstance, context: RouteContext): void {
           'charged as far as the budgets allow, and the first settlement counts. ' +
           'placement.cancelled and placement.no_show give all of it back. Reports of more than 7 days ago move no money.',
         tags: ['events'],
-        consumes: ['application/json', 'application/x-ndjson'],
         ...protectedRoute,
         body: eventsRequestSchema(),
         response: { 202: EventsResponse, default: ErrorResponse },

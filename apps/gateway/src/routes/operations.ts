@@ -76,9 +76,11 @@ export function operationRoutes(app: FastifyInstance, context: RouteContext): vo
         operationId: 'metrics',
         summary: 'Prometheus metrics',
         tags: ['operations'],
-        produces: ['text/plain'],
         ...protectedRoute,
-        response: { 200: Type.String(), default: ErrorResponse },
+        response: {
+          200: { content: { 'text/plain': { schema: Type.String() } } },
+          default: ErrorResponse,
+        },
       },
     },
     async (_request, reply) => {

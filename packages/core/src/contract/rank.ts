@@ -43,15 +43,27 @@ export const RankRequest = Type.Object(
     test: Type.Optional(Type.Boolean()),
     publication_id: Id,
     post_id: Type.Optional(Id),
-    /** `fill` needs one slot or more, each filled by a different campaign; `offers` takes at most one. */
-    slots: Type.Optional(Type.Array(RankSlot, { minItems: 1, maxItems: RANK_LIMITS.maxSlots })),
+    slots: Type.Optional(
+      Type.Array(RankSlot, {
+        minItems: 1,
+        maxItems: RANK_LIMITS.maxSlots,
+        description:
+          '`fill` needs one slot or more, each with an id of its own and filled by a different campaign; `offers` takes at most one.',
+      }),
+    ),
     context: Type.Optional(
       Type.Object(
         {
           planned_at: Type.Optional(Timestamp),
           language: Type.Optional(Type.String({ pattern: '^[a-z]{2}$' })),
-          /** How many ads the send will carry, the slots asked about and what stands there already included; their sum when absent. */
-          n_ads: Type.Optional(Type.Integer({ minimum: 1, maximum: RANK_LIMITS.maxSlots })),
+          n_ads: Type.Optional(
+            Type.Integer({
+              minimum: 1,
+              maximum: RANK_LIMITS.maxSlots,
+              description:
+                'How many ads the send will carry, the slots asked about and what stands there already included; their sum when absent.',
+            }),
+          ),
           already_placed: Type.Optional(
             Type.Array(Id, {
               maxItems: RANK_LIMITS.maxSlots,
