@@ -3,7 +3,13 @@ import type { Clock, Logger } from '@waggle/core';
 import type { Store } from '@waggle/store';
 import { BudgetLedger, DecisionLog, EventJournal, LedgerPeers } from '@waggle/store/ledger';
 import { WriteAheadLog } from '@waggle/store/wal';
-import type { ForwarderStatus, JournalPort, LedgerPort, PlacementReport } from './ports.js';
+import type {
+  ForwarderStatus,
+  JournalPort,
+  LedgerPort,
+  LogStatus,
+  PlacementReport,
+} from './ports.js';
 import type { ShutdownStep } from './server.js';
 
 /** Answers are small and kept for a day: short segments let them go soon after. */
@@ -64,7 +70,8 @@ export async function openLiveParts(o: {
       tenantId: o.tenantId,
       decisionSequence: () => decisionWal.durableSequence,
     });
-    const journal = await EventJournal.open({ wal: await openWal('events'), clock, logger });
+    const eventWal = await openWal('events');
+    const journal = await EventJournal.open({ wal: eventWal, clock, logger });
     const decisions = await DecisionLog.open({ wal: decisionWal, clock, logger });
     await ledger.releaseOrphans(decisionWal, () => decisions.recordedFills());
     const answers = await openWal('answers', ANSWER_SEGMENT_BYTES);
@@ -81,10 +88,6 @@ export async function openLiveParts(o: {
       decisions,
       answers,
       ledgerPort: {
-        status: () => {
-          const { failure } = ledgerWal.status();
-          return failure === undefined ? { ok: true } : { ok: false, detail: failure.message };
-        },
         peers: () => peers.status(),
         account: (campaignId, nowMs) => {
           const balances = ledger.balances(campaignId);
@@ -105,6 +108,12 @@ export async function openLiveParts(o: {
             decisions.status(),
             ledger.status(),
           ]),
+        logs: () => ({
+          ledger: logStatus(ledgerWal),
+          events: logStatus(eventWal),
+          decisions: logStatus(decisionWal),
+          answers: logStatus(answers),
+        }),
       },
       forwardTo(store, shared) {
         forwarding = true;
@@ -133,6 +142,11 @@ export async function openLiveParts(o: {
     await closeWals();
     throw cause;
   }
+}
+
+function logStatus(wal: WriteAheadLog): LogStatus {
+  const { failure } = wal.status();
+  return failure === undefined ? { ok: true } : { ok: false, detail: failure.message };
 }
 
 async function followPlacements(

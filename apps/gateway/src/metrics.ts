@@ -236,7 +236,9 @@ export class GatewayMetrics {
         },
       });
     gauge('waggle_http_in_flight', 'Requests being worked on.', () => sources.inFlight());
-    gauge('waggle_ready', '1 when the gateway answers rankings.', () => Number(sources.ready()));
+    gauge('waggle_ready', '1 when the gateway answers rankings and takes events.', () =>
+      Number(sources.ready()),
+    );
     gauge('waggle_forwarder_up', '1 when the store takes events.', () =>
       Number(sources.forwarder().ok),
     );

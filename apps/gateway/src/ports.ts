@@ -74,10 +74,18 @@ export interface ForwarderStatus {
   readonly detail?: string;
 }
 
+/** Whether a log takes what is written to it; `detail` says why it does not. */
+export interface LogStatus {
+  readonly ok: boolean;
+  readonly detail?: string;
+}
+
 export interface JournalPort {
   /** Durable before it resolves; twice is once. */
   append(events: readonly PostedEvent[]): Promise<Static<typeof EventsResponse>>;
   forwarder(): ForwarderStatus;
+  /** Of everything that is kept on disk before it is answered, by name. */
+  logs(): Readonly<Record<string, LogStatus>>;
 }
 
 /** What a posted event says about a placement's money. */
@@ -108,7 +116,6 @@ export interface CampaignAccount extends Balances {
 }
 
 export interface LedgerPort {
-  status(): { readonly ok: boolean; readonly detail?: string };
   peers(): PeersStatus;
   /** undefined for a campaign without a budget here. O(1). */
   account(campaignId: string, nowMs: number): CampaignAccount | undefined;

@@ -30,14 +30,13 @@ export function notReady(releases: ReleasesPort): WaggleError {
 }
 
 /**
- * Ready means: rankings are answered correctly. A store that is behind does not stop them (events are
+ * Ready means: rankings are answered correctly and events are taken. A store that is behind does not stop them (events are
  * durable here), so it is reported and does not take every replica out of service at once.
  */
 export function readiness(
-  o: Pick<RouteContext, 'releases' | 'ledger' | 'journal' | 'clockSource' | 'isDraining'>,
+  o: Pick<RouteContext, 'releases' | 'journal' | 'clockSource' | 'isDraining'>,
 ): ReadyResponseBody {
   const { rejected, release } = o.releases.status();
-  const ledger = o.ledger.status();
   const forwarder = o.journal.forwarder();
   const missing = release === undefined ? notReady(o.releases) : undefined;
   const checks: ReadyResponseBody['checks'] = {
@@ -45,11 +44,6 @@ export function readiness(
       ok: missing === undefined,
       required: true,
       detail: release ?? `${missing?.message}; ${missing?.remedy}`,
-    },
-    ledger: {
-      ok: ledger.ok,
-      required: true,
-      ...(ledger.detail === undefined ? {} : { detail: ledger.detail }),
     },
     forwarder: {
       ok: forwarder.ok,
@@ -60,6 +54,9 @@ export function readiness(
     },
     running: { ok: !o.isDraining(), required: true },
   };
+  for (const [name, log] of Object.entries(o.journal.logs())) {
+    checks[name] = { ...log, required: true };
+  }
   if (rejected !== undefined && release !== undefined) {
     checks['candidate'] = {
       ok: false,

@@ -43,7 +43,6 @@ export async function rehearse(o: {
       status: () => ({ release: ranking.id, loadedAtMs: undefined, swaps: 0 }),
     },
     ledger: {
-      status: () => ({ ok: true }),
       peers: () => ({ peers: 0, ageMs: 0 }),
       account: () => undefined,
       follow: () => Promise.resolve(),
@@ -51,6 +50,7 @@ export async function rehearse(o: {
     journal: {
       append: () => Promise.resolve({ accepted: 0, duplicates: 0 }),
       forwarder: () => ({ ok: true, backlog: 0, lagMs: 0, dropped: 0 }),
+      logs: () => ({}),
     },
     clock,
     logger: silentLogger,

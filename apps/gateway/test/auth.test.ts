@@ -210,6 +210,7 @@ describe('keys', () => {
           checks: {
             release: { ok: true, required: true },
             ledger: { ok: true, required: true },
+            events: { ok: true, required: true },
             forwarder: { ok: true, required: false },
             running: { ok: true, required: true },
             candidate: { ok: false, required: false },

@@ -6,6 +6,7 @@ import {
   mkdtemp,
   open,
   readFile,
+  rename,
   rm,
   writeFile,
 } from 'node:fs/promises';
@@ -530,6 +531,40 @@ describe('a gateway on a sample network', () => {
       code: 'WAGGLE_PORT_IN_USE',
     });
     expect((await fetch(`${gateway.url}/readyz`)).status).toBe(200);
+  });
+
+  test('is not ready while the event log cannot be written, and is again by itself', async () => {
+    const dir = await mkdtemp(join(tmpdir(), 'waggle-refused-'));
+    await cp(join(network.dir, 'releases'), join(dir, 'releases'), { recursive: true });
+    const gateway = await start({ dir });
+    const folder = join(dir, 'gateway', 'events');
+    let posted = 0;
+    const told = async () => {
+      const { status, json } = await post(gateway, '/v1/events', {
+        events: [
+          {
+            ...{ type: 'placement.settled', event_id: `evt_${posted++}` },
+            ...{ ts: new Date(network.asOfMs).toISOString(), placement_id: `plc_${posted}` },
+            ...{ campaign_id: network.ids.campaigns[0], charged_micros: 0 },
+          },
+        ],
+      });
+      const ready = await fetch(`${gateway.url}/readyz`);
+      const { checks } = (await ready.json()) as { checks: Record<string, { ok: boolean }> };
+      return [status, json.error?.code, ready.status, checks['events']?.ok, checks['ledger']?.ok];
+    };
+    const well = [202, undefined, 200, true, true];
+    expect(await told()).toEqual(well);
+    await rename(folder, `${folder}.away`);
+    // The file stays open, but within half of the time after which the lock would be another's, nobody knows whose it is.
+    await vi.waitUntil(async () => (await told())[0] !== 202, { ...PATIENCE, interval: 200 });
+    expect(await told()).toEqual([503, 'WAGGLE_WAL_IO', 503, false, true]);
+    await offers(gateway);
+    await rename(`${folder}.away`, folder);
+    await vi.waitUntil(async () => (await fetch(`${gateway.url}/readyz`)).status === 200, PATIENCE);
+    expect(await told()).toEqual(well);
+    await gateway.close();
+    await rm(dir, { recursive: true, force: true });
   });
 
   test('does not wait long for a release that is being loaded when it stops', async () => {

@@ -154,19 +154,14 @@ describe('readiness', () => {
     await app.close();
   });
 
-  test('depends on the ledger', async () => {
-    const { app } = testGateway({
-      parts: {
-        ledger: {
-          status: () => ({ ok: false, detail: 'disk full' }),
-          peers: () => ({ peers: 0, ageMs: 0 }),
-          account: () => undefined,
-          follow: async () => {},
-        },
-      },
-    });
-    const response = await app.inject('/readyz');
-    expect([response.statusCode, response.json().checks.ledger.detail]).toEqual([503, 'disk full']);
+  test('depends on every log', async () => {
+    const { app, journal } = testGateway();
+    journal.logs = () => ({ ledger: { ok: true }, events: { ok: false, detail: 'disk full' } });
+    const { statusCode, body } = await app.inject('/readyz');
+    expect([statusCode, JSON.parse(body).checks]).toMatchObject([
+      503,
+      { ledger: { ok: true }, events: { ok: false, required: true, detail: 'disk full' } },
+    ]);
     await app.close();
   });
 

@@ -6,6 +6,7 @@ import { type GatewayConfig, gatewayConfig } from '../src/config.js';
 import type {
   CampaignAccount,
   EnginePort,
+  LogStatus,
   PostedEvent,
   RankContext,
   ServedRelease,
@@ -82,6 +83,9 @@ export class MemoryJournal {
   forwarder() {
     return { ok: true, backlog: 0, lagMs: 0, dropped: 0 };
   }
+  logs(): Readonly<Record<string, LogStatus>> {
+    return { ledger: { ok: true }, events: { ok: true } };
+  }
 }
 
 export interface TestGateway {
@@ -116,7 +120,6 @@ export function testGateway(
       status: () => ({ release: release?.id, loadedAtMs: NOW_MS, swaps: 1 }),
     },
     ledger: {
-      status: () => ({ ok: true }),
       peers: () => ({ peers: 0, ageMs: 0 }),
       account: (campaignId) => (campaignId === 'cmp_1' ? ACCOUNT : undefined),
       follow: async () => {},

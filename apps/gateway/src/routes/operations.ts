@@ -54,7 +54,7 @@ export function operationRoutes(app: FastifyInstance, context: RouteContext): vo
     {
       schema: {
         operationId: 'ready',
-        summary: 'The gateway can answer rankings',
+        summary: 'The gateway can answer rankings and take events',
         description:
           'Open to probes. Where keys are configured, the release and the details of checks are for keys of its tenant.',
         tags: ['operations'],
