@@ -68,7 +68,7 @@ export interface GaugeSources {
 }
 
 const RANK_MODES = ['offers', 'fill'] as const;
-const REFUSAL_REASONS = ['overload', 'in_flight'] as const;
+const REFUSAL_REASONS = ['overload', 'in_flight', 'connections'] as const;
 export type RefusalReason = (typeof REFUSAL_REASONS)[number];
 
 /** Every metric of the gateway, in a registry of its own. */
@@ -218,7 +218,7 @@ export class GatewayMetrics {
     );
     this.#counter(
       'waggle_http_refused_total',
-      'Requests refused because of load.',
+      'Requests, and connections, refused because of load.',
       'reason',
       () => [...this.#refused],
     );

@@ -1,3 +1,4 @@
+import { readFile } from 'node:fs/promises';
 import type { AddressInfo } from 'node:net';
 import { setImmediate, setTimeout } from 'node:timers/promises';
 import type { Logger, WaggleError } from '@waggle/core';
@@ -5,8 +6,24 @@ import type { FastifyInstance } from 'fastify';
 import type { GatewayConfig } from './config.js';
 import { gatewayError } from './errors.js';
 
+/** Files that connections leave to the logs, the releases and the way to the store. */
+const RESERVED_FILES = 128;
+
+/**
+ * How many connections may be open at once, by what Linux says in `/proc/self/limits`: were all files connections, no log could
+ * make sure of its lock, and nothing could be written. undefined for no limit.
+ */
+export function connectionLimit(limits: string): number | undefined {
+  const files = /^Max open files +([0-9]+) /m.exec(limits)?.[1];
+  if (files === undefined) return undefined;
+  return Math.max(Number(files) - RESERVED_FILES, Math.ceil(Number(files) / 2));
+}
+
 /** Opens the socket. @throws WAGGLE_PORT_IN_USE, WAGGLE_BIND_FAILED */
 export async function listen(app: FastifyInstance, config: GatewayConfig): Promise<string> {
+  const limit = connectionLimit(await readFile('/proc/self/limits', 'utf8').catch(() => ''));
+  if (limit !== undefined) app.server.maxConnections = limit;
+  app.server.on('drop', () => app.gatewayMetrics.observeRefusal('connections'));
   try {
     await app.listen({ host: config.host, port: config.port });
   } catch (cause) {

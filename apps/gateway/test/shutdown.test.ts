@@ -1,10 +1,11 @@
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { Worker } from 'node:worker_threads';
 import { silentLogger } from '@waggle/core';
 import { afterEach, describe, expect, test, vi } from 'vitest';
 import { gatewayConfig } from '../src/config.js';
-import { listen, shutDown } from '../src/server.js';
+import { connectionLimit, listen, shutDown } from '../src/server.js';
 import { isErrorShape } from './error-shape.js';
 import { PATIENCE } from './patience.js';
 import { OFFERS, rankResponse, testGateway } from './rank-fixture.js';
@@ -242,6 +243,37 @@ describe('the socket', () => {
     },
     60_000,
   );
+
+  test.each([
+    ['1024', 896],
+    ['200', 100],
+    ['unlimited', undefined],
+  ])('of %s files leaves some to the logs', (files, connections) => {
+    const limits = `Limit                     Soft Limit           Hard Limit           Units     
+Max processes             96486                96486                processes 
+Max open files            ${files.padEnd(20)} 524288               files     
+`;
+    expect(connectionLimit(limits)).toBe(connections);
+    expect(connectionLimit('')).toBeUndefined();
+  });
+
+  test('closes connections beyond its limit, counts them, and goes on with the others', async () => {
+    const { app } = testGateway();
+    closers.push(() => app.close());
+    const url = await listen(app, config);
+    if (process.platform === 'linux') {
+      const limits = readFileSync('/proc/self/limits', 'utf8');
+      expect(app.server.maxConnections).toBe(connectionLimit(limits));
+    }
+    app.server.maxConnections = 1;
+    const open = connect(Number(new URL(url).port), '127.0.0.1');
+    await once(open, 'connect');
+    expect(await answerTo(url, '')).toBe('');
+    open.write('GET /metrics HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n');
+    let text = '';
+    for await (const chunk of open) text += chunk;
+    expect(text).toMatch(/^waggle_http_refused_total\{reason="connections"\} 1$/m);
+  });
 
   test.each([
     ['something that is not HTTP', 'hello\r\n\r\n', 400, 'WAGGLE_REQUEST_MALFORMED'],
