@@ -58,7 +58,7 @@ class TopkEncodedJob final : public Job {
     kScale,
     kError,
     kNorm,
-    kLower,  // of the floats, or undefined
+    kLower,   // of the floats, or undefined
     kMatrix,  // the floats, or undefined
     kK,
     kMetric,
