@@ -64,8 +64,8 @@ export interface TopkEncodedResult extends TopkResult {
   /** int32 [nQueries]: rows that are neither sure to be among `topk`'s k best nor sure not to be. */
   readonly nInDoubt: Int32Array;
   /**
-   * Pairs whose score was computed from the floats (without them: from decoded rows). All of them where queries share so few
-   * rows that the floats are sooner multiplied outright.
+   * Pairs whose score was computed from the floats (without them: from decoded rows). All of them where the floats are
+   * sooner multiplied outright: where queries share few rows, or are many and the floats lie in halves.
    */
   readonly nRescored: number;
 }

@@ -26,7 +26,7 @@ struct TopkEncodedReport {
   /// Every query's rows are those of `topk`, in the same order.
   bool certified = false;
   /// Pairs whose score was computed from floats (or, without them, from decoded rows). All pairs of allowed rows where
-  /// queries share so few rows that floats are sooner.
+  /// floats are sooner: where queries share few rows, or are many and the floats lie in halves.
   int64_t n_rescored = 0;
 };
 
