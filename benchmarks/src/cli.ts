@@ -28,7 +28,7 @@ export function usage(suites: readonly string[]): string {
 
 suites: ${suites.join(', ')}
 
-  --quick           the cases that targets name, few runs: at most two minutes a suite
+  --quick           the cases that targets name, few runs: two to three minutes a suite
   --full            every size that memory holds
   --case CASE       only this case and those below it (f32/q1, or topk/f32/q1, has f32/q1/n10k below it); may be given again
   --seed N          of all generated data (default 1)
