@@ -39,7 +39,7 @@ constexpr int64_t kSparseRows = 48;            // rows a query should find in a 
 // Turning rows around for one query costs nine times a lane of a panel: below this share of allowed rows it wins.
 constexpr double kSparseShare = 0.11;
 
-constexpr int32_t kTurning = 8;  // what turning rows around costs whatever the queries, in lanes of a panel
+constexpr int32_t kTurning = 9;  // what turning rows around costs, in lanes of a panel
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
@@ -216,7 +216,7 @@ class Pass {
       if (left <= kernels.max_few) return 0;
       // Half a panel and a few beat a full one with idle lanes only where lanes are many.
       const int32_t half = kernels.narrow_lanes;
-      return left > std::max(half, 2 * half - kTurning) ? kernels.wide_lanes : half;
+      return left > std::max(half - 1, 2 * half - kTurning) ? kernels.wide_lanes : half;
     };
     int64_t n_groups = n_sparse_;
     int64_t panel_lanes = 0;
