@@ -215,7 +215,7 @@ class TopkBench {
       timeRecord({
         ...common,
         ours: times['low']!,
-        peer: faiss === undefined ? undefined : flatPeer(faiss, times['peer']!),
+        peer: timedPeer(faiss, times['peer']),
         // The codes alone, at the rate at which floats are read.
         limit: isScan
           ? {
@@ -405,14 +405,16 @@ class TopkBench {
         seed: this.#options.seed,
         ours,
         limit,
-        peer: peer === undefined || peerTimes === undefined ? undefined : flatPeer(peer, peerTimes),
+        peer: timedPeer(peer, peerTimes),
         ...(on === undefined ? {} : { on: placeOf(on) }),
       }),
     );
   }
 }
 
-function flatPeer({ hello: { name, version } }: Contender, times: readonly number[]) {
+function timedPeer(peer: Contender | undefined, times: readonly number[] | undefined) {
+  if (peer === undefined || times === undefined) return undefined;
+  const { name, version } = peer.hello;
   return { name: name === 'faiss-cpu' ? 'FAISS flat' : name, version, times };
 }
 
