@@ -136,8 +136,8 @@ class Pass {
               : args.encoded.dtype == Dtype::kBf16 ? table.encoded.bf16
                                                    : table.encoded.int8),
         integer_(has_integer_sums(scan_.unit)),
-        has_halves_(args.matrix.data == nullptr && args.encoded.lower != nullptr),
-        has_floats_(args.matrix.data != nullptr || has_halves_) {}
+        has_floats_(args.has_floats()),
+        has_halves_(has_floats_ && args.matrix.data == nullptr) {}
 
   /// Bitmap of the rows scanned, and what share of all it allows.
   void scan_only(const uint8_t* bits, double share) {
@@ -651,8 +651,8 @@ class Pass {
   const int64_t dim_;
   const ScanKernels scan_;
   const bool integer_;
-  const bool has_halves_;  // the floats are the codes and the lower halves beside them
   const bool has_floats_;
+  const bool has_halves_;  // the floats are the codes and the lower halves beside them
   bool apart_ = false;
   const uint8_t* bits_ = nullptr;
   double share_ = 1;  // of the rows, that a query scans
@@ -704,8 +704,7 @@ Status topk_encoded(const Table& table, const TopkEncodedArgs& args, const RunCo
   const bool apart = own_bits && share < kShareToScanTogether;
   int64_t per_pass = std::clamp<int64_t>(kEntryBudget / Pass::least_entries(args.k), 1, kMaxQueriesPerPass);
   per_pass = std::clamp<int64_t>(kUnitBudget / args.encoded.cols, 1, per_pass);
-  if (args.matrix.data == nullptr && args.encoded.lower == nullptr)
-    per_pass = std::min(per_pass, kMaxQueriesWithoutFloats);
+  if (!args.has_floats()) per_pass = std::min(per_pass, kMaxQueriesWithoutFloats);
   for (int64_t first = 0; first < args.queries.rows; first += per_pass) {
     if (context.stop_requested()) return fail(Code::kCancelled, "cancelled");
     Pass pass(table, args, context, first, std::min(per_pass, args.queries.rows - first));

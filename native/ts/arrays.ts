@@ -110,6 +110,13 @@ export function checkObject(
   );
 }
 
+export function checkBoolean(name: string, value: unknown): asserts value is boolean {
+  if (typeof value === 'boolean') return;
+  throw nativeError('WAGGLE_NATIVE_INVALID_ARGUMENT', `${name} must be true or false`, {
+    details: { argument: name },
+  });
+}
+
 export function checkInteger(
   name: string,
   value: unknown,

@@ -1,5 +1,12 @@
 import { optionNames } from '@waggle/core';
-import { checkArray, checkInteger, checkObject, MAX_ROWS, positionOf } from './arrays.js';
+import {
+  checkArray,
+  checkBoolean,
+  checkInteger,
+  checkObject,
+  MAX_ROWS,
+  positionOf,
+} from './arrays.js';
 import { nativeError } from './errors.js';
 import { runJob } from './jobs.js';
 import { checkFilter, type Metric, metricCode, TOPK_MAX_K, type TopkResult } from './topk.js';
@@ -83,8 +90,8 @@ const ENCODE_OPTIONS = optionNames<EncodeInput & { readonly signal?: AbortSignal
 /**
  * A matrix in two bytes per value (`f16`, `bf16`) or one (`int8`), with what {@link topkEncoded} needs to answer as the
  * floats would: a scale, an error bound and a norm per row, 12 bytes (8 for `bf16`). Rounded to nearest (`lossless`: cut
- * in halves); the same bits on every machine. `int8` takes 0.26 of the floats' memory at dim 384. Values beyond binary16 are no trouble: `f16`
- * rows are scaled by a power of two.
+ * in halves); the same bits on every machine. `int8` takes 0.26 of the floats' memory at dim 384. Values beyond
+ * binary16 are no trouble: `f16` rows are scaled by a power of two.
  *
  * @param o shapes as in {@link EncodeInput}; `signal` is polled between blocks of rows
  * @returns fresh arrays; O(nRows · dim)
@@ -99,15 +106,8 @@ export async function encodeMatrix(
   checkInteger('dim', o.dim, 1, MAX_ROWS);
   const dtype = positionOf('dtype', DTYPES, o.dtype);
   const lossless = o.lossless ?? false;
-  if (typeof lossless !== 'boolean' || (lossless && o.dtype !== 'bf16')) {
-    throw nativeError(
-      'WAGGLE_NATIVE_INVALID_ARGUMENT',
-      typeof lossless === 'boolean'
-        ? `lossless is of bf16 alone, whose codes are the upper halves of floats; dtype is ${o.dtype}`
-        : 'lossless must be true or false',
-      { details: { argument: 'lossless' } },
-    );
-  }
+  checkBoolean('lossless', lossless);
+  if (lossless) checkHalves('lossless', o.dtype);
   const nValues = o.nRows * o.dim;
   checkArray('matrix', o.matrix, 'Float32Array', nValues);
   const encoded: EncodedMatrix = {
@@ -138,6 +138,15 @@ export async function encodeMatrix(
   return encoded;
 }
 
+function checkHalves(name: string, dtype: EncodedDtype): void {
+  if (dtype === 'bf16') return;
+  throw nativeError(
+    'WAGGLE_NATIVE_INVALID_ARGUMENT',
+    `${name} is of bf16 alone, whose codes are the upper halves of floats; dtype is ${dtype}`,
+    { details: { argument: name } },
+  );
+}
+
 function checkEncoded(e: EncodedMatrix): number {
   const dtype = positionOf('dtype', DTYPES, e.dtype);
   checkInteger('encoded.nRows', e.nRows, 0, MAX_ROWS);
@@ -148,11 +157,7 @@ function checkEncoded(e: EncodedMatrix): number {
   checkArray('encoded.error', e.error, 'Float32Array', e.nRows);
   checkArray('encoded.norm', e.norm, 'Float32Array', e.nRows);
   if (e.lower !== undefined) {
-    if (e.dtype !== 'bf16') {
-      throw nativeError('WAGGLE_NATIVE_INVALID_ARGUMENT', 'encoded.lower is of bf16 alone', {
-        details: { argument: 'encoded.lower' },
-      });
-    }
+    checkHalves('encoded.lower', e.dtype);
     checkArray('encoded.lower', e.lower, 'Uint16Array', nValues);
   }
   return dtype;
@@ -176,13 +181,13 @@ const SEARCH_OPTIONS = optionNames<
 /**
  * The k rows most similar to each query, found by a scan in low precision.
  *
- * With `matrix`, or a lossless `encoded`: what `topk` on the CPU returns, bit for bit, scores and ties included. Every row whose score could be
- * among the k best within its error bound (|⟨q, x⟩ − ⟨q̂, x̂⟩| ≤ ‖q‖·‖x − x̂‖ + ‖q − q̂‖·‖x̂‖, plus rounding; derived in
- * `cpu/score_bounds.hpp`) is re-scored from the floats. `certified` is true.
+ * With `matrix`, or a lossless `encoded`: what `topk` on the CPU returns, bit for bit, scores and ties included. Every
+ * row whose score could be among the k best within its error bound (|⟨q, x⟩ − ⟨q̂, x̂⟩| ≤ ‖q‖·‖x − x̂‖ + ‖q − q̂‖·‖x̂‖, plus
+ * rounding; derived in `cpu/score_bounds.hpp`) is re-scored from the floats. `certified` is true.
  *
- * Without either: the k best by the score of the decoded row, which is approximate. `certified` then says whether the rows
- * and their order are nevertheless surely those of `topk` (scores may still differ in the last digits), `nInDoubt` how
- * many rows of each query could be either in or out.
+ * Without either: the k best by the score of the decoded row, which is approximate. `certified` then says whether the
+ * rows and their order are nevertheless surely those of `topk` (scores may still differ in the last digits), `nInDoubt`
+ * how many rows of each query could be either in or out.
  *
  * @param o shapes as in {@link TopkEncodedInput}; `signal` is polled between tiles. `encoded` must be what
  *   `encodeMatrix` made from `matrix`: bounds that do not hold make wrong answers

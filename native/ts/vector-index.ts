@@ -1,5 +1,5 @@
 import { optionNames, throwIfAborted } from '@waggle/core';
-import { checkArray, checkInteger, checkObject, positionOf } from './arrays.js';
+import { checkArray, checkBoolean, checkInteger, checkObject, positionOf } from './arrays.js';
 import { fromAddon, nativeError } from './errors.js';
 import { MAX_JOBS_IN_FLIGHT, runJob } from './jobs.js';
 import { addon, type IdArguments, type IndexHandle, type SubmittedJob } from './loader.js';
@@ -175,11 +175,7 @@ export class VectorIndex<T extends IdType = IdType> {
     checkInteger('maxRows', maxRows, 1, VECTOR_INDEX_MAX_ROWS);
     const dtype = o.dtype ?? 'f32';
     const keepF32 = o.keepF32 ?? true;
-    if (typeof keepF32 !== 'boolean') {
-      throw nativeError('WAGGLE_NATIVE_INVALID_ARGUMENT', 'keepF32 must be true or false', {
-        details: { argument: 'keepF32' },
-      });
-    }
+    checkBoolean('keepF32', keepF32);
     const metric = metricCode(o.metric);
     const storage = positionOf('dtype', DTYPES, dtype);
     const idType = positionOf<IdType>('idType', ID_TYPES, o.idType);

@@ -103,13 +103,12 @@ Status topk_of_floats(const cpu::Table& table, const TopkEncodedArgs& args, cons
                       TopkEncodedReport* report) {
   TopkArgs exact;
   exact.queries = args.queries;
-  exact.matrix = args.matrix;
+  exact.matrix = {args.matrix.data, args.encoded.rows, args.encoded.cols};
   exact.k = args.k;
   exact.metric = args.metric;
   exact.filter = args.filter;
   exact.scores = args.scores;
   exact.rows = args.rows;
-  if (args.matrix.data == nullptr) exact.matrix = {nullptr, args.encoded.rows, args.encoded.cols};
   const EncodedMatrix* const halves = args.matrix.data == nullptr ? &args.encoded : nullptr;
   if (Status status = cpu::topk(table, exact, context, halves); !status.ok()) return status;
   if (args.n_in_doubt != nullptr) std::fill_n(args.n_in_doubt, args.queries.rows, 0);

@@ -560,47 +560,40 @@ TEST("many segments answer as one matrix does, bit for bit") {
   std::vector<float> vectors(kRows * kDim), queries(5 * kDim);
   for (float& v : vectors) v = static_cast<float>(random.uniform() - 0.5);
   for (float& v : queries) v = static_cast<float>(random.uniform() - 0.5);
-  struct Kind {
-    Storage storage;
-    Metric metric;
-  };
-  std::vector<Kind> kinds;
   for (const Storage storage : {Storage::kF32, Storage::kF16, Storage::kBf16, Storage::kInt8}) {
-    for (const Metric metric : {Metric::kInnerProduct, Metric::kCosine, Metric::kL2})
-      kinds.push_back({storage, metric});
-  }
-  for (const auto& [storage, metric] : kinds) {
-    IndexOptions options = options_of(kDim, IdType::kNumber, metric);
-    options.storage = storage;
-    const auto index = make(options);
-    for (int64_t first = 0; first < kRows; first += 1000) {
-      std::vector<uint64_t> ids(1000);
-      for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<uint64_t>(first) + i;
-      EXPECT(
-          index
-              ->upsert(IdBatch::of_numbers(ids.data(), 1000), {vectors.data() + first * kDim, 1000, kDim}, RunContext{})
-              .ok());
+    for (const Metric metric : {Metric::kInnerProduct, Metric::kCosine, Metric::kL2}) {
+      IndexOptions options = options_of(kDim, IdType::kNumber, metric);
+      options.storage = storage;
+      const auto index = make(options);
+      for (int64_t first = 0; first < kRows; first += 1000) {
+        std::vector<uint64_t> ids(1000);
+        for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<uint64_t>(first) + i;
+        EXPECT(index
+                   ->upsert(IdBatch::of_numbers(ids.data(), 1000), {vectors.data() + first * kDim, 1000, kDim},
+                            RunContext{})
+                   .ok());
+      }
+      EXPECT(index->stats().n_segments >= 3 && index->stats().n_segments <= 6);
+      std::vector<float> scores(5 * kK), expected_scores(5 * kK);
+      std::vector<int32_t> rows(5 * kK), expected_rows(5 * kK);
+      TopkArgs plain;
+      plain.queries = {queries.data(), 5, kDim};
+      plain.matrix = {vectors.data(), kRows, kDim};
+      plain.k = kK;
+      plain.metric = metric;
+      plain.scores = expected_scores.data();
+      plain.rows = expected_rows.data();
+      EXPECT(topk(plain, RunContext{}).ok());
+      IndexSearchArgs args;
+      args.queries = plain.queries;
+      args.k = kK;
+      args.scores = scores.data();
+      args.rows = rows.data();
+      IndexSearchInfo info;
+      EXPECT(index->search(args, RunContext{}, &info).ok());
+      EXPECT(rows == expected_rows);
+      EXPECT(std::memcmp(scores.data(), expected_scores.data(), scores.size() * sizeof(float)) == 0);
     }
-    EXPECT(index->stats().n_segments >= 3 && index->stats().n_segments <= 7);
-    std::vector<float> scores(5 * kK), expected_scores(5 * kK);
-    std::vector<int32_t> rows(5 * kK), expected_rows(5 * kK);
-    TopkArgs plain;
-    plain.queries = {queries.data(), 5, kDim};
-    plain.matrix = {vectors.data(), kRows, kDim};
-    plain.k = kK;
-    plain.metric = metric;
-    plain.scores = expected_scores.data();
-    plain.rows = expected_rows.data();
-    EXPECT(topk(plain, RunContext{}).ok());
-    IndexSearchArgs args;
-    args.queries = plain.queries;
-    args.k = kK;
-    args.scores = scores.data();
-    args.rows = rows.data();
-    IndexSearchInfo info;
-    EXPECT(index->search(args, RunContext{}, &info).ok());
-    EXPECT(rows == expected_rows);
-    EXPECT(std::memcmp(scores.data(), expected_scores.data(), scores.size() * sizeof(float)) == 0);
   }
 }
 

@@ -20,6 +20,8 @@ struct TopkEncodedArgs {
   int32_t* rows = nullptr;          // [n_queries × k], -1 pads
   int32_t* n_in_doubt = nullptr;    // [n_queries], may be null
   uint8_t* is_certified = nullptr;  // [n_queries], may be null
+
+  bool has_floats() const { return matrix.data != nullptr || encoded.lower != nullptr; }
 };
 
 struct TopkEncodedReport {
