@@ -2,18 +2,20 @@
 // Builds the addon with cmake-js into build/Release: waggle_native.node and, where nvcc is found, the CUDA
 // plugin beside it (WAGGLE_CUDA=off leaves it out, WAGGLE_CUDA=on insists; WAGGLE_CUDA_ARCHITECTURES names the devices it
 // is for, as CMake does). Does nothing when nothing changed. `--install` is npm's: where the package is a dependency it
-// builds, and in the repository, which `npm run build` builds, it does nothing.
+// takes what came built for this platform (prebuilt.mjs) or builds, and in the repository, which `npm run build` builds,
+// it does nothing. `--prebuild` puts what it builds where `npm pack` finds it, for other machines of this platform.
 // Node built-ins only; everything it says goes to stderr.
 //
-//   node build-addon.mjs [--force] [--verbose] [--install]
+//   node build-addon.mjs [--force] [--verbose] [--install | --prebuild]
 
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { availableParallelism } from 'node:os';
-import { delimiter, join, relative } from 'node:path';
+import { delimiter, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { collectPrebuilt, platformName, sourcesFingerprint, takePrebuilt } from './prebuilt.mjs';
 
 const native = fileURLToPath(new URL('./', import.meta.url));
 const release = join(native, 'build', 'Release');
@@ -24,8 +26,10 @@ const plugin = join(
 );
 const stamp = join(release, 'waggle-build.json');
 
+const install = process.argv.includes('--install');
+const prebuild = process.argv.includes('--prebuild');
 // Only the repository has the tests.
-if (process.argv.includes('--install') && existsSync(join(native, 'test'))) process.exit(0);
+if (install && existsSync(join(native, 'test'))) process.exit(0);
 
 const force = process.argv.includes('--force');
 const verbose = process.argv.includes('--verbose');
@@ -58,30 +62,6 @@ function findNvcc() {
   return undefined;
 }
 
-function sourceFiles(folder) {
-  return readdirSync(folder, { withFileTypes: true })
-    .sort((a, b) => (a.name < b.name ? -1 : 1))
-    .flatMap((entry) => {
-      const path = join(folder, entry.name);
-      if (entry.isDirectory()) return sourceFiles(path);
-      return /\.(c|cc|cpp|cu|cuh|h|hpp|inc|txt|cmake)$/.test(entry.name) ? [path] : [];
-    });
-}
-
-// Contents, not times: a fresh checkout or a restored cache must not look like a change.
-function fingerprint(settings) {
-  const hash = createHash('sha256').update(JSON.stringify(settings));
-  const folders = ['abi', 'include', 'src', 'cpu', 'cuda', 'addon'].map((f) => join(native, f));
-  const files = [
-    join(native, 'CMakeLists.txt'),
-    ...folders.filter(existsSync).flatMap(sourceFiles),
-  ];
-  for (const file of files) {
-    hash.update(`\0${relative(native, file)}\0`).update(readFileSync(file));
-  }
-  return hash.digest('hex');
-}
-
 const cudaChoice = (process.env.WAGGLE_CUDA ?? 'auto').toLowerCase();
 if (!['auto', 'on', 'off'].includes(cudaChoice)) {
   stop(`WAGGLE_CUDA=${cudaChoice} is unknown`, 'use auto, on or off');
@@ -102,7 +82,8 @@ const settings = {
   cuda: nvcc ?? 'off',
   architectures,
 };
-const wanted = fingerprint(settings);
+const sources = sourcesFingerprint(native);
+const wanted = createHash('sha256').update(JSON.stringify(settings)).update(sources).digest('hex');
 
 function upToDate() {
   if (force || !existsSync(addon) || !existsSync(stamp)) return false;
@@ -116,9 +97,32 @@ function upToDate() {
   }
 }
 
+function writeStamp(about) {
+  writeFileSync(stamp, `${JSON.stringify({ fingerprint: wanted, ...about }, null, 2)}\n`);
+}
+
+function collect() {
+  if (!prebuild) return;
+  const withPlugin = existsSync(plugin);
+  const files = withPlugin ? [addon, plugin] : [addon];
+  say(`ready to pack: ${collectPrebuilt(native, files, { plugin: withPlugin, settings })}`);
+}
+
 if (upToDate()) {
   if (verbose) say('nothing changed');
+  collect();
   process.exit(0);
+}
+
+// `npm install --build-from-source`, as other packages with an addon have it.
+if (install && !force && !process.env.npm_config_build_from_source) {
+  const { taken, why, ...built } = takePrebuilt(native, release, { plugin: nvcc !== undefined });
+  if (taken) {
+    writeStamp(built);
+    say(`built already, for ${platformName()}${built.plugin ? ' with the CUDA plugin' : ''}`);
+    process.exit(0);
+  }
+  if (why !== undefined) say(`the engine built for ${platformName()} is not used: ${why}`);
 }
 
 // Two builds in one folder would spoil each other: the second waits, and then usually finds nothing to do.
@@ -158,6 +162,7 @@ if (!takeLock()) {
   }
   if (upToDate()) {
     rmSync(lock, { force: true });
+    collect();
     process.exit(0);
   }
 }
@@ -258,7 +263,5 @@ if (!build(withPlugin)) {
   }
 }
 if (!withPlugin) rmSync(plugin, { force: true });
-writeFileSync(
-  stamp,
-  `${JSON.stringify({ fingerprint: wanted, plugin: withPlugin, settings }, null, 2)}\n`,
-);
+writeStamp({ plugin: withPlugin, settings });
+collect();

@@ -69,6 +69,7 @@ const SKIP = new Set([
   'node_modules',
   'dist',
   'build',
+  'prebuilds',
   '.turbo',
   '.vitest',
   '.git',
