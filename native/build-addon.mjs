@@ -114,9 +114,21 @@ if (upToDate()) {
   process.exit(0);
 }
 
+const missing = [
+  ['CMake 3.22 or newer', ['cmake'], 'apt-get install cmake; brew install cmake'],
+  [
+    'a C++20 compiler',
+    [process.env.CXX, 'c++', 'g++', 'clang++'],
+    'g++ 11 or newer, clang 14 or newer',
+  ],
+  ['Ninja or make', ['ninja', 'make'], 'apt-get install ninja-build; brew install ninja'],
+].filter(([, names]) => !names.some((name) => name && onPath(name)));
+
 // `npm install --build-from-source`, as other packages with an addon have it.
 if (install && !force && !process.env.npm_config_build_from_source) {
-  const { taken, why, ...built } = takePrebuilt(native, release, { plugin: nvcc !== undefined });
+  // Where nothing can be compiled, an engine for the CPU is better than none.
+  const plugin = cudaChoice === 'on' || (nvcc !== undefined && missing.length === 0);
+  const { taken, why, ...built } = takePrebuilt(native, release, { plugin });
   if (taken) {
     writeStamp(built);
     say(`built already, for ${platformName()}${built.plugin ? ' with the CUDA plugin' : ''}`);
@@ -169,15 +181,6 @@ if (!takeLock()) {
 process.on('exit', () => rmSync(lock, { force: true }));
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => process.exit(1));
 
-const missing = [
-  ['CMake 3.22 or newer', ['cmake'], 'apt-get install cmake; brew install cmake'],
-  [
-    'a C++20 compiler',
-    [process.env.CXX, 'c++', 'g++', 'clang++'],
-    'g++ 11 or newer, clang 14 or newer',
-  ],
-  ['Ninja or make', ['ninja', 'make'], 'apt-get install ninja-build; brew install ninja'],
-].filter(([, names]) => !names.some((name) => name && onPath(name)));
 if (missing.length > 0) {
   stop(
     missing.map(([what, , how]) => `${what} is missing (${how})`).join('\nnative: '),

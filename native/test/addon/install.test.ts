@@ -26,12 +26,12 @@ const nothing = join(scratch, 'nothing');
 function node(
   ...args: readonly string[]
 ): Promise<{ code: number; stdout: string; stderr: string }> {
-  const { CXX: _CXX, CUDACXX: _CUDACXX, WAGGLE_CUDA: _cuda, ...env } = process.env;
+  const { CXX: _CXX, WAGGLE_CUDA: _cuda, ...env } = process.env;
   return new Promise((resolve) => {
     execFile(
       process.execPath,
       [...args],
-      { cwd: installed, env: { ...env, PATH: nothing, WAGGLE_CUDA: 'off' } },
+      { cwd: installed, env: { ...env, PATH: nothing } },
       (error, stdout, stderr) => {
         resolve({ code: error === null ? 0 : Number(error.code), stdout, stderr });
       },
