@@ -1,5 +1,5 @@
-// npm run check:slow: what takes too long for every commit. The C++ tests under sanitizers, every fuzz target for minutes,
-// every property test on many inputs that it has not seen. Takes at most an hour; what did not fit, or was interrupted, is
+// npm run check:slow: what takes too long for every commit. The C++ tests under sanitizers, the C++ lint along longer
+// paths, every fuzz target for minutes, every property test on many inputs that it has not seen. Takes at most an hour; what did not fit, or was interrupted, is
 // picked up by the next run on the same sources. Writes docs/checks/<date>.md, to be committed.
 //
 //   --fuzz-seconds N   per target, 300 unless told otherwise
@@ -24,8 +24,9 @@ import {
 import { availableParallelism, cpus, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { clangTidy } from './clang-tidy.mjs';
 import { gather, inLanes } from './processes.mjs';
-import { root } from './setup.mjs';
+import { root, works } from './setup.mjs';
 import { packageTests, workspaces } from './test.mjs';
 
 const { values: flags } = parseArgs({
@@ -224,6 +225,17 @@ async function builtWithLlvm() {
   return { status: 'passed', detail: counts.join(', ') };
 }
 
+/** npm run check looks at these files, too, but less far along each path. */
+async function lintedInDepth() {
+  if (!works('clang-tidy')) {
+    return { status: 'skipped', detail: 'no clang-tidy (Debian: apt-get install clang-tidy)' };
+  }
+  const { ok, output } = await clangTidy({ deep: true });
+  return ok
+    ? { status: 'passed', detail: 'no warning' }
+    : { status: 'failed', detail: tail(output) };
+}
+
 /** Test files of a package that state properties of random inputs. */
 function propertyTests(dir) {
   const found = spawnSync('git', ['grep', '-l', "from 'fast-check'", '--', `${dir}/test`], {
@@ -302,6 +314,7 @@ if (!flags.ci) {
   await step('addon tests under AddressSanitizer and UndefinedBehaviorSanitizer', sanitizedAddon);
   await step('C++ tests under ThreadSanitizer', () => sanitized('tsan'));
   await step('C++ tests built with LLVM', builtWithLlvm, { keep: false });
+  await step('C++ lint in depth', lintedInDepth);
 }
 
 const waiting = [];

@@ -1,27 +1,26 @@
 // npm run check: format, lint, types, boundaries, unused code, packaging, build, every test.
-import { spawnSync } from 'node:child_process';
 import { readdirSync } from 'node:fs';
-import { availableParallelism } from 'node:os';
 import { basename, join } from 'node:path';
+import { clangTidy } from './clang-tidy.mjs';
 import { gather, inLanes } from './processes.mjs';
-import { root, setup } from './setup.mjs';
+import { root, setup, works } from './setup.mjs';
 import { nativeTests, typescriptTests } from './test.mjs';
 
 setup();
 const bin = (name) => join(root, 'node_modules', '.bin', name);
 const turbo = [process.execPath, join(root, 'node_modules', 'turbo', 'bin', 'turbo')];
 const env = { ...process.env, TURBO_TELEMETRY_DISABLED: '1', DO_NOT_TRACK: '1' };
-const which = (name) => spawnSync(name, ['--version'], { stdio: 'ignore' }).status === 0;
 
 let passed = 0;
 let failed = 0;
 const steps = [];
-const step = (name, command, args) => steps.push({ name, command, args });
+const step = (name, command, args) =>
+  steps.push(() => run(name, () => gather(command, args, { cwd: root, env })));
 
 /** Runs one step to its end and says how it went. */
-async function run({ name, command, args }) {
+async function run(name, body) {
   const startedAt = Date.now();
-  const { ok, output } = await gather(command, args, { cwd: root, env });
+  const { ok, output } = await body();
   if (ok) passed++;
   else failed++;
   const seconds = ((Date.now() - startedAt) / 1000).toFixed(1);
@@ -56,7 +55,7 @@ for (const dir of [
 ]) {
   step(`packaging of @waggle/${basename(dir)} (publint)`, bin('publint'), ['--strict', dir]);
 }
-if (which('clang-format')) {
+if (works('clang-format')) {
   step('C++ format (clang-format)', 'sh', [
     '-c',
     "git ls-files 'native/*.cpp' 'native/*.hpp' 'native/*.h' 'native/*.cu' 'native/*.cuh' 'native/*.inc' | xargs clang-format --dry-run --Werror",
@@ -66,13 +65,10 @@ if (which('clang-format')) {
 }
 
 // One at a time for each CPU: each of them uses one.
-await inLanes(steps.map((next) => () => run(next)));
+await inLanes(steps);
 
-if (which('clang-tidy')) {
-  // native/.clang-tidy lists the checks. Kernels compiled per instruction set are left to the conformance cases.
-  const command = `cmake -S native -B native/build/tidy -DCMAKE_EXPORT_COMPILE_COMMANDS=ON -DWAGGLE_TESTS=OFF -DWAGGLE_CUDA=OFF >/dev/null &&
-     cd native && git ls-files 'src/*.cpp' 'cpu/*.cpp' | grep -v '^cpu/simd/' | xargs -P ${availableParallelism()} -n 1 clang-tidy -p build/tidy --quiet`;
-  await run({ name: 'C++ lint (clang-tidy)', command: 'sh', args: ['-c', command] });
+if (works('clang-tidy')) {
+  await run('C++ lint (clang-tidy)', () => clangTidy());
 } else {
   missing('C++ lint', 'clang-tidy');
 }

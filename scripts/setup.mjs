@@ -20,7 +20,8 @@ function fail(problem, remedy) {
   process.exit(1);
 }
 
-function works(command, args = ['--version']) {
+/** What a command says of its version, or undefined where it is not there. */
+export function works(command, args = ['--version']) {
   const result = spawnSync(command, args, {
     stdio: ['ignore', 'pipe', 'ignore'],
     encoding: 'utf8',
