@@ -67,12 +67,6 @@ if (!['auto', 'on', 'off'].includes(cudaChoice)) {
   stop(`WAGGLE_CUDA=${cudaChoice} is unknown`, 'use auto, on or off');
 }
 const nvcc = cudaChoice === 'off' ? undefined : findNvcc();
-if (cudaChoice === 'on' && nvcc === undefined) {
-  stop(
-    'WAGGLE_CUDA=on, but there is no nvcc',
-    'install the CUDA toolkit, or set CUDACXX to its nvcc',
-  );
-}
 const architectures = process.env.WAGGLE_CUDA_ARCHITECTURES ?? '';
 const settings = {
   platform: process.platform,
@@ -126,15 +120,23 @@ const missing = [
 
 // `npm install --build-from-source`, as other packages with an addon have it.
 if (install && !force && !process.env.npm_config_build_from_source) {
-  // Where nothing can be compiled, an engine for the CPU is better than none.
-  const plugin = cudaChoice === 'on' || (nvcc !== undefined && missing.length === 0);
-  const { taken, why, ...built } = takePrebuilt(native, release, { plugin });
-  if (taken) {
-    writeStamp(built);
-    say(`built already, for ${platformName()}${built.plugin ? ' with the CUDA plugin' : ''}`);
+  const couldBuild = nvcc !== undefined && missing.length === 0;
+  const built = takePrebuilt(native, release, { plugin: cudaChoice === 'on' || couldBuild });
+  if (built.taken) {
+    const withPlugin = built.plugin && cudaChoice !== 'off';
+    if (!withPlugin) rmSync(plugin, { force: true });
+    writeStamp({ plugin: withPlugin, settings: built.settings });
+    say(`built already, for ${platformName()}${withPlugin ? ' with the CUDA plugin' : ''}`);
     process.exit(0);
   }
-  if (why !== undefined) say(`the engine built for ${platformName()} is not used: ${why}`);
+  if (built.why) say(`the engine built for ${platformName()} is not used: ${built.why}`);
+}
+
+if (cudaChoice === 'on' && nvcc === undefined) {
+  stop(
+    'WAGGLE_CUDA=on, but there is no nvcc',
+    'install the CUDA toolkit, or set CUDACXX to its nvcc',
+  );
 }
 
 // Two builds in one folder would spoil each other: the second waits, and then usually finds nothing to do.

@@ -68,8 +68,8 @@ export function collectPrebuilt(root, files, about) {
 
 /**
  * Copies the engine of this platform into `release`, where the package at `root` has one that can be used.
- * @param wanted.plugin whether a CUDA plugin is wanted
- * @returns `taken`, with what the engine was built with, or `why` the one that is there cannot be used
+ * @param wanted.plugin whether an engine without the CUDA plugin will not do
+ * @returns `taken`, with `plugin` and `settings` of what was collected, or `why` what is there cannot be used
  */
 export function takePrebuilt(root, release, wanted) {
   const folder = folderOf(root);

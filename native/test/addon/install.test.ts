@@ -1,6 +1,7 @@
 import { execFile, execFileSync } from 'node:child_process';
 import {
   appendFileSync,
+  copyFileSync,
   cpSync,
   existsSync,
   mkdirSync,
@@ -11,7 +12,7 @@ import {
   truncateSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { addonPath } from '../../ts/loader.js';
@@ -24,14 +25,15 @@ const nothing = join(scratch, 'nothing');
 
 /** Runs node in the installed package, on a machine with no tool to build with. */
 function node(
-  ...args: readonly string[]
+  args: readonly string[],
+  more: Record<string, string> = {},
 ): Promise<{ code: number; stdout: string; stderr: string }> {
   const { CXX: _CXX, WAGGLE_CUDA: _cuda, ...env } = process.env;
   return new Promise((resolve) => {
     execFile(
       process.execPath,
       [...args],
-      { cwd: installed, env: { ...env, PATH: nothing } },
+      { cwd: installed, env: { ...env, PATH: nothing, ...more } },
       (error, stdout, stderr) => {
         resolve({ code: error === null ? 0 : Number(error.code), stdout, stderr });
       },
@@ -39,7 +41,15 @@ function node(
   });
 }
 
-const install = () => node('build-addon.mjs', '--install');
+const install = (env: Record<string, string> = {}) => node(['build-addon.mjs', '--install'], env);
+/** What --prebuild does behind a build. */
+const collect = (files: readonly string[], plugin: boolean) =>
+  execFileSync(process.execPath, [
+    '--input-type=module',
+    '-e',
+    `import { collectPrebuilt } from ${JSON.stringify(join(packed, 'prebuilt.mjs'))};
+     collectPrebuilt(${JSON.stringify(packed)}, ${JSON.stringify(files)}, { plugin: ${plugin}, settings: {} });`,
+  ]);
 const engine = join(installed, 'build', 'Release', 'waggle_native.node');
 
 beforeAll(() => {
@@ -52,13 +62,7 @@ beforeAll(() => {
   ).trim();
   execFileSync('tar', ['-xzf', join(scratch, archive), '-C', packed, '--strip-components=1']);
   rmSync(join(packed, 'prebuilds'), { recursive: true, force: true });
-  // What --prebuild does behind a build.
-  execFileSync(process.execPath, [
-    '--input-type=module',
-    '-e',
-    `import { collectPrebuilt } from ${JSON.stringify(join(packed, 'prebuilt.mjs'))};
-     collectPrebuilt(${JSON.stringify(packed)}, [${JSON.stringify(addonPath)}], { plugin: false, settings: {} });`,
-  ]);
+  collect([addonPath], false);
   mkdirSync(join(scratch, 'node_modules', '@waggle'), { recursive: true });
   symlinkSync(join(native, '../packages/core'), join(scratch, 'node_modules', '@waggle', 'core'));
 });
@@ -81,7 +85,7 @@ describe('installing the package from its archive', () => {
       const one = { dim: 2, k: 1, metric: 'ip', nQueries: 1, nRows: 2 };
       const found = await topk({ ...one, queries: Float32Array.of(0, 1), matrix: Float32Array.of(1, 0, 0, 3) });
       console.log(found.rows[0], found.scores[0]);`;
-    const used = await node('--input-type=module', '-e', search);
+    const used = await node(['--input-type=module', '-e', search]);
     expect(used).toMatchObject({ code: 0, stdout: '1 3\n' });
     // Asked again it has nothing to do.
     const again = await install();
@@ -115,14 +119,32 @@ describe('installing the package from its archive', () => {
   });
 
   it('builds where the sources are asked for', async () => {
-    process.env['npm_config_build_from_source'] = 'true';
+    const built = await install({ npm_config_build_from_source: 'true' });
+    expect(built.code).toBe(1);
+    expect(built.stderr).toMatch(/C\+\+20 compiler is missing/);
+    expect(built.stderr).not.toMatch(/is not used/);
+  });
+
+  it('takes the CUDA plugin along where it is not left out, and misses it where it is insisted on', async () => {
+    const refused = await install({ WAGGLE_CUDA: 'on' });
+    expect(refused).toMatchObject({ code: 1, stderr: expect.stringMatching(/has no CUDA plugin/) });
+    // Nobody asks the plugin anything while it is installed.
+    const file = join(scratch, 'libwaggle_backend_cuda.so');
+    copyFileSync(addonPath, file);
+    collect([addonPath, file], true);
     try {
-      const built = await install();
-      expect(built.code).toBe(1);
-      expect(built.stderr).toMatch(/C\+\+20 compiler is missing/);
-      expect(built.stderr).not.toMatch(/is not used/);
+      for (const [choice, there] of [
+        ['on', true],
+        ['auto', true],
+        ['off', false],
+      ] as const) {
+        rmSync(installed, { recursive: true, force: true });
+        cpSync(packed, installed, { recursive: true });
+        expect(await install({ WAGGLE_CUDA: choice })).toMatchObject({ code: 0 });
+        expect(existsSync(join(engine, '..', basename(file)))).toBe(there);
+      }
     } finally {
-      delete process.env['npm_config_build_from_source'];
+      collect([addonPath], false);
     }
   });
 });
