@@ -57,11 +57,8 @@ export function collectPrebuilt(root, files, about) {
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(folder, { recursive: true });
   for (const file of files) copyFileSync(file, join(folder, basename(file)));
-  const all = {
-    ...about,
-    sources: sourcesFingerprint(root),
-    files: files.map((file) => basename(file)),
-  };
+  const names = files.map((file) => basename(file));
+  const all = { ...about, sources: sourcesFingerprint(root), files: names };
   writeFileSync(aboutOf(folder), `${JSON.stringify(all, null, 2)}\n`);
   return folder;
 }
@@ -80,14 +77,13 @@ export function takePrebuilt(root, release, wanted) {
   }
   if (wanted.plugin && !about.plugin) return { taken: false, why: 'it has no CUDA plugin' };
   // In a process of its own: what cannot be loaded must not end this one.
-  const addon = files.find((name) => name.endsWith('.node'));
-  const load = spawnSync(
-    process.execPath,
-    ['-e', 'require(process.argv[1])', join(folder, addon)],
-    {
-      encoding: 'utf8',
-    },
+  const addon = join(
+    folder,
+    files.find((name) => name.endsWith('.node')),
   );
+  const load = spawnSync(process.execPath, ['-e', 'require(process.argv[1])', addon], {
+    encoding: 'utf8',
+  });
   if (load.status !== 0) {
     const error = load.stderr.split('\n').find((line) => line.startsWith('Error: '));
     return { taken: false, why: `it does not load here (${error ?? load.signal ?? load.status})` };

@@ -1,6 +1,6 @@
 // npm run check:slow: what takes too long for every commit. The C++ tests under sanitizers, the C++ lint along longer
-// paths, every fuzz target for minutes, every property test on many inputs that it has not seen. Takes at most an hour; what did not fit, or was interrupted, is
-// picked up by the next run on the same sources. Writes docs/checks/<date>.md, to be committed.
+// paths, every fuzz target for minutes, every property test on many inputs that it has not seen. Takes at most an hour;
+// what did not fit, or was interrupted, is picked up by the next run on the same sources. Writes docs/checks/<date>.md, to be committed.
 //
 //   --fuzz-seconds N   per target, 300 unless told otherwise
 //   --property-runs N  so many times as many inputs as npm test tries, 20 unless told otherwise
