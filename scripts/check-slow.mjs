@@ -171,6 +171,7 @@ async function sanitizedAddon() {
       'dist',
       'test/addon',
       'test/trees',
+      'build-addon.mjs',
       'vitest.config.ts',
       'package.json',
       'tsconfig.json',
@@ -192,7 +193,7 @@ async function sanitizedAddon() {
     [
       ...[vitest, 'run', '--testTimeout=1200000'],
       // What is freed is kept for a while here, to see who touches it: memory cannot stay flat.
-      ...['-t', '^(?!.*keep memory flat)'],
+      ...['-t', '^(?!.*(keep memory flat|without growing))'],
       // Packs the package, which is not here, and loads an addon without the sanitizer.
       ...['--exclude', 'test/addon/install.test.ts'],
     ],
