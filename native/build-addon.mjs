@@ -95,17 +95,18 @@ function writeStamp(about) {
   writeFileSync(stamp, `${JSON.stringify({ fingerprint: wanted, ...about }, null, 2)}\n`);
 }
 
-function collect() {
-  if (!prebuild) return;
-  const withPlugin = existsSync(plugin);
-  const files = withPlugin ? [addon, plugin] : [addon];
-  say(`ready to pack: ${collectPrebuilt(native, files, { plugin: withPlugin, settings })}`);
+/** What there is now is what was asked for. */
+function finish() {
+  if (prebuild) {
+    const files = [addon, plugin].filter(existsSync);
+    say(`ready to pack: ${collectPrebuilt(native, files, { sources, settings })}`);
+  }
+  process.exit(0);
 }
 
 if (upToDate()) {
   if (verbose) say('nothing changed');
-  collect();
-  process.exit(0);
+  finish();
 }
 
 const missing = [
@@ -121,7 +122,10 @@ const missing = [
 // `npm install --build-from-source`, as other packages with an addon have it.
 if (install && !force && !process.env.npm_config_build_from_source) {
   const couldBuild = nvcc !== undefined && missing.length === 0;
-  const built = takePrebuilt(native, release, { plugin: cudaChoice === 'on' || couldBuild });
+  const built = takePrebuilt(native, release, {
+    sources,
+    plugin: cudaChoice === 'on' || couldBuild,
+  });
   if (built.taken) {
     const withPlugin = built.plugin && cudaChoice !== 'off';
     if (!withPlugin) rmSync(plugin, { force: true });
@@ -174,14 +178,12 @@ if (!takeLock()) {
     }
     Atomics.wait(pause, 0, 0, 250);
   }
-  if (upToDate()) {
-    rmSync(lock, { force: true });
-    collect();
-    process.exit(0);
-  }
 }
 process.on('exit', () => rmSync(lock, { force: true }));
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => process.exit(1));
+
+// By whoever had the lock before.
+if (upToDate()) finish();
 
 if (missing.length > 0) {
   stop(
@@ -269,4 +271,4 @@ if (!build(withPlugin)) {
 }
 if (!withPlugin) rmSync(plugin, { force: true });
 writeStamp({ plugin: withPlugin, settings });
-collect();
+finish();

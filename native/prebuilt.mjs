@@ -47,8 +47,9 @@ const folderOf = (root) => join(root, 'prebuilds', platformName());
 const aboutOf = (folder) => join(folder, 'waggle-build.json');
 
 /**
- * Puts what was built, the addon and perhaps the CUDA plugin, into the package at `root`.
- * @param about.plugin whether the plugin is one of the files
+ * Puts what was built into the package at `root`.
+ * @param files the addon and perhaps the CUDA plugin, in this order
+ * @param about.sources fingerprint of what they were built of
  * @param about.settings what they were built with
  * @returns the folder
  */
@@ -57,38 +58,39 @@ export function collectPrebuilt(root, files, about) {
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(folder, { recursive: true });
   for (const file of files) copyFileSync(file, join(folder, basename(file)));
-  const names = files.map((file) => basename(file));
-  const all = { ...about, sources: sourcesFingerprint(root), files: names };
+  const all = { ...about, files: files.map((file) => basename(file)) };
   writeFileSync(aboutOf(folder), `${JSON.stringify(all, null, 2)}\n`);
   return folder;
 }
 
 /**
  * Copies the engine of this platform into `release`, where the package at `root` has one that can be used.
+ * @param wanted.sources fingerprint of the sources beside it
  * @param wanted.plugin whether an engine without the CUDA plugin will not do
- * @returns `taken`, with `plugin` and `settings` of what was collected, or `why` what is there cannot be used
+ * @returns `taken`, with `plugin` (whether there is one) and `settings`, or `why` what is there cannot be used
  */
 export function takePrebuilt(root, release, wanted) {
   const folder = folderOf(root);
   if (!existsSync(aboutOf(folder))) return { taken: false };
-  const { sources, files, ...about } = JSON.parse(readFileSync(aboutOf(folder), 'utf8'));
-  if (sources !== sourcesFingerprint(root)) {
-    return { taken: false, why: 'it was built of other sources' };
+  const { sources, settings, files } = JSON.parse(readFileSync(aboutOf(folder), 'utf8'));
+  const [addon, plugin] = files;
+  if (sources !== wanted.sources) return { taken: false, why: 'it was built of other sources' };
+  if (wanted.plugin && plugin === undefined) {
+    return { taken: false, why: 'it has no CUDA plugin' };
   }
-  if (wanted.plugin && !about.plugin) return { taken: false, why: 'it has no CUDA plugin' };
   // In a process of its own: what cannot be loaded must not end this one.
-  const addon = join(
-    folder,
-    files.find((name) => name.endsWith('.node')),
+  const load = spawnSync(
+    process.execPath,
+    ['-e', 'require(process.argv[1])', join(folder, addon)],
+    {
+      encoding: 'utf8',
+    },
   );
-  const load = spawnSync(process.execPath, ['-e', 'require(process.argv[1])', addon], {
-    encoding: 'utf8',
-  });
   if (load.status !== 0) {
     const error = load.stderr.split('\n').find((line) => line.startsWith('Error: '));
     return { taken: false, why: `it does not load here (${error ?? load.signal ?? load.status})` };
   }
   mkdirSync(release, { recursive: true });
   for (const name of files) copyFileSync(join(folder, name), join(release, name));
-  return { taken: true, ...about };
+  return { taken: true, plugin: plugin !== undefined, settings };
 }

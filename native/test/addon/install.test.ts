@@ -15,7 +15,7 @@ import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { addonPath } from '../../ts/loader.js';
+import { addonFile } from './arrays.js';
 
 const native = fileURLToPath(new URL('../../', import.meta.url));
 const scratch = mkdtempSync(join(tmpdir(), 'waggle-install-'));
@@ -43,12 +43,13 @@ function node(
 
 const install = (env: Record<string, string> = {}) => node(['build-addon.mjs', '--install'], env);
 /** What --prebuild does behind a build. */
-const collect = (files: readonly string[], plugin: boolean) =>
+const collect = (files: readonly string[]) =>
   execFileSync(process.execPath, [
     '--input-type=module',
     '-e',
-    `import { collectPrebuilt } from ${JSON.stringify(join(packed, 'prebuilt.mjs'))};
-     collectPrebuilt(${JSON.stringify(packed)}, ${JSON.stringify(files)}, { plugin: ${plugin}, settings: {} });`,
+    `import { collectPrebuilt, sourcesFingerprint } from ${JSON.stringify(join(packed, 'prebuilt.mjs'))};
+     const sources = sourcesFingerprint(${JSON.stringify(packed)});
+     collectPrebuilt(${JSON.stringify(packed)}, ${JSON.stringify(files)}, { sources, settings: {} });`,
   ]);
 const engine = join(installed, 'build', 'Release', 'waggle_native.node');
 
@@ -62,7 +63,7 @@ beforeAll(() => {
   ).trim();
   execFileSync('tar', ['-xzf', join(scratch, archive), '-C', packed, '--strip-components=1']);
   rmSync(join(packed, 'prebuilds'), { recursive: true, force: true });
-  collect([addonPath], false);
+  collect([addonFile]);
   mkdirSync(join(scratch, 'node_modules', '@waggle'), { recursive: true });
   symlinkSync(join(native, '../packages/core'), join(scratch, 'node_modules', '@waggle', 'core'));
 });
@@ -130,8 +131,8 @@ describe('installing the package from its archive', () => {
     expect(refused).toMatchObject({ code: 1, stderr: expect.stringMatching(/has no CUDA plugin/) });
     // Nobody asks the plugin anything while it is installed.
     const file = join(scratch, 'libwaggle_backend_cuda.so');
-    copyFileSync(addonPath, file);
-    collect([addonPath, file], true);
+    copyFileSync(addonFile, file);
+    collect([addonFile, file]);
     try {
       for (const [choice, there] of [
         ['on', true],
@@ -144,7 +145,7 @@ describe('installing the package from its archive', () => {
         expect(existsSync(join(engine, '..', basename(file)))).toBe(there);
       }
     } finally {
-      collect([addonPath], false);
+      collect([addonFile]);
     }
   });
 });
