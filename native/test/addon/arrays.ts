@@ -1,12 +1,9 @@
 import { setTimeout } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import type { WaggleError } from '@waggle/core';
 
-export const addonFile = fileURLToPath(
-  new URL('../../build/Release/waggle_native.node', import.meta.url),
-);
+export { addonPath as addonFile } from '../../ts/loader.js';
 
 /** splitmix32: the same numbers for a seed on every machine. */
 export function randomNumbers(seed: number): () => number {

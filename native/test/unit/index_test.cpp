@@ -64,6 +64,19 @@ struct Query {
   uint64_t layout = 0;
 };
 
+// What an index of these vectors must answer.
+Status topk_of(const Matrix<const float>& vectors, const Matrix<const float>& queries, int32_t k, Metric metric,
+               std::vector<float>* scores, std::vector<int32_t>* rows) {
+  TopkArgs args;
+  args.queries = queries;
+  args.matrix = vectors;
+  args.k = k;
+  args.metric = metric;
+  args.scores = scores->data();
+  args.rows = rows->data();
+  return topk(args, RunContext{});
+}
+
 Status search(const Index& index, const Query& query, std::vector<std::vector<Hit>>* hits,
               IndexSearchInfo* info_out = nullptr) {
   const int64_t dim = index.options().dim;
@@ -576,16 +589,9 @@ TEST("many segments answer as one matrix does, bit for bit") {
       EXPECT(index->stats().n_segments >= 3 && index->stats().n_segments <= 6);
       std::vector<float> scores(5 * kK), expected_scores(5 * kK);
       std::vector<int32_t> rows(5 * kK), expected_rows(5 * kK);
-      TopkArgs plain;
-      plain.queries = {queries.data(), 5, kDim};
-      plain.matrix = {vectors.data(), kRows, kDim};
-      plain.k = kK;
-      plain.metric = metric;
-      plain.scores = expected_scores.data();
-      plain.rows = expected_rows.data();
-      EXPECT(topk(plain, RunContext{}).ok());
       IndexSearchArgs args;
-      args.queries = plain.queries;
+      args.queries = {queries.data(), 5, kDim};
+      EXPECT(topk_of({vectors.data(), kRows, kDim}, args.queries, kK, metric, &expected_scores, &expected_rows).ok());
       args.k = kK;
       args.scores = scores.data();
       args.rows = rows.data();
@@ -640,17 +646,10 @@ TEST("without floats an index never claims more than it knows") {
         std::vector<float> scores(kK), true_scores(kK);
         std::vector<int32_t> found(kK), truth(kK);
         for (int64_t q = 0; q < kQueries; ++q) {
-          TopkArgs plain;
-          plain.queries = {queries.data() + q * kDim, 1, kDim};
-          plain.matrix = {vectors.data(), rows, kDim};
-          plain.k = kK;
-          plain.metric = metric;
-          plain.scores = true_scores.data();
-          plain.rows = truth.data();
-          EXPECT(topk(plain, RunContext{}).ok());
           int32_t in_doubt = -1;
           IndexSearchArgs args;
-          args.queries = plain.queries;
+          args.queries = {queries.data() + q * kDim, 1, kDim};
+          EXPECT(topk_of({vectors.data(), rows, kDim}, args.queries, kK, metric, &true_scores, &truth).ok());
           args.k = kK;
           args.scores = scores.data();
           args.rows = found.data();
